@@ -1,0 +1,214 @@
+//! The command line: arguments, problems and exit codes.
+
+use std::{
+    io::{self, IsTerminal, Write},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use structopt::{
+    StructOpt,
+    clap::{self, AppSettings},
+};
+
+use crate::{
+    config::{self, File},
+    demo,
+    diagnostic::{Color, Problem, Problems, Source, render},
+    downstream::config::Address,
+    observe::process_log,
+    server::{self, Start},
+    snapshot::{self, Compiled},
+    upstream::config::{AddressError, BackendConfig, Config},
+};
+
+/// The file that is taken without `-c`.
+const CONF: &str = "/etc/crestline/crestline.yaml";
+
+/// Wrong usage (`EX_USAGE`).
+const EXIT_USAGE: u8 = 64;
+/// A port that cannot be bound (`EX_UNAVAILABLE`).
+const EXIT_UNAVAILABLE: u8 = 69;
+/// A wrong configuration (`EX_CONFIG`).
+const EXIT_CONFIG: u8 = 78;
+
+/// An edge proxy: one binary, one YAML file.
+#[derive(Debug, StructOpt)]
+#[structopt(name = "crestline", global_setting = AppSettings::UnifiedHelpMessage)]
+struct Arguments {
+    /// The configuration [default: /etc/crestline/crestline.yaml]
+    #[structopt(short, long, value_name = "FILE", parse(from_os_str))]
+    conf: Option<PathBuf>,
+    /// Runs in the background
+    #[structopt(short, long)]
+    daemon: bool,
+    /// Takes over the sockets of the running process, which gets SIGQUIT
+    #[structopt(short, long)]
+    upgrade: bool,
+    /// Checks the configuration and exits
+    #[structopt(short, long)]
+    test: bool,
+    /// Runs without a file, in front of these backends
+    #[structopt(long, value_name = "URL", use_delimiter = true, conflicts_with_all = &["conf", "test"])]
+    backends: Vec<BackendUrl>,
+    /// The port to listen on with --backends
+    #[structopt(long, default_value = "3030")]
+    port: u16,
+    #[structopt(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, StructOpt)]
+enum Command {
+    /// Runs three origins and a proxy in one process, to try things out
+    Demo(demo::Options),
+    /// Checks a configuration, and shows all problems at once
+    Check {
+        /// The configuration
+        #[structopt(value_name = "FILE", parse(from_os_str))]
+        file: Option<PathBuf>,
+    },
+}
+
+/// A backend as the command line takes it: `http://host:port`, or an address.
+#[derive(Debug)]
+struct BackendUrl(BackendConfig);
+
+impl std::str::FromStr for BackendUrl {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        let address = text.strip_prefix("http://").unwrap_or(text);
+        let address = address.strip_suffix('/').unwrap_or(address);
+        match address.parse() {
+            Err(AddressError::NoPort(_)) => format!("{address}:80").parse().map(Self),
+            parsed => parsed.map(Self),
+        }
+    }
+}
+
+/// Runs the program with the arguments of this process.
+pub fn run() -> ExitCode {
+    match Arguments::from_args_safe() {
+        Ok(arguments) => arguments.run(),
+        Err(error) => usage(&error),
+    }
+}
+
+/// Help and version are answers; everything else is wrong usage.
+fn usage(error: &clap::Error) -> ExitCode {
+    let asked =
+        matches!(error.kind, clap::ErrorKind::HelpDisplayed | clap::ErrorKind::VersionDisplayed);
+    if asked {
+        let _ = writeln!(io::stdout(), "{}", error.message);
+        return ExitCode::SUCCESS;
+    }
+    say(&format!("{}\n", error.message));
+    ExitCode::from(EXIT_USAGE)
+}
+
+impl Arguments {
+    fn run(self) -> ExitCode {
+        let start = Start { upgrade: self.upgrade, daemon: self.daemon };
+        match self.command {
+            Some(Command::Demo(options)) => demo(options),
+            Some(Command::Check { file }) => check(file.or(self.conf)),
+            None if self.test => check(self.conf),
+            None if !self.backends.is_empty() => {
+                let backends = self.backends.into_iter().map(|backend| backend.0).collect();
+                serve(without_file(backends, self.port), start)
+            }
+            None => serve(with_file(self.conf), start),
+        }
+    }
+}
+
+fn check(file: Option<PathBuf>) -> ExitCode {
+    let path = file.unwrap_or_else(|| CONF.into());
+    match with_file(Some(path.clone())) {
+        Ok(_) => {
+            say(&format!("{} is good\n", path.display()));
+            ExitCode::SUCCESS
+        }
+        Err(code) => code,
+    }
+}
+
+fn demo(options: demo::Options) -> ExitCode {
+    process_log::start();
+    match demo::run(options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("error: {error}\n"));
+            ExitCode::from(EXIT_UNAVAILABLE)
+        }
+    }
+}
+
+fn serve(compiled: Result<Compiled, ExitCode>, start: Start) -> ExitCode {
+    let compiled = match compiled {
+        Ok(compiled) => compiled,
+        Err(code) => return code,
+    };
+    process_log::start();
+    match server::prepare(compiled, start) {
+        Ok(prepared) => {
+            prepared.run();
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            say(&format!("error: {error}\n"));
+            ExitCode::from(EXIT_UNAVAILABLE)
+        }
+    }
+}
+
+/// Reads and compiles a file; problems are shown here.
+fn with_file(path: Option<PathBuf>) -> Result<Compiled, ExitCode> {
+    let path = path.unwrap_or_else(|| CONF.into());
+    let mut problems = Problems::default();
+    let source = match config::load(Path::new(&path)) {
+        Ok(source) => source,
+        Err(problem) => {
+            problems.push(problem);
+            show(&problems, None);
+            return Err(ExitCode::from(EXIT_CONFIG));
+        }
+    };
+    let compiled = snapshot::compile(&source.text, &mut problems);
+    show(&problems, Some(&source));
+    compiled.ok_or(ExitCode::from(EXIT_CONFIG))
+}
+
+fn without_file(backends: Vec<BackendConfig>, port: u16) -> Result<Compiled, ExitCode> {
+    let mut problems = Problems::default();
+    let any = Address::Socket(SocketAddr::from(([0, 0, 0, 0], port)));
+    let file = File::of(any, Config::of(backends));
+    let compiled = snapshot::assemble(file, &mut problems);
+    show(&problems, None);
+    if problems.has_errors() { Err(ExitCode::from(EXIT_USAGE)) } else { Ok(compiled) }
+}
+
+fn show(problems: &Problems, source: Option<&Source>) {
+    if problems.is_empty() {
+        return;
+    }
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let colored = io::stderr().is_terminal() && !plain;
+    say(&render(problems, source, if colored { Color::Always } else { Color::Never }));
+    let errors = problems.iter().filter(|problem| is_error(problem)).count();
+    if 0 < errors {
+        let s = if errors == 1 { "" } else { "s" };
+        say(&format!("{errors} error{s}\n"));
+    }
+}
+
+fn is_error(problem: &Problem) -> bool {
+    problem.severity == crate::diagnostic::Severity::Error
+}
+
+/// Output for people goes to stderr; if that is closed, there is nobody to tell.
+fn say(text: &str) {
+    let _ = io::stderr().write_all(text.as_bytes());
+}

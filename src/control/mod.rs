@@ -1,0 +1,4 @@
+//! The slow path: what happens beside requests.
+
+pub mod signals;
+pub mod tasks;

@@ -1,0 +1,261 @@
+//! Problems with a place and a help line, shown the way rustc shows them.
+//!
+//! The configuration's reader and its compiler both push [`Problem`]s into one
+//! [`Problems`], so that an operator sees all of them in one run; [`render`] makes the
+//! text, and [`nearest`] and [`suggest`] find the word that was probably meant.
+
+use std::fmt::Write as _;
+use std::ops::Range;
+
+use annotate_snippets::renderer::Renderer;
+use annotate_snippets::{AnnotationKind, Group, Level, Origin, Snippet};
+
+/// So many words are listed before a help line says how many more there are.
+const LISTED_MAX: usize = 12;
+
+/// A stretch of the source, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Span {
+    /// The first byte.
+    pub start: usize,
+    /// The byte after the last.
+    pub end: usize,
+}
+
+/// Whether a problem forbids the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// The configuration cannot be used.
+    Error,
+    /// The configuration works, perhaps not as it was meant.
+    Warning,
+}
+
+/// One thing that is wrong: what, where, and the next step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Whether it forbids the configuration.
+    pub severity: Severity,
+    /// What is wrong, in one sentence without a full stop.
+    pub message: String,
+    /// Where; absent if the problem is with the file as a whole.
+    pub span: Option<Span>,
+    /// The words beside the carets.
+    pub label: Option<String>,
+    /// The next step.
+    pub help: Option<String>,
+}
+
+/// All problems of one run.
+///
+/// INVARIANT: in order of place, those without a place first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Problems {
+    sorted: Vec<Problem>,
+}
+
+/// The text that the places refer to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// What the text is called, usually its path.
+    pub name: String,
+    /// The text itself.
+    pub text: String,
+}
+
+/// Whether [`render`] colours its text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Color {
+    /// For a terminal.
+    Always,
+    /// For a file, a log or a test.
+    Never,
+}
+
+/// Renders all problems, each with its line, carets and help; nothing for none.
+pub fn render(problems: &Problems, source: Option<&Source>, color: Color) -> String {
+    let renderer = match color {
+        Color::Always => Renderer::styled(),
+        Color::Never => Renderer::plain(),
+    };
+    let texts: Vec<_> =
+        problems.iter().map(|problem| renderer.render(&report(problem, source)) + "\n").collect();
+    texts.join("\n")
+}
+
+/// Finds the candidate that was probably meant by `word`.
+///
+/// Case and the difference between `-` and `_` do not count; beyond that a third of the
+/// letters may differ, but never all of them.
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let word = plain(word);
+    let letters = word.chars().count();
+    candidates
+        .into_iter()
+        .map(|candidate| (strsim::damerau_levenshtein(&word, &plain(candidate)), candidate))
+        .filter(|(distance, _)| *distance <= (letters / 3).max(1))
+        .filter(|(distance, _)| *distance < letters)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// Writes the help line for a name that is not defined.
+///
+/// The answer reads ``did you mean `checkout`? Defined: api, assets, checkout``.
+pub fn suggest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> String {
+    suggest_among("Defined", word, candidates)
+}
+
+/// Writes the help line for a word that is not among the candidates, listed under a
+/// heading such as `Known here`.
+pub fn suggest_among<'a>(
+    heading: &str,
+    word: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> String {
+    let mut names: Vec<_> = candidates.into_iter().collect();
+    names.sort_unstable();
+    names.dedup();
+    if names.is_empty() {
+        return "none is defined".to_owned();
+    }
+    let mut help = match nearest(word, names.iter().copied()) {
+        Some(name) => format!("did you mean `{name}`? "),
+        None => String::new(),
+    };
+    let listed = names.len().min(LISTED_MAX);
+    let _ = write!(help, "{heading}: {}", names[..listed].join(", "));
+    if listed < names.len() {
+        let _ = write!(help, " and {} more", names.len() - listed);
+    }
+    help
+}
+
+impl Problem {
+    /// Makes an error without a place.
+    pub fn error(message: impl Into<String>) -> Self {
+        Self::new(Severity::Error, message.into())
+    }
+
+    /// Makes a warning without a place.
+    pub fn warning(message: impl Into<String>) -> Self {
+        Self::new(Severity::Warning, message.into())
+    }
+
+    /// Says where.
+    #[must_use]
+    pub fn at(self, span: Span) -> Self {
+        Self { span: Some(span), ..self }
+    }
+
+    /// Puts words beside the carets.
+    #[must_use]
+    pub fn label(self, label: impl Into<String>) -> Self {
+        Self { label: Some(label.into()), ..self }
+    }
+
+    /// Names the next step.
+    #[must_use]
+    pub fn help(self, help: impl Into<String>) -> Self {
+        Self { help: Some(help.into()), ..self }
+    }
+
+    fn new(severity: Severity, message: String) -> Self {
+        Self { severity, message, span: None, label: None, help: None }
+    }
+}
+
+impl Problems {
+    /// Adds a problem at its place.
+    pub fn push(&mut self, problem: Problem) {
+        let place = |problem: &Problem| problem.span.map(|span| span.start);
+        let index = self.sorted.partition_point(|earlier| place(earlier) <= place(&problem));
+        self.sorted.insert(index, problem);
+    }
+
+    /// Does one of them forbid the configuration?
+    pub fn has_errors(&self) -> bool {
+        self.iter().any(|problem| problem.severity == Severity::Error)
+    }
+
+    /// Is there none?
+    pub fn is_empty(&self) -> bool {
+        self.sorted.is_empty()
+    }
+
+    /// Counts them, warnings included.
+    pub fn len(&self) -> usize {
+        self.sorted.len()
+    }
+
+    /// Walks through them in order of place.
+    pub fn iter(&self) -> std::slice::Iter<'_, Problem> {
+        self.sorted.iter()
+    }
+}
+
+impl<'a> IntoIterator for &'a Problems {
+    type Item = &'a Problem;
+    type IntoIter = std::slice::Iter<'a, Problem>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl Source {
+    /// Answers the line and column of a byte, both from 1, the column in characters.
+    pub fn line_column(&self, offset: usize) -> (usize, usize) {
+        let before = &self.text[..self.boundary(offset)];
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+    }
+
+    /// Moves an offset back to the start of a character, into the text.
+    fn boundary(&self, offset: usize) -> usize {
+        let mut offset = offset.min(self.text.len());
+        while !self.text.is_char_boundary(offset) {
+            offset -= 1;
+        }
+        offset
+    }
+
+    /// Cuts a span to its first line, where the carets go, and to the text.
+    fn carets(&self, span: Span) -> Range<usize> {
+        let start = self.boundary(span.start);
+        let end = self.boundary(span.end).max(start);
+        let line = &self.text[start..end];
+        start..start + line.lines().next().map_or(0, |line| line.trim_end().len())
+    }
+}
+
+fn report<'a>(problem: &'a Problem, source: Option<&'a Source>) -> Vec<Group<'a>> {
+    let level = match problem.severity {
+        Severity::Error => Level::ERROR,
+        Severity::Warning => Level::WARNING,
+    };
+    let title = level.primary_title(problem.message.as_str());
+    let mut groups = vec![match (source, problem.span) {
+        (None, _) => Group::with_title(title),
+        (Some(source), None) => title.element(Origin::path(source.name.as_str())),
+        (Some(source), Some(span)) => {
+            let carets =
+                AnnotationKind::Primary.span(source.carets(span)).label(problem.label.as_deref());
+            title.element(
+                Snippet::source(source.text.as_str()).path(source.name.as_str()).annotation(carets),
+            )
+        }
+    }];
+    if let Some(help) = &problem.help {
+        groups.push(Group::with_title(Level::HELP.secondary_title(help.as_str())));
+    }
+    groups
+}
+
+/// A word without what operators get wrong without noticing.
+fn plain(word: &str) -> String {
+    word.to_lowercase().replace('-', "_")
+}
+
+#[cfg(test)]
+mod tests;

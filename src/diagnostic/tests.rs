@@ -1,0 +1,125 @@
+//! Problems as an operator sees them, and the words that were probably meant.
+
+use super::*;
+
+fn source() -> Source {
+    let text = "routes:\n  - name: shop\n    upstream: chekout # ü\n    größe: \"ä\" \n";
+    Source { name: "conf/crestline.yaml".to_owned(), text: text.to_owned() }
+}
+
+fn span_of(text: &str) -> Span {
+    let start = source().text.find(text).unwrap();
+    Span { start, end: start + text.len() }
+}
+
+fn rendered(problem: Problem) -> String {
+    let mut problems = Problems::default();
+    problems.push(problem);
+    render(&problems, Some(&source()), Color::Never)
+}
+
+#[test]
+fn a_problem_shows_its_line_its_carets_and_its_help() {
+    let problem = Problem::error("route `shop` sends to upstream `chekout`, which is not defined")
+        .at(span_of("chekout"))
+        .help(suggest("chekout", ["checkout", "api", "assets"]));
+    assert_eq!(
+        rendered(problem),
+        "\
+error: route `shop` sends to upstream `chekout`, which is not defined
+ --> conf/crestline.yaml:3:15
+  |
+3 |     upstream: chekout # ü
+  |               ^^^^^^^
+  |
+help: did you mean `checkout`? Defined: api, assets, checkout
+"
+    );
+}
+
+#[test]
+fn a_problem_with_the_whole_file_names_the_file() {
+    let problem = Problem::warning("no upstream is defined");
+    let expected = "warning: no upstream is defined\n--> conf/crestline.yaml\n";
+    assert_eq!(rendered(problem.clone()), expected);
+    let mut problems = Problems::default();
+    problems.push(problem);
+    assert!(!problems.has_errors());
+    let text = render(&problems, None, Color::Never);
+    assert_eq!(text, "warning: no upstream is defined\n");
+}
+
+#[test]
+fn carets_stay_on_the_first_line_and_beside_their_label() {
+    let value = span_of("shop\n    upstream: chekout");
+    assert_eq!(
+        rendered(Problem::error("wrong").at(value).label("in `routes[0]`")),
+        "\
+error: wrong
+ --> conf/crestline.yaml:2:11
+  |
+2 |   - name: shop
+  |           ^^^^ in `routes[0]`
+"
+    );
+}
+
+#[test]
+fn no_place_makes_rendering_panic() {
+    let bytes = source().text.len() + 3;
+    for (start, end) in (0..bytes).flat_map(|start| (0..bytes).map(move |end| (start, end))) {
+        let text = rendered(Problem::error("wrong").at(Span { start, end }));
+        assert!(text.starts_with("error: wrong\n --> "), "{start}..{end}: {text}");
+    }
+}
+
+#[test]
+fn columns_count_characters() {
+    let offset = span_of("\"ä\"").start;
+    assert_eq!(source().line_column(offset), (4, 12));
+    assert_eq!(source().line_column(0), (1, 1));
+    assert_eq!(source().line_column(usize::MAX), (5, 1));
+    let shown = rendered(Problem::error("wrong").at(span_of("\"ä\"")));
+    assert!(shown.contains("conf/crestline.yaml:4:12"), "{shown}");
+}
+
+#[test]
+fn problems_stand_in_order_of_place() {
+    let mut problems = Problems::default();
+    problems.push(Problem::error("third").at(Span { start: 9, end: 10 }));
+    problems.push(Problem::error("second").at(Span { start: 2, end: 3 }));
+    problems.push(Problem::error("first"));
+    problems.push(Problem::error("fourth").at(Span { start: 9, end: 12 }));
+    let messages: Vec<_> = problems.iter().map(|problem| problem.message.as_str()).collect();
+    assert_eq!(messages, ["first", "second", "third", "fourth"]);
+    assert!(problems.has_errors());
+}
+
+#[test]
+fn colour_is_only_for_terminals() {
+    let mut problems = Problems::default();
+    problems.push(Problem::error("wrong").at(span_of("shop")).help("mend it"));
+    assert!(render(&problems, Some(&source()), Color::Always).contains('\u{1b}'));
+    assert!(!render(&problems, Some(&source()), Color::Never).contains('\u{1b}'));
+}
+
+#[test]
+fn the_nearest_word_is_near() {
+    let keys = ["health_check", "path", "host", "off"];
+    assert_eq!(nearest("helth_check", keys), Some("health_check"));
+    assert_eq!(nearest("Health-Check", keys), Some("health_check"));
+    assert_eq!(nearest("hots", keys), Some("host"));
+    assert_eq!(nearest("OFF", keys), Some("off"));
+    assert_eq!(nearest("colour", keys), None);
+    assert_eq!(nearest("x", ["y"]), None);
+    assert_eq!(nearest("", keys), None);
+}
+
+#[test]
+fn a_long_list_of_names_is_cut() {
+    let names: Vec<_> = (10..30).map(|n| format!("name{n}")).collect();
+    let help = suggest("other", names.iter().map(String::as_str));
+    assert!(help.starts_with("Defined: name10, name11, "), "{help}");
+    assert!(help.ends_with("name21 and 8 more"), "{help}");
+    assert_eq!(suggest("other", []), "none is defined");
+}

@@ -1,0 +1,247 @@
+//! A listener as the operator writes it, and the bounds of its connections.
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+    time,
+};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Deserializer};
+
+use crate::{
+    diagnostic::{Problem, Problems},
+    http1::head,
+    units::{self, ByteSize, Duration},
+    yaml::{self, Spanned},
+};
+
+/// What the operator writes in the list under `listeners:`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where to listen: `0.0.0.0:80`, `[::]:80` (IPv4 as well), or `unix:/path`.
+    pub address: Spanned<Address>,
+    /// Whether clients may speak HTTP/2 with prior knowledge on this plaintext listener.
+    /// Default: `false`.
+    #[serde(default)]
+    pub h2c: bool,
+    /// How long a client may take.
+    #[serde(default)]
+    pub timeouts: TimeoutsConfig,
+    /// How much a client may send before its request is refused.
+    #[serde(default)]
+    pub limits: LimitsConfig,
+}
+
+/// Where a listener listens.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Address {
+    /// An address and a port.
+    Socket(SocketAddr),
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+/// Why an address cannot be listened on.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no address to listen on\nhelp: write `0.0.0.0:80`, `[::]:80`, or `unix:/path`")]
+pub struct AddressError(String);
+
+impl FromStr for Address {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            // The kernel takes 107 bytes; Pingora passes addresses on as words.
+            let fits = path.starts_with('/') && path.len() <= 107 && !path.contains(' ');
+            return if fits { Ok(Self::Unix(path.into())) } else { Err(AddressError(text.into())) };
+        }
+        text.parse().map(Self::Socket).map_err(|_| AddressError(text.to_owned()))
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socket(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Address {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        yaml::text(deserializer, "an address such as `0.0.0.0:80`")
+    }
+}
+
+/// A network whose peers may say who their clients are: `10.0.0.0/8`, or one address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network(pub IpNet);
+
+/// What is no network.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no network\nhelp: write `10.0.0.0/8`, `2001:db8::/32`, or one address")]
+pub struct NotANetwork(String);
+
+impl FromStr for Network {
+    type Err = NotANetwork;
+
+    fn from_str(text: &str) -> Result<Self, NotANetwork> {
+        let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        network.map(Self).map_err(|_| NotANetwork(text.to_owned()))
+    }
+}
+
+impl<'de> Deserialize<'de> for Network {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        yaml::text(deserializer, "a network such as `10.0.0.0/8`")
+    }
+}
+
+/// What the operator writes under a listener's `timeouts:`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TimeoutsConfig {
+    /// A request head, from its first byte to its last. Default: `10s`.
+    #[serde(deserialize_with = "units::positive")]
+    pub header: Duration,
+    /// Between an answer and the next request. Default: `75s`.
+    #[serde(deserialize_with = "units::positive")]
+    pub idle: Duration,
+    /// Between two pieces of a request's body. Default: `30s`.
+    #[serde(deserialize_with = "units::positive")]
+    pub body: Duration,
+    /// How long a client may not take any of its answer. Default: `30s`.
+    #[serde(deserialize_with = "units::positive")]
+    pub write: Duration,
+}
+
+impl Default for TimeoutsConfig {
+    fn default() -> Self {
+        Self {
+            header: Duration::from_secs(10),
+            idle: Duration::from_secs(75),
+            body: Duration::from_secs(30),
+            write: Duration::from_secs(30),
+        }
+    }
+}
+
+/// What the operator writes under a listener's `limits:`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsConfig {
+    /// The head of a request, all of it; `431` beyond. At most, and by default, `64KiB`.
+    pub header_size: Spanned<ByteSize>,
+    /// The fields of a request; `431` beyond. At most 256; default: 128.
+    pub header_fields: Spanned<usize>,
+    /// The target of a request (path and query); `414` beyond. Default: `16KiB`.
+    pub target_size: Spanned<ByteSize>,
+}
+
+const LIMITS: head::Limits =
+    head::Limits { header_size: 64 * 1024, header_fields: 128, target_size: 16 * 1024 };
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self {
+            header_size: Spanned::new(ByteSize(LIMITS.header_size as u64)),
+            header_fields: Spanned::new(LIMITS.header_fields),
+            target_size: Spanned::new(ByteSize(LIMITS.target_size as u64)),
+        }
+    }
+}
+
+/// What runs: the bounds of every connection of a listener.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bounds {
+    /// A request head, from its first byte to its last.
+    pub header_timeout: time::Duration,
+    /// Between an answer and the next request.
+    pub idle_timeout: time::Duration,
+    /// Between two pieces of a request's body.
+    pub body_timeout: time::Duration,
+    /// How long a client may not take any of its answer.
+    pub write_timeout: time::Duration,
+    /// The size of a head and its parts.
+    pub head: head::Limits,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        TimeoutsConfig::default().bounds(LIMITS)
+    }
+}
+
+impl TimeoutsConfig {
+    fn bounds(&self, head: head::Limits) -> Bounds {
+        Bounds {
+            header_timeout: self.header.0,
+            idle_timeout: self.idle.0,
+            body_timeout: self.body.0,
+            write_timeout: self.write.0,
+            head,
+        }
+    }
+}
+
+impl Config {
+    /// A listener at this address, all else by default.
+    pub fn at(address: Address) -> Self {
+        Self {
+            address: Spanned::new(address),
+            h2c: false,
+            timeouts: TimeoutsConfig::default(),
+            limits: LimitsConfig::default(),
+        }
+    }
+
+    /// Checks the limits and makes the bounds.
+    pub fn bounds(&self, problems: &mut Problems) -> Bounds {
+        self.timeouts.bounds(self.limits.build(problems))
+    }
+}
+
+impl LimitsConfig {
+    fn build(&self, problems: &mut Problems) -> head::Limits {
+        let mut size = |name: &str, size: &Spanned<ByteSize>, max: usize| {
+            let bytes = usize::try_from(size.value.0).unwrap_or(usize::MAX);
+            if !(64..=max).contains(&bytes) {
+                let max = ByteSize(max as u64);
+                let message =
+                    format!("`{}` is out of range for `{name}`: 64B to {max}", size.value);
+                problems.push(Problem::error(message).at(size.span));
+            }
+            bytes
+        };
+        let header_size = size("header_size", &self.header_size, LIMITS.header_size);
+        let target_size = size("target_size", &self.target_size, LIMITS.header_size);
+        let fields = &self.header_fields;
+        // Pingora reads 256 fields at most.
+        if !(1..=256).contains(&fields.value) {
+            let message =
+                format!("`{}` is out of range for `header_fields`: 1 to 256", fields.value);
+            problems.push(Problem::error(message).at(fields.span));
+        }
+        head::Limits { header_size, header_fields: fields.value, target_size }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_print_as_they_are_written() {
+        for text in ["0.0.0.0:80", "[::]:443", "unix:/run/crestline/http.sock"] {
+            assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
+        }
+        for text in ["localhost:80", "80", "unix:http.sock", "unix:/a b", ""] {
+            assert_eq!(text.parse::<Address>(), Err(AddressError(text.to_owned())));
+        }
+    }
+}

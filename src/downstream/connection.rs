@@ -1,0 +1,136 @@
+//! What is known of a downstream connection, established once when it is accepted.
+
+use std::{
+    any::Any,
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use bytes::Bytes;
+use http::HeaderValue;
+use ipnet::IpNet;
+use pingora_core::protocols::{Digest, raw_connect::ProxyDigest};
+use pingora_http::ResponseHeader;
+use tokio::time::Instant;
+
+use crate::{clock, downstream::config::Bounds};
+
+/// Facts of one connection; every request on it shares them.
+#[derive(Debug)]
+pub struct Connection {
+    /// The address of the peer; `None` on a Unix socket.
+    pub client: Option<IpAddr>,
+    /// The same as a value of `X-Forwarded-For`.
+    pub client_value: HeaderValue,
+    /// Whether the peer may say who its own client was.
+    pub is_trusted: bool,
+    /// The networks whose word counts.
+    pub trusted: Arc<[IpNet]>,
+    /// Timeouts and limits of the listener.
+    pub bounds: Arc<Bounds>,
+    /// Set once an upgrade (`101`) succeeded: from then on bytes pass as they come.
+    tunnel: AtomicBool,
+    /// When the origin's silence ends the exchange, in milliseconds of [`clock`]; 0 is never.
+    origin_due: AtomicU64,
+}
+
+/// The value that stands for a client without an address (RFC 7239 §6.3).
+const UNKNOWN: HeaderValue = HeaderValue::from_static("unknown");
+
+impl Connection {
+    /// Establishes the facts; `trusted` are the networks whose forwarded fields count.
+    pub fn new(client: Option<IpAddr>, trusted: Arc<[IpNet]>, bounds: Arc<Bounds>) -> Self {
+        let client = client.map(|address| address.to_canonical());
+        // A peer on a Unix socket is as local as it gets, and has no address to list.
+        let is_trusted = client.is_none_or(|address| contains(&trusted, address));
+        let client_value = client.map_or(UNKNOWN, |address| {
+            let text = Bytes::from(address.to_string());
+            HeaderValue::from_maybe_shared(text).unwrap_or(UNKNOWN)
+        });
+        let (tunnel, origin_due) = (AtomicBool::new(false), AtomicU64::new(0));
+        Self { client, client_value, is_trusted, trusted, bounds, tunnel, origin_due }
+    }
+
+    /// Ends the exchange unless [`Self::origin_spoke`] comes before `due`.
+    ///
+    /// Pingora has one timeout for every read from an origin. Where the first byte and the later
+    /// ones may take differently long, the shorter time is kept here, by the downstream stream,
+    /// which Pingora polls all the while.
+    pub fn expect_origin(&self, due: Instant) {
+        self.origin_due.store(clock::millis(due), Relaxed);
+    }
+
+    /// Takes the expectation back.
+    pub fn origin_spoke(&self) {
+        self.origin_due.store(0, Relaxed);
+    }
+
+    /// When the origin's silence ends the exchange.
+    pub fn origin_due(&self) -> Option<Instant> {
+        match self.origin_due.load(Relaxed) {
+            0 => None,
+            due => Some(clock::instant(due)),
+        }
+    }
+
+    /// Lets bytes pass as they come from now on.
+    pub fn open_tunnel(&self) {
+        self.tunnel.store(true, Relaxed);
+    }
+
+    /// Whether bytes pass as they come.
+    pub fn is_tunnel(&self) -> bool {
+        self.tunnel.load(Relaxed)
+    }
+
+    /// Wraps the facts so that Pingora carries them to every request of the connection, HTTP/2
+    /// streams included: it has a slot for a digest that only applications fill.
+    pub fn into_digest(self: Arc<Self>) -> Arc<ProxyDigest> {
+        let unused = ResponseHeader::build_no_case(200, Some(0));
+        let unused = unused.expect("200 is a status");
+        let user_data: Box<dyn Any + Send + Sync> = Box::new(self);
+        Arc::new(ProxyDigest::new(Box::new(unused), Some(user_data)))
+    }
+
+    /// Finds the facts again in a request.
+    pub fn of(digest: &Digest) -> Option<&Arc<Self>> {
+        digest.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref()
+    }
+}
+
+/// Whether an address is in one of the networks.
+pub fn contains(networks: &[IpNet], address: IpAddr) -> bool {
+    networks.iter().any(|network| network.contains(&address))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connection(client: Option<&str>) -> Connection {
+        let trusted = Arc::new(["10.0.0.0/8".parse().unwrap()]);
+        let client = client.map(|address| address.parse().unwrap());
+        Connection::new(client, trusted, Arc::default())
+    }
+
+    #[test]
+    fn only_a_named_network_is_trusted() {
+        assert!(connection(Some("10.1.2.3")).is_trusted);
+        assert!(connection(Some("::ffff:10.1.2.3")).is_trusted, "a mapped address is the same");
+        assert!(!connection(Some("192.0.2.1")).is_trusted);
+        assert!(connection(None).is_trusted, "a Unix socket");
+    }
+
+    #[test]
+    fn the_facts_travel_in_the_digest() {
+        let facts = Arc::new(connection(Some("192.0.2.1")));
+        let digest =
+            Digest { proxy_digest: Some(facts.clone().into_digest()), ..Digest::default() };
+        assert!(Arc::ptr_eq(Connection::of(&digest).unwrap(), &facts));
+        assert_eq!(facts.client_value, "192.0.2.1");
+        assert!(Connection::of(&Digest::default()).is_none());
+    }
+}

@@ -1,0 +1,7 @@
+//! The side toward the client: what is known of a connection, and the stream that frames it.
+//!
+//! `listener` accepts and reads request heads, `proxy` answers them; both meet here.
+
+pub mod config;
+pub mod connection;
+pub mod stream;

@@ -1,0 +1,331 @@
+//! A downstream connection as Pingora reads it: one request at a time.
+//!
+//! The framing of a request is known before Pingora sees its first byte, so this stream hands out
+//! exactly the bytes of that request and keeps what follows. That gives pipelining a bound and an
+//! order, holds bytes sent before a `101` back until there is one, and lets a guard check every
+//! chunk of a request body.
+//!
+//! INVARIANT: no byte beyond the current request's body is ever handed out, except in a tunnel.
+
+use std::{
+    fmt, io,
+    mem::MaybeUninit,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::{Buf, BytesMut};
+use pingora_core::{
+    listeners::ALPN,
+    protocols::{
+        GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
+        Stream, TimingDigest, UniqueID, UniqueIDType, raw_connect::ProxyDigest, tls::SslDigest,
+    },
+    tls::TlsRef,
+};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
+    time::{self, Sleep},
+};
+
+use crate::{
+    downstream::connection::Connection,
+    http1::{chunked::ChunkGuard, refusal::Refusal},
+};
+
+/// How much is read at once for a head, and kept beyond the current request.
+const READ_AHEAD: usize = 4 * 1024;
+/// How long, and for how much, a closing connection is read on so that the client can read its
+/// answer before the kernel resets the connection over unread bytes.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: u64 = 1024 * 1024;
+
+/// What is left of the current request's body.
+#[derive(Debug)]
+pub enum Body {
+    /// So many bytes.
+    Length(u64),
+    /// Chunks, until the guard has seen the last one.
+    Chunked(ChunkGuard),
+}
+
+/// A downstream connection, framed.
+pub struct Downstream {
+    inner: Stream,
+    connection: Arc<Connection>,
+    digest: Arc<ProxyDigest>,
+    /// Bytes that were read and not handed out yet.
+    pending: BytesMut,
+    body: Body,
+    is_http2: bool,
+    /// Keeps the time that [`Connection::expect_origin`] sets.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Downstream {
+    /// Wraps an accepted connection.
+    pub fn new(inner: Stream, connection: Arc<Connection>) -> Self {
+        let digest = connection.clone().into_digest();
+        let (pending, body) = (BytesMut::new(), Body::Length(0));
+        Self { inner, connection, digest, pending, body, is_http2: false, timer: None }
+    }
+
+    /// What is known of the connection.
+    pub fn connection(&self) -> &Arc<Connection> {
+        &self.connection
+    }
+
+    /// Bytes that arrived and belong to no request yet.
+    pub fn pending(&self) -> &[u8] {
+        &self.pending
+    }
+
+    /// Waits for more bytes and appends them to [`Self::pending`]. Returns 0 at the end.
+    ///
+    /// Cancel-safe. No buffer is held while waiting.
+    pub async fn fill(&mut self) -> io::Result<usize> {
+        std::future::poll_fn(|cx| self.poll_fill(cx)).await
+    }
+
+    /// Takes a head off the pending bytes and frames what follows as its body.
+    pub fn take_head(&mut self, start: usize, end: usize, body: Body) -> BytesMut {
+        self.body = body;
+        self.pending.advance(start);
+        if self.pending.len() == end - start {
+            return std::mem::take(&mut self.pending);
+        }
+        self.pending.split_to(end - start)
+    }
+
+    /// Lets bytes pass as they come, because the client speaks HTTP/2.
+    pub fn set_http2(&mut self) {
+        self.is_http2 = true;
+    }
+
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut space = [MaybeUninit::uninit(); READ_AHEAD];
+        let mut read = ReadBuf::uninit(&mut space);
+        ready!(Pin::new(&mut self.inner).poll_read(cx, &mut read))?;
+        self.pending.extend_from_slice(read.filled());
+        Poll::Ready(Ok(read.filled().len()))
+    }
+
+    fn is_raw(&self) -> bool {
+        self.is_http2 || self.connection.is_tunnel()
+    }
+
+    fn body_is_over(&self) -> bool {
+        match &self.body {
+            Body::Length(left) => *left == 0,
+            Body::Chunked(guard) => guard.is_done(),
+        }
+    }
+
+    /// Between the end of a request and the end of its answer only two things matter: that the
+    /// client leaves, and that the origin is silent for too long.
+    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Poll::Ready(silent) = self.poll_origin_due(cx) {
+            return Poll::Ready(Err(silent.into()));
+        }
+        while self.pending.len() < READ_AHEAD {
+            if ready!(self.poll_fill(cx))? == 0 {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        Poll::Pending // enough is read ahead; the rest waits in the kernel
+    }
+
+    fn poll_origin_due(&mut self, cx: &mut Context<'_>) -> Poll<OriginSilent> {
+        while let Some(due) = self.connection.origin_due() {
+            let timer = self.timer.get_or_insert_with(|| Box::pin(time::sleep_until(due)));
+            if timer.deadline() != due {
+                timer.as_mut().reset(due);
+            }
+            ready!(timer.as_mut().poll(cx));
+            // The origin may have spoken since the timer was set.
+            if self.connection.origin_due() == Some(due) {
+                self.connection.origin_spoke();
+                return Poll::Ready(OriginSilent);
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Hands out pending bytes as far as they belong to the body.
+    fn hand_out(&mut self, buf: &mut ReadBuf<'_>) -> io::Result<()> {
+        let most = self.pending.len().min(buf.remaining());
+        let offered = &self.pending[..most];
+        let taken = match &mut self.body {
+            _ if self.is_http2 || self.connection.is_tunnel() => most,
+            Body::Length(left) => {
+                let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(most);
+                *left -= taken as u64;
+                taken
+            }
+            Body::Chunked(guard) => guard.advance(offered).map_err(BadBody)?,
+        };
+        buf.put_slice(&offered[..taken]);
+        self.pending.advance(taken);
+        if self.pending.is_empty() {
+            self.pending = BytesMut::new(); // an idle connection holds no buffer
+        }
+        Ok(())
+    }
+
+    /// Reads body bytes straight into the reader's buffer.
+    fn poll_body(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
+        let read = &buf.filled()[before..];
+        let taken = match &mut self.body {
+            _ if self.is_http2 || self.connection.is_tunnel() => return Poll::Ready(Ok(())),
+            Body::Length(left) => {
+                let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(read.len());
+                *left -= taken as u64;
+                taken
+            }
+            Body::Chunked(guard) => guard.advance(read).map_err(BadBody)?,
+        };
+        self.pending.extend_from_slice(&read[taken..]);
+        buf.set_filled(before + taken);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncRead for Downstream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.is_raw() && self.body_is_over() {
+            return self.poll_idle(cx);
+        }
+        if !self.pending.is_empty() {
+            return Poll::Ready(self.hand_out(buf));
+        }
+        self.poll_body(cx, buf)
+    }
+}
+
+impl AsyncWrite for Downstream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+}
+
+#[async_trait]
+impl Shutdown for Downstream {
+    async fn shutdown(&mut self) {
+        self.inner.shutdown().await;
+        if !self.is_raw() && (!self.body_is_over() || !self.pending.is_empty()) {
+            let mut rest = (&mut self.inner).take(LINGER_BYTES);
+            let mut sink = tokio::io::sink();
+            let _ = time::timeout(LINGER, tokio::io::copy(&mut rest, &mut sink)).await;
+        }
+    }
+}
+
+#[async_trait]
+impl Peek for Downstream {
+    /// Shows what is pending: enough for Pingora to recognise the preface of HTTP/2.
+    async fn try_peek(&mut self, buf: &mut [u8]) -> io::Result<bool> {
+        let shown = self.pending.len().min(buf.len());
+        buf[..shown].copy_from_slice(&self.pending[..shown]);
+        Ok(true)
+    }
+}
+
+impl UniqueID for Downstream {
+    fn id(&self) -> UniqueIDType {
+        self.inner.id()
+    }
+}
+
+impl Ssl for Downstream {
+    fn get_ssl(&self) -> Option<&TlsRef> {
+        self.inner.get_ssl()
+    }
+
+    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
+        self.inner.get_ssl_digest()
+    }
+
+    fn selected_alpn_proto(&self) -> Option<ALPN> {
+        self.inner.selected_alpn_proto()
+    }
+}
+
+impl GetTimingDigest for Downstream {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        self.inner.get_timing_digest()
+    }
+}
+
+impl GetProxyDigest for Downstream {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        Some(self.digest.clone())
+    }
+}
+
+impl GetSocketDigest for Downstream {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        self.inner.get_socket_digest()
+    }
+}
+
+impl fmt::Debug for Downstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Downstream").field("connection", &self.connection).finish_non_exhaustive()
+    }
+}
+
+/// A request body whose framing is refused, as it travels through Pingora's errors.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("request body refused: {}", .0.reason)]
+pub struct BadBody(pub Refusal);
+
+/// The origin was silent for longer than its upstream allows, as it travels through Pingora's
+/// errors.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the origin was silent for too long")]
+pub struct OriginSilent;
+
+impl From<OriginSilent> for io::Error {
+    fn from(silent: OriginSilent) -> Self {
+        Self::new(io::ErrorKind::TimedOut, silent)
+    }
+}
+
+impl From<BadBody> for io::Error {
+    fn from(bad: BadBody) -> Self {
+        Self::new(io::ErrorKind::InvalidData, bad)
+    }
+}

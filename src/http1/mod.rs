@@ -1,0 +1,7 @@
+//! HTTP/1 as bytes: what is refused before anything else reads it. Pure, and without allocation.
+
+pub mod authority;
+pub mod chunked;
+pub mod head;
+mod octets;
+pub mod refusal;

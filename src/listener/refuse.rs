@@ -1,0 +1,99 @@
+//! The answer to a request that is refused before anything is known of it but its bytes.
+
+use std::{fmt::Write as _, sync::Arc, time::Duration};
+
+use http::StatusCode;
+use pingora_core::protocols::Shutdown;
+use pingora_timeout::timeout;
+use tokio::io::AsyncWriteExt;
+
+use crate::{
+    downstream::stream::Downstream,
+    http1::refusal::Refusal,
+    observe::{
+        access_log::{AccessLog, line::Entry},
+        request_id,
+    },
+    reply::Form,
+};
+
+/// A refused client gets no longer than this to take its answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Refuses requests, and logs that it did.
+pub(crate) struct Refuser {
+    access_log: Option<Arc<AccessLog>>,
+}
+
+impl Refuser {
+    pub(crate) fn new(access_log: Option<Arc<AccessLog>>) -> Self {
+        Self { access_log }
+    }
+
+    /// Answers and closes: the framing of what follows cannot be trusted.
+    pub(crate) async fn refuse(&self, stream: &mut Downstream, refusal: Refusal) {
+        let id = request_id::new();
+        let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::BAD_REQUEST);
+        let body = Form::Text.body(status, &id);
+        let mut answer = format!("HTTP/1.1 {status}\r\n");
+        if status == StatusCode::METHOD_NOT_ALLOWED {
+            answer.push_str("Allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH\r\n");
+        }
+        let _ = write!(
+            answer,
+            "Content-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\
+             X-Request-Id: {}\r\nConnection: close\r\n\r\n",
+            body.len(),
+            id.to_str().unwrap_or_default(),
+        );
+        let mut answer = answer.into_bytes();
+        answer.extend_from_slice(&body);
+        self.log(stream, refusal, id.as_bytes(), body.len());
+        let sent = async {
+            stream.write_all(&answer).await?;
+            stream.flush().await
+        };
+        // A client that does not take its answer, or has left, is closed all the same.
+        let _ = timeout(PATIENCE, sent).await;
+        Shutdown::shutdown(stream).await;
+    }
+
+    fn log(&self, stream: &Downstream, refusal: Refusal, id: &[u8], bytes: usize) {
+        let Some(log) = &self.access_log else { return };
+        let pending = stream.pending();
+        let (method, target) = first_words(pending);
+        log.write(&Entry {
+            id,
+            client: stream.connection().client,
+            method: str::from_utf8(method).unwrap_or("-"),
+            host: "",
+            target,
+            protocol: "HTTP/1.1",
+            status: refusal.status,
+            bytes: bytes as u64,
+            total: Duration::ZERO,
+            connect: None,
+            first_byte: None,
+            route: None,
+            upstream: None,
+            backend: None,
+            attempts: 0,
+            via: &"",
+            reason: Some(refusal.reason),
+            user_agent: None,
+            referer: None,
+        });
+    }
+}
+
+/// What looks like a method and a target, for the log alone; of bounded length.
+fn first_words(bytes: &[u8]) -> (&[u8], &[u8]) {
+    const SHOWN_MAX: usize = 256;
+    let line = bytes.split(|byte| matches!(byte, b'\r' | b'\n')).find(|line| !line.is_empty());
+    let mut words = line.unwrap_or_default().split(|byte| *byte == b' ');
+    let mut word = || {
+        let word = words.next().unwrap_or_default();
+        &word[..word.len().min(SHOWN_MAX)]
+    };
+    (word(), word())
+}

@@ -1,0 +1,186 @@
+//! An accepted connection: reads request heads, and lets Pingora answer one request after another.
+//!
+//! Pingora reads heads without an overall deadline and forgives much. So the head is read and
+//! vetted here, within bounds, and Pingora gets it whole. Between requests nothing of Pingora is
+//! alive: an idle connection is this future, its socket, and no buffer.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use log::debug;
+use pingora_core::{
+    apps::{HttpServerApp, ServerApp},
+    protocols::{Shutdown, http::ServerSession},
+    server::ShutdownWatch,
+};
+use pingora_timeout::timeout;
+use tokio::time::Instant;
+
+use crate::{
+    downstream::stream::{Body, Downstream},
+    http1::{
+        chunked::ChunkGuard,
+        head::{Head, HeadReader},
+        refusal::Refusal,
+    },
+    listener::refuse::Refuser,
+};
+
+/// The first bytes of HTTP/2 with prior knowledge (RFC 9113 §3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// The client did not finish its request head in time.
+const HEADER_TIMEOUT: Refusal = Refusal { status: 408, reason: "header_timeout" };
+
+/// Serves a connection until it closes.
+pub(crate) async fn serve<A>(
+    app: &Arc<A>,
+    mut stream: Box<Downstream>,
+    h2c: bool,
+    refuser: &Refuser,
+    shutdown: &ShutdownWatch,
+) where
+    A: HttpServerApp + Send + Sync + 'static,
+{
+    let mut closing = shutdown.clone();
+    let mut arrival = Arrival::First;
+    loop {
+        let next = tokio::select! {
+            biased;
+            next = next_request(&mut stream, h2c, arrival) => next,
+            _ = closing.wait_for(|closing| *closing) => Next::Gone,
+        };
+        let (head, started) = match next {
+            Next::Request(head, started) => (head, started),
+            Next::Http2 => {
+                stream.set_http2();
+                app.process_new(stream, shutdown).await;
+                return;
+            }
+            Next::Refused(refusal) => return refuser.refuse(&mut stream, refusal).await,
+            Next::Gone => return Shutdown::shutdown(&mut *stream).await,
+        };
+        debug!("request head read in {:?}", started.elapsed());
+        match one_request(app, stream, head, shutdown).await {
+            Some(kept) => stream = kept,
+            None => return,
+        }
+        arrival = Arrival::Later;
+    }
+}
+
+/// Which request of the connection is awaited.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Arrival {
+    First,
+    Later,
+}
+
+enum Next {
+    Request(BytesMut, Instant),
+    Http2,
+    Refused(Refusal),
+    Gone,
+}
+
+/// Waits for a request head: any byte of it within the idle time, all of it within the header
+/// timeout. A client that never sent a byte is not answered, since it may be a probe.
+async fn next_request(stream: &mut Downstream, h2c: bool, arrival: Arrival) -> Next {
+    let bounds = stream.connection().bounds.clone();
+    if stream.pending().is_empty() {
+        let patience = match arrival {
+            Arrival::First => bounds.header_timeout,
+            Arrival::Later => bounds.idle_timeout,
+        };
+        match timeout(patience, stream.fill()).await {
+            Ok(Ok(1..)) => {}
+            Ok(Ok(0) | Err(_)) | Err(_) => return Next::Gone,
+        }
+    }
+    let started = Instant::now();
+    // Most heads arrive in one piece: no timer is set for them.
+    match try_head(stream, h2c, &mut HeadReader::new()) {
+        Tried::Done(next) => return next.at(started),
+        Tried::NeedsMore => {}
+    }
+    match timeout(bounds.header_timeout, slow_head(stream, h2c)).await {
+        Ok(next) => next.at(started),
+        Err(_) => Next::Refused(HEADER_TIMEOUT),
+    }
+}
+
+impl Next {
+    fn at(self, started: Instant) -> Self {
+        match self {
+            Self::Request(head, _) => Self::Request(head, started),
+            other => other,
+        }
+    }
+}
+
+enum Tried {
+    Done(Next),
+    NeedsMore,
+}
+
+async fn slow_head(stream: &mut Downstream, h2c: bool) -> Next {
+    let mut reader = HeadReader::new();
+    loop {
+        match try_head(stream, h2c, &mut reader) {
+            Tried::Done(next) => return next,
+            Tried::NeedsMore => {}
+        }
+        match stream.fill().await {
+            Ok(1..) => {}
+            Ok(0) | Err(_) => return Next::Gone,
+        }
+    }
+}
+
+fn try_head(stream: &mut Downstream, h2c: bool, reader: &mut HeadReader) -> Tried {
+    if h2c {
+        let known = stream.pending().len().min(PREFACE.len());
+        if stream.pending()[..known] == PREFACE[..known] {
+            let whole = known == PREFACE.len();
+            return if whole { Tried::Done(Next::Http2) } else { Tried::NeedsMore };
+        }
+    }
+    match reader.advance(stream.pending(), &stream.connection().bounds.head) {
+        Ok(None) => Tried::NeedsMore,
+        Ok(Some(head)) => {
+            let body = match body_of(&head, &stream.pending()[head.len..]) {
+                Ok(body) => body,
+                Err(refusal) => return Tried::Done(Next::Refused(refusal)),
+            };
+            let head = stream.take_head(head.start, head.len, body);
+            Tried::Done(Next::Request(head, Instant::now()))
+        }
+        Err(refusal) => Tried::Done(Next::Refused(refusal)),
+    }
+}
+
+/// Frames the body, and looks at what has come of it: a request that begins with a bad chunk is
+/// refused before any backend hears of it.
+fn body_of(head: &Head, arrived: &[u8]) -> Result<Body, Refusal> {
+    if !head.chunked {
+        return Ok(Body::Length(head.content_length.unwrap_or(0)));
+    }
+    ChunkGuard::new().advance(arrived)?;
+    Ok(Body::Chunked(ChunkGuard::new()))
+}
+
+/// Hands a request to Pingora; returns the connection if it may carry another.
+async fn one_request<A>(
+    app: &Arc<A>,
+    stream: Box<Downstream>,
+    head: BytesMut,
+    shutdown: &ShutdownWatch,
+) -> Option<Box<Downstream>>
+where
+    A: HttpServerApp + Send + Sync + 'static,
+{
+    let mut session = ServerSession::new_http1(stream);
+    session.set_pipelined_prefix(head);
+    let (stream, _) = app.process_new_http(session, shutdown).await?.consume();
+    stream.into_any().downcast().ok()
+}

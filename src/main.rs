@@ -1,0 +1,10 @@
+//! The binary: an allocator, and a call.
+
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    crestline::cli::run()
+}

@@ -1,0 +1,244 @@
+//! One line of the access log.
+//!
+//! Whatever a client or an origin sent is escaped, so that no byte of theirs ends a line, fakes a
+//! field, or moves a terminal's cursor.
+
+use std::{
+    cell::RefCell,
+    fmt::Display,
+    io::Write,
+    net::IpAddr,
+    time::{Duration, SystemTime},
+};
+
+/// What one request leaves in the log.
+pub struct Entry<'a> {
+    /// The request id.
+    pub id: &'a [u8],
+    /// The client, as far as trusted proxies tell; `None` on a Unix socket.
+    pub client: Option<IpAddr>,
+    /// The method.
+    pub method: &'a str,
+    /// The host that was asked for.
+    pub host: &'a str,
+    /// Path and query as the client sent them.
+    pub target: &'a [u8],
+    /// The protocol: `HTTP/1.1`.
+    pub protocol: &'a str,
+    /// The status that the client got; 499 if it left before there was one.
+    pub status: u16,
+    /// Bytes of the answer's body.
+    pub bytes: u64,
+    /// From the request's head to the answer's end.
+    pub total: Duration,
+    /// Making the connection of the last attempt; `None` if it was pooled or there was none.
+    pub connect: Option<Duration>,
+    /// From the request's head to the answer's.
+    pub first_byte: Option<Duration>,
+    /// The route that matched.
+    pub route: Option<&'a str>,
+    /// The upstream that it sends to.
+    pub upstream: Option<&'a str>,
+    /// The backend of the last attempt.
+    pub backend: Option<&'a str>,
+    /// How many attempts were made.
+    pub attempts: usize,
+    /// The attempts, as `address:outcome` with commas.
+    pub via: &'a dyn Display,
+    /// Why Crestline itself refused or failed the request, in one word.
+    pub reason: Option<&'a str>,
+    /// The client's `User-Agent`.
+    pub user_agent: Option<&'a [u8]>,
+    /// The client's `Referer`.
+    pub referer: Option<&'a [u8]>,
+}
+
+/// The form of a line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    /// One JSON object a line, with all fields.
+    #[default]
+    Json,
+    /// The combined format of Apache and nginx.
+    Combined,
+}
+
+impl Format {
+    /// Appends the line of `entry`, with its end.
+    pub fn write(self, entry: &Entry<'_>, out: &mut Vec<u8>) {
+        match self {
+            Self::Json => json(entry, out),
+            Self::Combined => combined(entry, out),
+        }
+    }
+}
+
+fn json(entry: &Entry<'_>, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"time\":\"");
+    Stamp::Iso.write(out);
+    out.push(b'"');
+    text_field(out, "id", entry.id);
+    out.extend_from_slice(b",\"client\":\"");
+    client(out, entry.client);
+    out.push(b'"');
+    text_field(out, "method", entry.method.as_bytes());
+    text_field(out, "host", entry.host.as_bytes());
+    text_field(out, "path", entry.target);
+    text_field(out, "protocol", entry.protocol.as_bytes());
+    number_field(out, "status", u64::from(entry.status));
+    number_field(out, "bytes", entry.bytes);
+    millis_field(out, "total_ms", Some(entry.total));
+    millis_field(out, "connect_ms", entry.connect);
+    millis_field(out, "first_byte_ms", entry.first_byte);
+    let named = [("route", entry.route), ("upstream", entry.upstream), ("backend", entry.backend)];
+    for (name, value) in named {
+        if let Some(value) = value {
+            text_field(out, name, value.as_bytes());
+        }
+    }
+    number_field(out, "attempts", entry.attempts as u64);
+    if 0 < entry.attempts {
+        // Addresses and outcomes are ours: nothing in them needs escaping.
+        let written = write!(out, ",\"via\":\"{}\"", entry.via);
+        debug_assert!(written.is_ok(), "memory takes every byte");
+    }
+    if let Some(reason) = entry.reason {
+        text_field(out, "reason", reason.as_bytes());
+    }
+    if let Some(agent) = entry.user_agent {
+        text_field(out, "user_agent", agent);
+    }
+    out.extend_from_slice(b"}\n");
+}
+
+fn combined(entry: &Entry<'_>, out: &mut Vec<u8>) {
+    client(out, entry.client);
+    out.extend_from_slice(b" - - [");
+    Stamp::Apache.write(out);
+    out.extend_from_slice(b"] \"");
+    escape_hex(out, entry.method.as_bytes());
+    out.push(b' ');
+    escape_hex(out, entry.target);
+    out.push(b' ');
+    escape_hex(out, entry.protocol.as_bytes());
+    out.extend_from_slice(b"\" ");
+    number(out, u64::from(entry.status));
+    out.push(b' ');
+    number(out, entry.bytes);
+    for quoted in [entry.referer, entry.user_agent] {
+        out.extend_from_slice(b" \"");
+        escape_hex(out, quoted.unwrap_or(b"-"));
+        out.push(b'"');
+    }
+    out.push(b'\n');
+}
+
+fn client(out: &mut Vec<u8>, client: Option<IpAddr>) {
+    let written = match client {
+        Some(address) => write!(out, "{address}"),
+        None => write!(out, "unix"),
+    };
+    debug_assert!(written.is_ok(), "memory takes every byte");
+}
+
+fn text_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
+    // Bytes that are no UTF-8 are shown as U+FFFD: JSON cannot hold them.
+    let written = serde_json::to_writer(&mut *out, &String::from_utf8_lossy(value));
+    debug_assert!(written.is_ok(), "a string is always JSON");
+}
+
+fn number_field(out: &mut Vec<u8>, name: &str, value: u64) {
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
+    number(out, value);
+}
+
+/// Milliseconds with three decimals.
+fn millis_field(out: &mut Vec<u8>, name: &str, value: Option<Duration>) {
+    let Some(value) = value else { return };
+    let micros = u64::try_from(value.as_micros()).unwrap_or(u64::MAX);
+    number_field(out, name, micros / 1_000);
+    out.push(b'.');
+    padded(out, micros % 1_000, 3);
+}
+
+fn number(out: &mut Vec<u8>, value: u64) {
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+}
+
+fn padded(out: &mut Vec<u8>, value: u64, width: usize) {
+    let mut buffer = itoa::Buffer::new();
+    let digits = buffer.format(value);
+    out.extend(std::iter::repeat_n(b'0', width.saturating_sub(digits.len())));
+    out.extend_from_slice(digits.as_bytes());
+}
+
+/// As nginx escapes: quotes, backslashes, and all that is not visible ASCII become `\xHH`.
+fn escape_hex(out: &mut Vec<u8>, value: &[u8]) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    for byte in value {
+        if matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\') {
+            out.push(*byte);
+        } else {
+            let (high, low) = (usize::from(byte >> 4), usize::from(byte & 15));
+            out.extend_from_slice(&[b'\\', b'x', HEX[high], HEX[low]]);
+        }
+    }
+}
+
+/// The form of a time.
+#[derive(Clone, Copy)]
+enum Stamp {
+    /// `2026-11-22T18:03:51.042Z`
+    Iso,
+    /// `22/Nov/2026:18:03:51 +0000`
+    Apache,
+}
+
+/// The text of a second is made once for each thread and second.
+struct Second {
+    unix: u64,
+    iso: String,
+    apache: String,
+}
+
+thread_local!(static SECOND: RefCell<Second> = const {
+    RefCell::new(Second { unix: 0, iso: String::new(), apache: String::new() })
+});
+
+impl Stamp {
+    fn write(self, out: &mut Vec<u8>) {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        SECOND.with_borrow_mut(|second| {
+            if second.unix != now.as_secs() || second.iso.is_empty() {
+                *second = Second::new(now.as_secs());
+            }
+            match self {
+                Self::Apache => out.extend_from_slice(second.apache.as_bytes()),
+                Self::Iso => {
+                    out.extend_from_slice(second.iso.as_bytes());
+                    out.push(b'.');
+                    padded(out, u64::from(now.subsec_millis()), 3);
+                    out.push(b'Z');
+                }
+            }
+        });
+    }
+}
+
+impl Second {
+    fn new(unix: u64) -> Self {
+        let seconds = i64::try_from(unix).unwrap_or(i64::MAX);
+        let at = jiff::Timestamp::from_second(seconds).unwrap_or_default();
+        Self {
+            unix,
+            iso: at.strftime("%Y-%m-%dT%H:%M:%S").to_string(),
+            apache: at.strftime("%d/%b/%Y:%H:%M:%S +0000").to_string(),
+        }
+    }
+}

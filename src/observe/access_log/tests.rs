@@ -1,0 +1,97 @@
+use std::time::Instant as StdInstant;
+
+use super::{
+    line::{Entry, Format},
+    *,
+};
+
+fn entry() -> Entry<'static> {
+    Entry {
+        id: b"id-1",
+        client: Some("192.0.2.1".parse().unwrap()),
+        method: "GET",
+        host: "a.test",
+        target: b"/a\x1b[31m\"\r\nb?c=\\",
+        protocol: "HTTP/1.1",
+        status: 200,
+        bytes: 12,
+        total: Duration::from_micros(1_042),
+        connect: None,
+        first_byte: Some(Duration::from_micros(7)),
+        route: Some("shop"),
+        upstream: Some("app"),
+        backend: Some("127.0.0.1:3032"),
+        attempts: 2,
+        via: &"127.0.0.1:3031:refused,127.0.0.1:3032:200",
+        reason: None,
+        user_agent: Some(b"curl/8 \xff"),
+        referer: None,
+    }
+}
+
+fn written(format: Format) -> String {
+    let mut out = Vec::new();
+    format.write(&entry(), &mut out);
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn a_json_line_is_one_line_of_json_whatever_the_client_sent() {
+    let line = written(Format::Json);
+    assert_eq!(line.matches('\n').count(), 1);
+    assert!(line.bytes().all(|byte| byte == b'\n' || !byte.is_ascii_control()), "{line}");
+    let parsed: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(parsed["path"], "/a\u{1b}[31m\"\r\nb?c=\\");
+    assert_eq!(parsed["total_ms"], 1.042);
+    assert_eq!(parsed["first_byte_ms"], 0.007);
+    assert_eq!(parsed["via"], "127.0.0.1:3031:refused,127.0.0.1:3032:200");
+    assert!(parsed["time"].as_str().unwrap().ends_with('Z'));
+}
+
+#[test]
+fn a_combined_line_escapes_as_nginx_does() {
+    let line = written(Format::Combined);
+    assert!(line.starts_with("192.0.2.1 - - ["), "{line}");
+    assert!(
+        line.ends_with(
+            "\"GET /a\\x1B[31m\\x22\\x0D\\x0Ab?c=\\x5C HTTP/1.1\" 200 12 \"-\" \"curl/8 \\xFF\"\n"
+        ),
+        "{line}"
+    );
+}
+
+#[test]
+fn a_log_that_nobody_writes_drops_and_counts_and_stays_within_its_bound() {
+    let log = AccessLog::new(Format::Json, Target::Stdout);
+    for _ in 0..10_000 {
+        log.write(&entry());
+    }
+    let held: usize = log.shards.iter().map(|shard| shard.lock().len()).sum();
+    assert!(0 < log.dropped());
+    assert!(held < SHARD_BYTES_MAX + 4_096, "{held}");
+}
+
+#[test]
+fn a_reopened_log_writes_to_the_new_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.log");
+    let log = AccessLog::new(Format::Json, Target::File(path.clone()));
+    log.start().unwrap();
+    log.write(&entry());
+    wait_for(|| std::fs::read(&path).is_ok_and(|text| !text.is_empty()));
+    std::fs::rename(&path, folder.path().join("old.log")).unwrap();
+    log.reopen();
+    wait_for(|| path.exists());
+    log.write(&entry());
+    log.finish();
+    assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 1);
+}
+
+#[expect(clippy::disallowed_types, reason = "a thread of its own, outside of tokio's time")]
+fn wait_for(condition: impl Fn() -> bool) {
+    let start = StdInstant::now();
+    while !condition() {
+        assert!(start.elapsed() < Duration::from_secs(10), "waited in vain");
+        thread::sleep(Duration::from_millis(5));
+    }
+}

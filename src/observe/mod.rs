@@ -1,0 +1,6 @@
+//! What an operator sees: request ids, counts, the access log and the process log.
+
+pub mod access_log;
+pub mod counter;
+pub mod process_log;
+pub mod request_id;

@@ -1,0 +1,63 @@
+//! A bound on the body of a request: `413` beyond it.
+//!
+//! A body that tells its length is refused before a backend is chosen; one that does not is cut
+//! off where it passes the bound.
+
+use http::header::CONTENT_LENGTH;
+use pingora_http::RequestHeader;
+use serde::Deserialize;
+
+use crate::{
+    policy::contract::{Build, Flow, Hooks},
+    reply::Reply,
+    units::ByteSize,
+};
+
+/// What the operator writes under `body_limit:`, a size such as `10MiB`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(transparent)]
+pub struct Config(pub ByteSize);
+
+/// What runs.
+#[derive(Debug)]
+pub struct Policy {
+    bytes_max: u64,
+}
+
+impl Config {
+    /// Makes the bound ready.
+    pub fn build(&self, _cx: &mut Build<'_>) -> Option<Policy> {
+        Some(Policy { bytes_max: self.0.0 })
+    }
+}
+
+impl Hooks for Policy {
+    fn on_request(&self, request: &RequestHeader) -> Flow {
+        let length = request.headers.get(CONTENT_LENGTH);
+        let length = length.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+        match length {
+            Some(length) if self.bytes_max < length => Flow::Respond(Reply::status(413)),
+            _ => Flow::Continue,
+        }
+    }
+
+    fn body_bytes_max(&self) -> Option<u64> {
+        Some(self.bytes_max)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_that_tells_its_length_is_refused_at_once() {
+        let policy = Policy { bytes_max: 10 };
+        let mut request = RequestHeader::build("POST", b"/", None).unwrap();
+        assert!(matches!(policy.on_request(&request), Flow::Continue));
+        request.insert_header(CONTENT_LENGTH, "10").unwrap();
+        assert!(matches!(policy.on_request(&request), Flow::Continue));
+        request.insert_header(CONTENT_LENGTH, "11").unwrap();
+        assert!(matches!(policy.on_request(&request), Flow::Respond(reply) if reply.status == 413));
+    }
+}

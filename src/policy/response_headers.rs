@@ -1,0 +1,32 @@
+//! Header fields of the answer that the client is sent.
+
+use pingora::Result;
+use pingora_http::ResponseHeader;
+use serde::Deserialize;
+
+use crate::policy::{
+    contract::{Build, Hooks},
+    fields::{self, Edits},
+};
+
+/// What the operator writes under `response_headers:`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(transparent)]
+pub struct Config(pub fields::Config);
+
+/// What runs.
+#[derive(Debug)]
+pub struct Policy(Edits);
+
+impl Config {
+    /// Makes the fields ready.
+    pub fn build(&self, _cx: &mut Build<'_>) -> Option<Policy> {
+        Some(Policy(self.0.build()))
+    }
+}
+
+impl Hooks for Policy {
+    fn on_response(&self, header: &mut ResponseHeader) -> Result<()> {
+        self.0.edit_response(header)
+    }
+}

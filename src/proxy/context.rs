@@ -1,0 +1,152 @@
+//! What a request carries from its first hook to its line in the log.
+//!
+//! INVARIANT: every count that a request takes is held here as a guard, so that it is given back
+//! whenever the request ends, also when the client hangs up and no later hook runs.
+
+use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
+
+use arrayvec::ArrayVec;
+use http::{HeaderValue, Uri};
+use tokio::time::Instant;
+
+use crate::{
+    downstream::connection::Connection,
+    snapshot::Route,
+    upstream::{
+        Visit,
+        backend::{InFlight, Member},
+        outcome::Outcome,
+    },
+};
+
+/// Attempts of one request: retries, and pooled connections that were closed already.
+pub(crate) const ATTEMPTS_MAX: usize = 16;
+
+/// A request on its way.
+pub struct Context {
+    /// When its first hook ran.
+    pub(crate) started: Instant,
+    /// Its id.
+    pub(crate) id: HeaderValue,
+    /// Its connection; `None` before the first hook.
+    pub(crate) connection: Option<Arc<Connection>>,
+    /// The client, as far as trusted proxies tell.
+    pub(crate) client: Option<IpAddr>,
+    /// The route, kept to the end whatever is reloaded meanwhile.
+    pub(crate) route: Option<Arc<Route>>,
+    /// What the origin is asked for, if it differs from what the client sent.
+    pub(crate) target: Option<Uri>,
+    /// The attempts so far.
+    pub(crate) attempts: Attempts,
+    /// The place at the backend of the current attempt, or the one reserved for the first.
+    pub(crate) in_flight: Option<InFlight>,
+    /// Whether the head of an answer came from the origin.
+    pub(crate) is_answered: bool,
+    /// When the current attempt began.
+    pub(crate) attempt_started: Instant,
+    /// How long the last connection took to make; `None` if it was pooled.
+    pub(crate) connect: Option<Duration>,
+    /// From the start to the head of the answer.
+    pub(crate) first_byte: Option<Duration>,
+    /// Bytes of the request's body in this attempt.
+    pub(crate) body_bytes: u64,
+    /// Interim answers (1xx) of this attempt.
+    pub(crate) interim: u32,
+    /// Why Crestline refused or failed the request, in one word.
+    pub(crate) reason: Option<&'static str>,
+    /// The status that was given up on, when nothing could be sent to the client.
+    pub(crate) unsent_status: Option<u16>,
+}
+
+impl Context {
+    /// A request that has just arrived.
+    pub(crate) fn new() -> Self {
+        let now = Instant::now();
+        Self {
+            started: now,
+            attempt_started: now,
+            id: HeaderValue::from_static("-"),
+            connection: None,
+            client: None,
+            route: None,
+            target: None,
+            attempts: Attempts::default(),
+            in_flight: None,
+            is_answered: false,
+            connect: None,
+            first_byte: None,
+            body_bytes: 0,
+            interim: 0,
+            reason: None,
+            unsent_status: None,
+        }
+    }
+
+    /// Ends the current attempt: records it, tells the upstream, and gives its place back.
+    pub(crate) fn end_attempt(&mut self, outcome: Outcome) {
+        let (Some(in_flight), Some(route)) = (self.in_flight.take(), &self.route) else { return };
+        let member = in_flight.member();
+        route.upstream.report(member, outcome, Instant::now());
+        self.attempts.record(member.clone(), outcome);
+    }
+}
+
+/// The attempts of one request, in order.
+#[derive(Default)]
+pub(crate) struct Attempts {
+    list: ArrayVec<(Arc<Member>, Outcome), ATTEMPTS_MAX>,
+}
+
+impl Attempts {
+    /// Records how an attempt ended.
+    pub(crate) fn record(&mut self, member: Arc<Member>, outcome: Outcome) {
+        // Pingora makes no more attempts than there is room for; one more would go unlogged.
+        let _ = self.list.try_push((member, outcome));
+    }
+
+    /// How many were made.
+    pub(crate) fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Whether another can be recorded.
+    pub(crate) fn is_full(&self) -> bool {
+        self.list.is_full()
+    }
+
+    /// How the last one ended.
+    pub(crate) fn last(&self) -> Option<Outcome> {
+        self.list.last().map(|(_, outcome)| *outcome)
+    }
+
+    /// The backend of the last one.
+    pub(crate) fn last_backend(&self) -> Option<&str> {
+        self.list.last().map(|(member, _)| member.state.name())
+    }
+
+    /// Attempts after the first that count as retries: a pooled connection that was closed
+    /// already is no failure.
+    pub(crate) fn retries(&self) -> usize {
+        self.list.iter().filter(|(_, outcome)| *outcome != Outcome::Stale).count()
+    }
+
+    /// What the request has seen of a backend.
+    pub(crate) fn visit(&self, member: &Member) -> Visit {
+        let seen = self.list.iter().filter(|(seen, _)| Arc::ptr_eq(&seen.state, &member.state));
+        seen.fold(Visit::None, |visit, (_, outcome)| match (visit, outcome) {
+            (Visit::Failed, _) => Visit::Failed,
+            (_, Outcome::Stale) => Visit::Stale,
+            (_, _) => Visit::Failed,
+        })
+    }
+}
+
+impl fmt::Display for Attempts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (member, outcome)) in self.list.iter().enumerate() {
+            let comma = if index == 0 { "" } else { "," };
+            write!(f, "{comma}{}:{outcome}", member.state.name())?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,48 @@
+//! The line of a request in the access log.
+
+use http::{Version, header};
+use pingora_proxy::Session;
+
+use crate::{
+    observe::access_log::{AccessLog, line::Entry},
+    proxy::{context::Context, select},
+};
+
+/// The status of a request whose client left before there was one (nginx's number).
+const CLIENT_LEFT: u16 = 499;
+
+/// Writes the line of a request that has ended.
+pub(crate) fn write(log: &AccessLog, session: &Session, ctx: &Context) {
+    let request = session.req_header();
+    let answer = session.response_written().map(|answer| answer.status.as_u16());
+    let text = |name| request.headers.get(name).map(http::HeaderValue::as_bytes);
+    log.write(&Entry {
+        id: ctx.id.as_bytes(),
+        client: ctx.client,
+        method: request.method.as_str(),
+        host: select::authority(request),
+        target: request.raw_path(),
+        protocol: protocol(request.version),
+        status: answer.or(ctx.unsent_status).unwrap_or(CLIENT_LEFT),
+        bytes: session.body_bytes_sent() as u64,
+        total: ctx.started.elapsed(),
+        connect: ctx.connect,
+        first_byte: ctx.first_byte,
+        route: ctx.route.as_ref().map(|route| route.name.as_str()),
+        upstream: ctx.route.as_ref().map(|route| &**route.upstream.name()),
+        backend: ctx.attempts.last_backend(),
+        attempts: ctx.attempts.len(),
+        via: &ctx.attempts,
+        reason: ctx.reason,
+        user_agent: text(header::USER_AGENT),
+        referer: text(header::REFERER),
+    });
+}
+
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2.0",
+        _ => "HTTP/1.1",
+    }
+}

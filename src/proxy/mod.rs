@@ -1,0 +1,340 @@
+//! The HTTP data path: Pingora's phases, each calling the part that does the work.
+//!
+//! Hooks stand in the order in which Pingora runs them. They load the snapshot once, at the
+//! routing of a request; from then on the request carries its route.
+
+mod context;
+mod failure;
+mod forward;
+mod log_line;
+mod respond;
+mod select;
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{Uri, Version, header};
+use pingora::{Error, ErrorType, Result};
+use pingora_core::{modules::http::HttpModules, protocols::Digest, upstreams::peer::HttpPeer};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+use tokio::time::Instant;
+
+pub use context::Context;
+
+use crate::{
+    downstream::connection::Connection,
+    observe::{access_log::AccessLog, request_id::X_REQUEST_ID},
+    policy::contract::Flow,
+    proxy::failure::{Body, Verdict},
+    reply::Reply,
+    snapshot::{Host, Live},
+    upstream::outcome::Outcome,
+};
+
+/// More interim answers than this are nonsense.
+const INTERIM_MAX: u32 = 8;
+
+/// Crestline's application on Pingora.
+pub struct Proxy {
+    live: Live,
+    access_log: Option<Arc<AccessLog>>,
+}
+
+impl Proxy {
+    /// An application that answers by the snapshot in force.
+    pub fn new(live: Live, access_log: Option<Arc<AccessLog>>) -> Self {
+        Self { live, access_log }
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Proxy {
+    type CTX = Context;
+
+    fn new_ctx(&self) -> Context {
+        Context::new()
+    }
+
+    fn init_downstream_modules(&self, _modules: &mut HttpModules) {
+        // Pingora's compression module would cost every request and do nothing.
+    }
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
+        let Some(connection) = session.digest().and_then(Connection::of).cloned() else {
+            return Error::e_explain(ErrorType::InternalError, "a connection without facts");
+        };
+        receive(session, ctx, connection);
+        let flow = select::route(&self.live, session.req_header(), ctx);
+        match flow {
+            Flow::Continue => Ok(false),
+            Flow::Respond(reply) => respond::send(session, ctx, reply).await.map(|()| true),
+        }
+    }
+
+    /// Reserves the first backend, so that an upstream without any can be told in an answer
+    /// after which the connection lives on.
+    async fn proxy_upstream_filter(
+        &self,
+        session: &mut Session,
+        ctx: &mut Context,
+    ) -> Result<bool> {
+        select::backend(ctx);
+        if ctx.in_flight.is_some() {
+            return Ok(true);
+        }
+        ctx.reason = Some("no_backend");
+        respond::send(session, ctx, Reply::status(503)).await.map(|()| false)
+    }
+
+    async fn upstream_peer(
+        &self,
+        session: &mut Session,
+        ctx: &mut Context,
+    ) -> Result<Box<HttpPeer>> {
+        select::peer(session, ctx).await
+    }
+
+    fn fail_to_connect(
+        &self,
+        _session: &mut Session,
+        _peer: &HttpPeer,
+        ctx: &mut Context,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        ctx.end_attempt(failure::of_connecting(&error));
+        let again = select::may_try_again(ctx);
+        error.set_retry(again);
+        error
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _session: &mut Session,
+        is_reused: bool,
+        _peer: &HttpPeer,
+        _fd: std::os::unix::io::RawFd,
+        _digest: Option<&Digest>,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        ctx.connect = (!is_reused).then(|| ctx.attempt_started.elapsed());
+        Ok(())
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        header: &mut RequestHeader,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        forward_request(session.req_header(), header, ctx)
+    }
+
+    async fn request_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        end: bool,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        ctx.body_bytes += body.as_ref().map_or(0, |body| body.len() as u64);
+        let max = ctx.route.as_ref().and_then(|route| route.policies.body_bytes_max());
+        if max.is_some_and(|max| max < ctx.body_bytes) {
+            return Err(Error::explain(ErrorType::HTTPStatus(413), "body limit").into_down());
+        }
+        if end {
+            select::await_origin(ctx, |timeouts| timeouts.first_byte);
+        }
+        Ok(())
+    }
+
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        header: &mut ResponseHeader,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        if header.status.is_informational() && header.status != 101 {
+            ctx.interim += 1;
+            return if ctx.interim <= INTERIM_MAX {
+                Ok(())
+            } else {
+                Err(Error::explain(ErrorType::InvalidHTTPHeader, "interim answers").into_up())
+            };
+        }
+        answered(session, header, ctx);
+        return_response(session.req_header().version, header, ctx)
+    }
+
+    fn upstream_response_body_filter(
+        &self,
+        _session: &mut Session,
+        _body: &mut Option<Bytes>,
+        _end: bool,
+        ctx: &mut Context,
+    ) -> Result<Option<Duration>> {
+        select::await_origin(ctx, |timeouts| timeouts.between_bytes);
+        Ok(None)
+    }
+
+    fn error_while_proxy(
+        &self,
+        peer: &HttpPeer,
+        session: &mut Session,
+        error: Box<Error>,
+        ctx: &mut Context,
+        is_reused: bool,
+    ) -> Box<Error> {
+        let mut error = error.more_context(format!("to {}", peer._address));
+        let outcome = failure::of_exchange(&error, is_reused, ctx.is_answered);
+        let body =
+            if session.as_ref().retry_buffer_truncated() { Body::Partial } else { Body::Whole };
+        let may_repeat = !ctx.is_answered
+            && failure::may_repeat(&error, outcome, &session.req_header().method, body);
+        ctx.end_attempt(outcome);
+        let again = may_repeat && select::may_try_again(ctx);
+        error.set_retry(again);
+        error
+    }
+
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        ctx: &mut Context,
+    ) -> FailToProxy {
+        let Verdict { status, reason } = failure::verdict(error, ctx.attempts.last());
+        log::debug!("request {:?} failed: {reason}: {error}", ctx.id);
+        ctx.reason = ctx.reason.or(Some(reason));
+        ctx.unsent_status = status.or(Some(499));
+        if let Some(status) = status.filter(|_| session.response_written().is_none()) {
+            // The connection is not used again: what is left of the body may never come.
+            session.set_keepalive(None);
+            if respond::send(session, ctx, Reply::status(status)).await.is_ok() {
+                session.shutdown().await;
+            }
+        }
+        FailToProxy { error_code: status.unwrap_or(0), can_reuse_downstream: false }
+    }
+
+    fn suppress_error_log(&self, _: &Session, _: &Context, _: &Error) -> bool {
+        true // the access log tells it, with the request id
+    }
+
+    fn suppress_proxy_warn_log(
+        &self,
+        _: &Session,
+        _: &Context,
+        _: &Error,
+        _: ProxyWarnLogContext,
+    ) -> bool {
+        true // the access log tells every attempt
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
+        if let (Some(in_flight), None) = (&ctx.in_flight, error) {
+            let status = session.response_written().map_or(0, |answer| answer.status.as_u16());
+            let member = in_flight.member().clone();
+            ctx.in_flight = None;
+            ctx.attempts.record(member, Outcome::Status(status));
+        }
+        if let Some(log) = &self.access_log {
+            log_line::write(log, session, ctx);
+        }
+    }
+}
+
+/// Establishes who asks, gives the request its id, and sets the bounds of its connection.
+fn receive(session: &mut Session, ctx: &mut Context, connection: Arc<Connection>) {
+    let bounds = &connection.bounds;
+    session.set_read_timeout(Some(bounds.body_timeout));
+    session.set_write_timeout(Some(bounds.write_timeout));
+    // A client that has sent its request may close its side and still wait for the answer.
+    session.as_downstream_mut().set_abort_on_close(false);
+    connection.origin_spoke();
+    let headers = &session.req_header().headers;
+    ctx.id = forward::id_of(headers, &connection);
+    ctx.client = forward::client_of(headers, &connection);
+    ctx.connection = Some(connection);
+}
+
+/// Makes what the origin is sent of what the client sent.
+fn forward_request(
+    received: &RequestHeader,
+    header: &mut RequestHeader,
+    ctx: &mut Context,
+) -> Result<()> {
+    let (Some(connection), Some(route), Some(in_flight)) =
+        (&ctx.connection, &ctx.route, &ctx.in_flight)
+    else {
+        return Error::e_explain(ErrorType::InternalError, "a request without a route");
+    };
+    if let Some(target) = &ctx.target {
+        header.set_uri(target.clone());
+    }
+    let host = received.headers.get(header::HOST);
+    forward::cleanse(header, connection);
+    forward::introduce(header, connection, &ctx.id, host)?;
+    forward::join_cookies(header, received.version)?;
+    if route.forwarded {
+        forward::add_forwarded(header, connection, host)?;
+    }
+    if route.via {
+        forward::add_via(header)?;
+    }
+    match &route.host {
+        Host::Pass => forward::ensure_host(header, &in_flight.member().host)?,
+        Host::Upstream => header.insert_header(header::HOST, in_flight.member().host.clone())?,
+        Host::Replace(host) => header.insert_header(header::HOST, host.clone())?,
+    }
+    route.policies.on_upstream_request(header)
+}
+
+/// Notes that the origin has answered.
+fn answered(session: &mut Session, header: &ResponseHeader, ctx: &mut Context) {
+    ctx.is_answered = true;
+    ctx.first_byte = Some(ctx.started.elapsed());
+    if let (Some(in_flight), Some(route)) = (&ctx.in_flight, &ctx.route) {
+        let outcome = Outcome::Status(header.status.as_u16());
+        route.upstream.report(in_flight.member(), outcome, Instant::now());
+        if header.status == 101
+            && let Some(connection) = &ctx.connection
+        {
+            connection.origin_spoke();
+            connection.open_tunnel();
+            session.set_read_timeout(Some(route.upstream.timeouts().tunnel));
+        }
+    }
+    if session.is_process_shutting_down() {
+        session.set_keepalive(None);
+    }
+    select::await_origin(ctx, |timeouts| timeouts.between_bytes);
+}
+
+/// Makes what the client is sent of what the origin answered.
+fn return_response(version: Version, header: &mut ResponseHeader, ctx: &Context) -> Result<()> {
+    respond::strip_hop_by_hop(header);
+    if version == Version::HTTP_10 {
+        // HTTP/1.0 knows no chunks: the end of the connection ends the answer.
+        header.remove_header(&header::TRANSFER_ENCODING);
+    }
+    if let Some(route) = &ctx.route {
+        if route.via {
+            header.append_header(header::VIA, forward::VIA_CRESTLINE)?;
+        }
+        route.policies.on_response(header)?;
+    }
+    header.insert_header(X_REQUEST_ID, ctx.id.clone())
+}
+
+/// A target that is only a path, as a URI.
+fn origin_form(path: &str, query: Option<&str>) -> Result<Uri> {
+    let target = match query {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    };
+    target.parse().map_err(|why| {
+        Error::because(ErrorType::InvalidHTTPHeader, "a canonical path that is no URI", why)
+    })
+}

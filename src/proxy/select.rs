@@ -1,0 +1,160 @@
+//! Choosing: the route of a request, the backend of an attempt, and whether there is another.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, Method, Version, header};
+use pingora::{Error, ErrorType, Result};
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_http::RequestHeader;
+use pingora_proxy::Session;
+use tokio::time::{self, Instant};
+
+use crate::{
+    policy::contract::Flow,
+    proxy::{context::Context, origin_form},
+    reply::Reply,
+    routing::{
+        host::RequestHost,
+        path::{self, Canonical},
+    },
+    snapshot::{Live, Route},
+    upstream::{Timeouts, outcome::Outcome, retry},
+};
+
+/// Finds the route of a request and asks its policies; refuses what no rule may see.
+pub(crate) fn route(live: &Live, request: &RequestHeader, ctx: &mut Context) -> Flow {
+    if let Some(refused) = refuse(request, ctx) {
+        return Flow::Respond(refused);
+    }
+    let path = match path::canonicalize(request.uri.path()) {
+        Ok(path) => path,
+        Err(why) => {
+            ctx.reason = Some(why.reason());
+            return Flow::Respond(Reply::status(400));
+        }
+    };
+    let host = RequestHost::new(authority(request));
+    let Some(route) = live.load().routes.find(host.as_str(), path.as_str()).cloned() else {
+        ctx.reason = Some("no_route");
+        return Flow::Respond(Reply::status(404));
+    };
+    if let Err(refused) = set_target(request, &route, &path, ctx) {
+        return Flow::Respond(refused);
+    }
+    let flow = route.policies.on_request(request);
+    if let Flow::Respond(_) = flow {
+        ctx.reason = Some("policy");
+    }
+    ctx.route = Some(route);
+    flow
+}
+
+/// What HTTP/1 heads were refused for before they came here; over HTTP/2 they were not.
+fn refuse(request: &RequestHeader, ctx: &mut Context) -> Option<Reply> {
+    if request.version != Version::HTTP_2 {
+        return None;
+    }
+    let limits = ctx.connection.as_ref()?.bounds.head;
+    let target = request.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    let twice = |name: HeaderName| has_two(&request.headers, &name);
+    let (status, reason) = match () {
+        () if request.method == Method::TRACE => (405, "trace_method"),
+        () if limits.target_size < target => (414, "target_too_long"),
+        () if limits.header_fields < request.headers.len() => (431, "too_many_fields"),
+        () if twice(header::AUTHORIZATION) => (400, "duplicate_authorization"),
+        () if path::check_query(request.uri.query().unwrap_or("")).is_err() => (400, "bad_target"),
+        () => return None,
+    };
+    ctx.reason = Some(reason);
+    Some(Reply::status(status))
+}
+
+fn has_two(headers: &HeaderMap, name: &HeaderName) -> bool {
+    headers.get_all(name).iter().nth(1).is_some()
+}
+
+/// The host that is asked for: HTTP/2 says it in `:authority`.
+pub(crate) fn authority(request: &RequestHeader) -> &str {
+    let authority = request.uri.authority().map(http::uri::Authority::as_str);
+    let host = || request.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    authority.or_else(host).unwrap_or_default()
+}
+
+/// Decides what the origin is asked for: the canonical path, unless the route wants it as sent.
+/// A target with a host (absolute-form) is always cut down to the path.
+fn set_target(
+    request: &RequestHeader,
+    route: &Route,
+    path: &Canonical<'_>,
+    ctx: &mut Context,
+) -> Result<(), Reply> {
+    let query = request.uri.query();
+    let is_absolute = request.version != Version::HTTP_2 && !request.raw_path().starts_with(b"/");
+    let target = match path {
+        Canonical::Rewritten(path) if !route.path_as_sent => origin_form(path, query),
+        _ if is_absolute && request.uri.path() != "*" => origin_form(request.uri.path(), query),
+        _ => return Ok(()),
+    };
+    match target {
+        Ok(target) => ctx.target = Some(target),
+        Err(_) => {
+            ctx.reason = Some("bad_target");
+            return Err(Reply::status(400));
+        }
+    }
+    Ok(())
+}
+
+/// Takes a place at the backend of the next attempt, if there is one.
+pub(crate) fn backend(ctx: &mut Context) {
+    let Some(route) = &ctx.route else { return };
+    if ctx.attempts.len() == 0 {
+        route.upstream.count_request();
+    }
+    ctx.in_flight = route.upstream.select(Instant::now(), |member| ctx.attempts.visit(member));
+}
+
+/// Makes the peer of the next attempt; after a failure, a moment later.
+pub(crate) async fn peer(session: &Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
+    if ctx.in_flight.is_none() {
+        if ctx.attempts.last() != Some(Outcome::Stale) {
+            time::sleep(retry::backoff(ctx.attempts.retries())).await;
+        }
+        backend(ctx);
+    }
+    let (Some(in_flight), Some(route)) = (&ctx.in_flight, &ctx.route) else {
+        return Error::e_explain(ErrorType::ConnectError, "no backend is left to try");
+    };
+    let mut peer = Box::new(in_flight.member().peer.clone());
+    if session.is_upgrade_req() {
+        let timeouts = route.upstream.timeouts();
+        peer.options.read_timeout = Some(timeouts.tunnel.max(timeouts.first_byte));
+    }
+    ctx.body_bytes = 0;
+    ctx.interim = 0;
+    ctx.attempt_started = Instant::now();
+    Ok(peer)
+}
+
+/// Whether another attempt may follow the one that just failed.
+pub(crate) fn may_try_again(ctx: &Context) -> bool {
+    let Some(route) = &ctx.route else { return false };
+    if ctx.attempts.is_full() {
+        return false;
+    }
+    if ctx.attempts.last() == Some(Outcome::Stale) {
+        return true; // the backend is not to blame, and a new connection will tell
+    }
+    ctx.attempts.retries() <= route.upstream.retries_max()
+        && route.upstream.may_retry(Instant::now())
+}
+
+/// Expects the origin to speak within a time, where that is shorter than what Pingora keeps.
+pub(crate) fn await_origin(ctx: &Context, patience: impl Fn(&Timeouts) -> Duration) {
+    let (Some(route), Some(connection)) = (&ctx.route, &ctx.connection) else { return };
+    let timeouts = route.upstream.timeouts();
+    if timeouts.first_byte == timeouts.between_bytes || connection.is_tunnel() {
+        return;
+    }
+    connection.expect_origin(Instant::now() + patience(timeouts));
+}

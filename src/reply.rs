@@ -1,0 +1,154 @@
+//! Answers that Crestline gives itself: errors, in the form that the client asked for.
+//!
+//! They name the status and the request id, and never an address, a version or an internal
+//! message.
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, StatusCode,
+    header::{ACCEPT, ALLOW, RETRY_AFTER},
+};
+use serde::Serialize;
+
+/// When to come back after a `503`: by then, checks have looked again.
+const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
+
+/// An answer of our own, before it is put into the client's form.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    /// The status.
+    pub status: StatusCode,
+    /// A field that belongs to this status (`Allow`, `Retry-After`).
+    pub header: Option<(HeaderName, HeaderValue)>,
+}
+
+impl Reply {
+    /// An error with this status; a number that is none becomes `500`.
+    pub fn status(status: u16) -> Self {
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let header = match status {
+            StatusCode::SERVICE_UNAVAILABLE => Some((RETRY_AFTER, RETRY_AFTER_SECONDS)),
+            _ => None,
+        };
+        Self { status, header }
+    }
+
+    /// `405`, with the methods that would do.
+    pub fn method_not_allowed(allowed: HeaderValue) -> Self {
+        Self { header: Some((ALLOW, allowed)), ..Self::status(405) }
+    }
+}
+
+/// The form of an error body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// For programs that ask for nothing in particular, and for people with curl.
+    Text,
+    /// For programs that ask for JSON.
+    Json,
+    /// For browsers.
+    Html,
+}
+
+impl Form {
+    /// Chooses by the `Accept` field: the first of the forms that it names, else text.
+    pub fn asked_for(headers: &HeaderMap) -> Self {
+        let ranges = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+        ranges
+            .flat_map(|value| value.split(','))
+            .find_map(|range| {
+                let (media, parameters) = range.split_once(';').unwrap_or((range, ""));
+                let refused = parameters.split(';').any(|parameter| {
+                    matches!(parameter.trim(), "q=0" | "q=0.0" | "q=0.00" | "q=0.000")
+                });
+                match media.trim() {
+                    _ if refused => None,
+                    "text/html" | "application/xhtml+xml" => Some(Self::Html),
+                    "application/json" | "application/problem+json" => Some(Self::Json),
+                    "text/plain" => Some(Self::Text),
+                    media if media.ends_with("+json") => Some(Self::Json),
+                    _ => None,
+                }
+            })
+            .unwrap_or(Self::Text)
+    }
+
+    /// The media type of the form.
+    pub fn content_type(self) -> HeaderValue {
+        HeaderValue::from_static(match self {
+            Self::Text => "text/plain; charset=utf-8",
+            Self::Json => "application/json",
+            Self::Html => "text/html; charset=utf-8",
+        })
+    }
+
+    /// The body of an error.
+    pub fn body(self, status: StatusCode, id: &HeaderValue) -> Bytes {
+        let reason = status.canonical_reason().unwrap_or("Error");
+        let id = id.to_str().unwrap_or_default();
+        let code = status.as_u16();
+        Bytes::from(match self {
+            Self::Text => format!("{code} {reason}\nrequest id: {id}\n"),
+            Self::Json => json(code, reason, id),
+            Self::Html => format!(
+                "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+                 <title>{code} {reason}</title></head>\n\
+                 <body><h1>{code} {reason}</h1><p>Request id: <code>{}</code></p></body></html>\n",
+                escape_html(id)
+            ),
+        })
+    }
+}
+
+#[derive(Serialize)]
+struct Problem<'a> {
+    status: u16,
+    error: &'a str,
+    request_id: &'a str,
+}
+
+fn json(status: u16, error: &str, request_id: &str) -> String {
+    let body = serde_json::to_string(&Problem { status, error, request_id });
+    body.unwrap_or_default() + "\n"
+}
+
+/// An id from a trusted proxy may hold anything visible.
+fn escape_html(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(accept: &'static str) -> Form {
+        Form::asked_for(&HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(accept))]))
+    }
+
+    #[test]
+    fn the_client_gets_the_form_that_it_asks_for() {
+        assert_eq!(Form::asked_for(&HeaderMap::new()), Form::Text);
+        assert_eq!(asked("*/*"), Form::Text);
+        assert_eq!(asked("text/html,application/xhtml+xml,*/*;q=0.8"), Form::Html);
+        assert_eq!(asked("application/json"), Form::Json);
+        assert_eq!(asked("application/vnd.api+json; q=0.9"), Form::Json);
+        assert_eq!(asked("text/html;q=0, application/json"), Form::Json);
+    }
+
+    #[test]
+    fn bodies_name_the_status_and_the_id_and_nothing_else() {
+        let id = HeaderValue::from_static("a\"<b>");
+        let body = |form: Form| form.body(StatusCode::BAD_GATEWAY, &id);
+        assert_eq!(body(Form::Text), "502 Bad Gateway\nrequest id: a\"<b>\n");
+        let parsed: serde_json::Value = serde_json::from_slice(&body(Form::Json)).unwrap();
+        assert_eq!(parsed["status"], 502);
+        assert_eq!(parsed["request_id"], "a\"<b>");
+        assert!(body(Form::Html).windows(16).any(|window| window == b"a&quot;&lt;b&gt;"));
+    }
+
+    #[test]
+    fn an_exhausted_upstream_tells_when_to_come_back() {
+        assert_eq!(Reply::status(503).header, Some((RETRY_AFTER, RETRY_AFTER_SECONDS)));
+        assert_eq!(Reply::status(502).header, None);
+    }
+}

@@ -1,0 +1,247 @@
+//! One address of an upstream: the live record of it, and its place in a set.
+//!
+//! Three facts are kept apart, each with its own cause: the *probe* (active checks), *ejection*
+//! (observed traffic), and the *drain* (discovery dropped it). [`BackendState::availability`]
+//! derives the one answer that every selection asks for.
+//!
+//! INVARIANT: a record outlives the set that holds it, so that its health and counters survive a
+//! change of the set; weights and peers belong to the set.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed},
+    },
+};
+
+use http::HeaderValue;
+use pingora_core::{protocols::l4::socket::SocketAddr, upstreams::peer::HttpPeer};
+use tokio::{sync::Notify, time::Instant};
+
+use crate::upstream::ejection::{Entry, Gate};
+
+/// What the active checks last established.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Probe {
+    /// Not checked yet: not in service.
+    Pending = 0,
+    /// In service. Also what a backend is whose upstream has no check.
+    Passing = 1,
+    /// Failed as often in a row as the upstream allows: out of service.
+    Failing = 2,
+}
+
+/// May this backend take a request now?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Availability {
+    /// It may.
+    Ready,
+    /// It may take one request, to prove itself after an ejection.
+    Trial,
+    /// Discovery dropped it.
+    Draining,
+    /// Its checks fail, or have not answered yet.
+    Unhealthy,
+    /// Observed traffic failed; the penalty lasts.
+    Ejected,
+}
+
+/// The live record of one address.
+pub struct BackendState {
+    address: SocketAddr,
+    name: String,
+    probe: AtomicU8,
+    draining: AtomicBool,
+    in_flight: AtomicU32,
+    /// Ejection, as observed by requests.
+    pub gate: Gate,
+    /// Wakes the checks of this backend before their time.
+    pub suspicion: Notify,
+}
+
+impl BackendState {
+    /// A record of an address that nothing is known of yet.
+    pub fn new(address: SocketAddr, probe: Probe) -> Self {
+        Self {
+            name: address.to_string(),
+            address,
+            probe: AtomicU8::new(probe as u8),
+            draining: AtomicBool::new(false),
+            in_flight: AtomicU32::new(0),
+            gate: Gate::default(),
+            suspicion: Notify::new(),
+        }
+    }
+
+    /// The address that requests and checks go to.
+    pub fn address(&self) -> &SocketAddr {
+        &self.address
+    }
+
+    /// The address as logs show it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// May this backend take a request now? Every selection asks here.
+    pub fn availability(&self, now: Instant) -> Availability {
+        if self.draining.load(Relaxed) {
+            return Availability::Draining;
+        }
+        if self.probe() != Probe::Passing {
+            return Availability::Unhealthy;
+        }
+        match self.gate.entry(now) {
+            Entry::Open => Availability::Ready,
+            Entry::Trial => Availability::Trial,
+            Entry::Closed => Availability::Ejected,
+        }
+    }
+
+    /// What the active checks last established.
+    pub fn probe(&self) -> Probe {
+        match self.probe.load(Relaxed) {
+            0 => Probe::Pending,
+            1 => Probe::Passing,
+            _ => Probe::Failing,
+        }
+    }
+
+    /// Writes what the active checks established.
+    pub fn set_probe(&self, probe: Probe) {
+        self.probe.store(probe as u8, Relaxed);
+    }
+
+    /// Marks that discovery dropped the address, or found it again.
+    pub fn set_draining(&self, draining: bool) {
+        self.draining.store(draining, Relaxed);
+    }
+
+    /// Requests that it is answering now.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Relaxed)
+    }
+}
+
+impl fmt::Debug for BackendState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BackendState")
+            .field("name", &self.name)
+            .field("probe", &self.probe())
+            .field("gate", &self.gate)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A backend's place in a set: its record, its weight, and the peer made ready for Pingora.
+#[derive(Debug)]
+pub struct Member {
+    /// The live record, shared with the sets before and after this one.
+    pub state: Arc<BackendState>,
+    /// Its share of the requests, relative to the others.
+    pub weight: u16,
+    /// What Pingora connects to; cloned for each attempt.
+    pub peer: HttpPeer,
+    /// Its address as the value of a `Host` field.
+    pub host: HeaderValue,
+}
+
+impl Member {
+    /// Gives a record its place.
+    pub fn new(state: Arc<BackendState>, weight: u16, template: &HttpPeer) -> Self {
+        let address = state.address().clone();
+        let host = match &address {
+            SocketAddr::Inet(address) => HeaderValue::from_maybe_shared(address.to_string()),
+            SocketAddr::Unix(_) => Ok(HeaderValue::from_static("localhost")),
+        };
+        let host = host.unwrap_or(HeaderValue::from_static("localhost"));
+        Self { state, weight, peer: HttpPeer { _address: address, ..template.clone() }, host }
+    }
+}
+
+/// Counts a request in flight for as long as it lives.
+///
+/// INVARIANT: dropping undoes all that taking did, also when the client hangs up and no later
+/// phase of the request runs.
+#[derive(Debug)]
+pub struct InFlight {
+    member: Arc<Member>,
+    on_trial: bool,
+}
+
+impl InFlight {
+    /// Takes a place at a backend; `None` if it was on trial and another request was faster.
+    pub fn take(member: &Arc<Member>, availability: Availability) -> Option<Self> {
+        let on_trial = availability == Availability::Trial;
+        if on_trial && !member.state.gate.take_trial() {
+            return None;
+        }
+        member.state.in_flight.fetch_add(1, Relaxed);
+        Some(Self { member: member.clone(), on_trial })
+    }
+
+    /// The backend that the request is at.
+    pub fn member(&self) -> &Arc<Member> {
+        &self.member
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.member.state.in_flight.fetch_sub(1, Relaxed);
+        if self.on_trial {
+            self.member.state.gate.leave_trial();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::upstream::{ejection::Rules, peer};
+
+    fn member() -> Arc<Member> {
+        let address: SocketAddr = "127.0.0.1:1".parse().unwrap();
+        let template = peer::plain(address.clone());
+        let state = Arc::new(BackendState::new(address, Probe::Pending));
+        Arc::new(Member::new(state, 1, &template))
+    }
+
+    #[test]
+    fn each_fact_alone_takes_a_backend_out_of_service() {
+        let (member, now) = (member(), Instant::now());
+        let state = &member.state;
+        assert_eq!(state.availability(now), Availability::Unhealthy, "not probed yet");
+        state.set_probe(Probe::Passing);
+        assert_eq!(state.availability(now), Availability::Ready);
+        state.set_probe(Probe::Failing);
+        assert_eq!(state.availability(now), Availability::Unhealthy);
+        state.set_probe(Probe::Passing);
+        state.set_draining(true);
+        assert_eq!(state.availability(now), Availability::Draining);
+        state.set_draining(false);
+
+        let rules =
+            Rules { consecutive_failures: 1, eject_for: Duration::from_secs(1), max_ejected: 1.0 };
+        state.gate.failed(now, &rules, true);
+        assert_eq!(state.availability(now), Availability::Ejected);
+        let later = now + Duration::from_millis(1_001);
+        assert_eq!(state.availability(later), Availability::Trial);
+    }
+
+    #[test]
+    fn a_dropped_request_gives_its_place_back() {
+        let member = member();
+        let first = InFlight::take(&member, Availability::Trial).expect("free");
+        assert!(InFlight::take(&member, Availability::Trial).is_none(), "the trial is taken");
+        let second = InFlight::take(&member, Availability::Ready).expect("free");
+        assert_eq!(member.state.in_flight(), 2);
+        drop((first, second));
+        assert_eq!(member.state.in_flight(), 0);
+        assert!(InFlight::take(&member, Availability::Trial).is_some());
+    }
+}

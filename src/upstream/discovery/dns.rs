@@ -1,0 +1,144 @@
+//! Names of backends, resolved in the background by the system's resolver settings.
+//!
+//! Every address of a name is a backend. An answer holds as long as its TTL says, at least a
+//! second; a lookup that fails keeps the last good answer.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::SocketAddr,
+    sync::{Mutex, OnceLock, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use hickory_resolver::TokioResolver;
+use log::{info, warn};
+use pingora::{ErrorType, OrErr, Result};
+use pingora_load_balancing::{Backend, Extensions, discovery::ServiceDiscovery};
+use tokio::time::Instant;
+
+/// The shortest time that an answer is kept, whatever its TTL says.
+const KEEP_MIN: Duration = Duration::from_secs(1);
+/// The longest, so that a mistaken TTL of a week can be mended.
+const KEEP_MAX: Duration = Duration::from_secs(300);
+/// The pause after a lookup that failed.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// A backend that is given by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Name {
+    /// The host name.
+    pub host: String,
+    /// The port of every address that it resolves to.
+    pub port: u16,
+    /// The weight of every address that it resolves to.
+    pub weight: u16,
+}
+
+/// Resolves the names of one upstream.
+pub struct Dns {
+    upstream: String,
+    names: Vec<Name>,
+    resolver: OnceLock<TokioResolver>,
+    answers: Mutex<BTreeMap<usize, Answer>>,
+}
+
+#[derive(Clone, Debug)]
+struct Answer {
+    addresses: Vec<SocketAddr>,
+    until: Instant,
+    failing: bool,
+}
+
+impl Dns {
+    /// Prepares the names of `upstream`; nothing is looked up yet.
+    pub fn new(upstream: &str, names: Vec<Name>) -> Self {
+        Self {
+            upstream: upstream.to_owned(),
+            names,
+            resolver: OnceLock::new(),
+            answers: Mutex::default(),
+        }
+    }
+
+    /// When the next answer runs out.
+    pub fn due(&self) -> Instant {
+        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = answers.values().map(|answer| answer.until).min();
+        due.unwrap_or_else(|| Instant::now() + RETRY_AFTER)
+    }
+
+    fn resolver(&self) -> Result<&TokioResolver> {
+        if let Some(resolver) = self.resolver.get() {
+            return Ok(resolver);
+        }
+        let resolver = TokioResolver::builder_tokio()
+            .and_then(hickory_resolver::ResolverBuilder::build)
+            .or_err(ErrorType::InternalError, "reading the resolver's settings")?;
+        Ok(self.resolver.get_or_init(|| resolver))
+    }
+
+    async fn refresh(&self, index: usize, name: &Name) {
+        let previous = self.answer(index);
+        if previous.as_ref().is_some_and(|answer| Instant::now() < answer.until) {
+            return;
+        }
+        let answer = match self.look_up(name).await {
+            Ok(answer) => {
+                if previous.is_none_or(|old| old.failing || old.addresses != answer.addresses) {
+                    let (upstream, host) = (&self.upstream, &name.host);
+                    info!("discovery: {upstream} {host} resolved to {:?}", answer.addresses);
+                }
+                answer
+            }
+            Err(why) => {
+                let (upstream, host) = (&self.upstream, &name.host);
+                let addresses = previous.as_ref().map(|old| old.addresses.clone());
+                if !previous.is_some_and(|old| old.failing) {
+                    let kept = addresses.as_ref().map_or("no", |_| "the last");
+                    warn!("discovery: {upstream} {host} not resolved, {kept} answer kept: {why}");
+                }
+                let until = Instant::now() + RETRY_AFTER;
+                Answer { addresses: addresses.unwrap_or_default(), until, failing: true }
+            }
+        };
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner).insert(index, answer);
+    }
+
+    async fn look_up(&self, name: &Name) -> Result<Answer> {
+        let found = self
+            .resolver()?
+            .lookup_ip(name.host.as_str())
+            .await
+            .or_err(ErrorType::ConnectNoRoute, "looking up")?;
+        let now = Instant::now();
+        let ttl = Instant::from_std(found.valid_until()).saturating_duration_since(now);
+        let mut addresses: Vec<_> =
+            found.iter().map(|address| SocketAddr::new(address, name.port)).collect();
+        addresses.sort_unstable();
+        Ok(Answer { addresses, until: now + ttl.clamp(KEEP_MIN, KEEP_MAX), failing: false })
+    }
+
+    fn answer(&self, index: usize) -> Option<Answer> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner).get(&index).cloned()
+    }
+}
+
+#[async_trait]
+impl ServiceDiscovery for Dns {
+    async fn discover(&self) -> Result<(BTreeSet<Backend>, HashMap<u64, bool>)> {
+        let lookups = self.names.iter().enumerate().map(|(index, name)| self.refresh(index, name));
+        futures::future::join_all(lookups).await;
+        let mut backends = BTreeSet::new();
+        for (index, name) in self.names.iter().enumerate() {
+            for address in self.answer(index).into_iter().flat_map(|answer| answer.addresses) {
+                backends.insert(Backend {
+                    addr: address.into(),
+                    weight: usize::from(name.weight),
+                    ext: Extensions::new(),
+                });
+            }
+        }
+        Ok((backends, HashMap::new()))
+    }
+}

@@ -1,0 +1,225 @@
+//! The checks of an upstream as the operator writes them.
+
+use std::{collections::BTreeMap, num::NonZeroU32, ops::RangeInclusive, str::FromStr};
+
+use http::{HeaderName, HeaderValue, header::HOST, uri::PathAndQuery};
+use serde::{Deserialize, Deserializer};
+
+use crate::{
+    diagnostic::{Problem, Problems},
+    units::{self, Duration},
+    upstream::health::{
+        Checks,
+        check::{self, HttpCheck},
+        state::Thresholds,
+    },
+    yaml::{self, Spanned},
+};
+
+/// What the operator writes under `health_check:`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Asks whether a connection can be made. The default, so there is nothing to set.
+    pub tcp: Option<TcpConfig>,
+    /// Asks for a page instead.
+    pub http: Option<Spanned<HttpConfig>>,
+    /// From one check to the next, give or take a tenth. Default: `5s`.
+    #[serde(deserialize_with = "units::positive")]
+    pub every: Duration,
+    /// How long a whole check may take. Default: `1s`.
+    #[serde(deserialize_with = "units::positive")]
+    pub timeout: Duration,
+    /// Good answers in a row until a backend is in service. Default: 1.
+    pub healthy_after: NonZeroU32,
+    /// Bad answers in a row until it is out of service. Default: 2.
+    pub unhealthy_after: NonZeroU32,
+    #[serde(skip)]
+    is_off: bool,
+}
+
+/// What the operator writes under `tcp:`: `{}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TcpConfig {}
+
+/// What the operator writes under `http:`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpConfig {
+    /// The page that is asked for with `GET`. Default: `/`.
+    #[serde(default)]
+    pub path: CheckPath,
+    /// The `Host` field. Default: the address of the backend.
+    #[serde(default)]
+    pub host: Option<Spanned<String>>,
+    /// The port, if it is another than the backend's.
+    #[serde(default)]
+    pub port: Option<std::num::NonZeroU16>,
+    /// The statuses that are good. Default: `[200-299]`.
+    #[serde(default = "successful")]
+    pub expect: Spanned<Vec<StatusRange>>,
+    /// More fields of the request.
+    #[serde(default)]
+    pub headers: Spanned<BTreeMap<String, String>>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        const ONE: NonZeroU32 = NonZeroU32::MIN;
+        Self {
+            tcp: None,
+            http: None,
+            every: Duration::from_secs(5),
+            timeout: Duration::from_secs(1),
+            healthy_after: ONE,
+            unhealthy_after: ONE.saturating_add(1),
+            is_off: false,
+        }
+    }
+}
+
+impl FromStr for Config {
+    type Err = NoCheck;
+
+    fn from_str(text: &str) -> Result<Self, NoCheck> {
+        match text {
+            "tcp" => Ok(Self::default()),
+            "off" => Ok(Self { is_off: true, ..Self::default() }),
+            _ => Err(NoCheck(text.to_owned())),
+        }
+    }
+}
+
+/// A word that names no check.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "`{0}` is no check\nhelp: write `tcp`, `off`, or a mapping such as `{{ http: {{ path: /healthz }} }}`"
+)]
+pub struct NoCheck(String);
+
+/// A path that can be asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckPath(String);
+
+impl Default for CheckPath {
+    fn default() -> Self {
+        Self("/".to_owned())
+    }
+}
+
+impl FromStr for CheckPath {
+    type Err = NotAPath;
+
+    fn from_str(text: &str) -> Result<Self, NotAPath> {
+        match PathAndQuery::from_str(text) {
+            Ok(path) if text.starts_with('/') && path.as_str() == text => Ok(Self(text.to_owned())),
+            _ => Err(NotAPath(text.to_owned())),
+        }
+    }
+}
+
+/// What is no path.
+#[derive(Debug, thiserror::Error)]
+#[error("`{0}` is no path\nhelp: write a path such as `/healthz`")]
+pub struct NotAPath(String);
+
+impl<'de> Deserialize<'de> for CheckPath {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        yaml::text(deserializer, "a path such as `/healthz`")
+    }
+}
+
+/// A status or a range of them: `204`, `200-299`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatusRange(RangeInclusive<u16>);
+
+/// What is no range of statuses.
+#[derive(Debug, thiserror::Error)]
+#[error("`{0}` is no status\nhelp: write a status such as `204` or a range such as `200-299`")]
+pub struct NotAStatus(String);
+
+impl FromStr for StatusRange {
+    type Err = NotAStatus;
+
+    fn from_str(text: &str) -> Result<Self, NotAStatus> {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        match (first.trim().parse(), last.trim().parse()) {
+            (Ok(first), Ok(last)) if 100 <= first && first <= last && last <= 599 => {
+                Ok(Self(first..=last))
+            }
+            _ => Err(NotAStatus(text.to_owned())),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for StatusRange {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        yaml::text(deserializer, "a status such as `204`")
+    }
+}
+
+fn successful() -> Spanned<Vec<StatusRange>> {
+    Spanned::new(vec![StatusRange(200..=299)])
+}
+
+impl Config {
+    /// Makes the checks; `None` if they are off.
+    pub fn build(&self, problems: &mut Problems) -> Option<Checks> {
+        if self.is_off {
+            return None;
+        }
+        if let (Some(_), Some(http)) = (&self.tcp, &self.http) {
+            let problem = Problem::error("a check is either `tcp` or `http`, not both");
+            problems.push(problem.at(http.span).help("remove one of the two"));
+        }
+        let check = match &self.http {
+            None => check::tcp(self.timeout.0),
+            Some(http) => Box::new(http.build(self.timeout.0, problems)?),
+        };
+        Some(Checks {
+            check,
+            every: self.every.0,
+            timeout: self.timeout.0,
+            thresholds: Thresholds {
+                healthy_after: self.healthy_after.get(),
+                unhealthy_after: self.unhealthy_after.get(),
+            },
+        })
+    }
+}
+
+impl HttpConfig {
+    fn build(&self, timeout: std::time::Duration, problems: &mut Problems) -> Option<HttpCheck> {
+        let mut headers = Vec::new();
+        if let Some(host) = &self.host {
+            match HeaderValue::from_str(host) {
+                Ok(value) if !host.is_empty() => headers.push((HOST, value)),
+                _ => problems
+                    .push(Problem::error(format!("`{}` is no host", host.value)).at(host.span)),
+            }
+        }
+        for (name, value) in &self.headers.value {
+            match (HeaderName::from_str(name), HeaderValue::from_str(value)) {
+                (Ok(name), Ok(value)) => headers.push((name, value)),
+                _ => problems.push(
+                    Problem::error(format!("`{name}: {value}` is no header field"))
+                        .at(self.headers.span),
+                ),
+            }
+        }
+        if self.expect.is_empty() {
+            let problem = Problem::error("no status is expected: every backend would be down");
+            problems.push(problem.at(self.expect.span).help("write `[200-299]`"));
+        }
+        let expect = self.expect.iter().map(|range| range.0.clone()).collect();
+        let port = self.port.map(Into::into);
+        match HttpCheck::new(&self.path.0, &headers, port, expect, timeout) {
+            Ok(check) => Some(check),
+            Err(why) => {
+                problems.push(Problem::error(format!("this check cannot be sent: {why}")));
+                None
+            }
+        }
+    }
+}
