@@ -60,7 +60,7 @@ pub enum DemoError {
 /// If a port is taken.
 pub fn run(options: Options) -> Result<(), DemoError> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    let origins = runtime.block_on(start_origins(options.origins))?;
+    let origins = runtime.block_on(async { start_origins(options.origins) })?;
     let compiled = {
         let mut problems = Problems::default();
         let text = configuration(options.port, &origins);
@@ -80,12 +80,12 @@ pub fn run(options: Options) -> Result<(), DemoError> {
     Ok(())
 }
 
-async fn start_origins(first: u16) -> Result<Vec<Origin>, DemoError> {
+fn start_origins(first: u16) -> Result<Vec<Origin>, DemoError> {
     let mut origins = Vec::new();
     for index in 0..ORIGINS {
         let port = if first == 0 { 0 } else { first.saturating_add(index) };
         let address = SocketAddr::from(([127, 0, 0, 1], port));
-        let origin = Origin::start(address).await;
+        let origin = Origin::start(address);
         origins.push(origin.map_err(|why| DemoError::Origin(address, why))?);
     }
     Ok(origins)
@@ -96,6 +96,7 @@ fn configuration(port: u16, origins: &[Origin]) -> String {
     format!(
         "threads: 2
 access_log: off
+grace_period_seconds: 0
 listeners: [{{ address: \"127.0.0.1:{port}\" }}]
 upstreams:
   origins:

@@ -33,8 +33,9 @@ pub struct File {
     pub listeners: Vec<downstream::config::Config>,
     /// Groups of backends, by name, in the order written.
     pub upstreams: Vec<Named<upstream::config::Config>>,
-    /// Which requests go where; `None` if the key is absent.
-    pub routes: Option<Vec<RouteConfig>>,
+    /// Which requests go where; `None` if the key is absent, and within for one that could not
+    /// be read.
+    pub routes: Option<Vec<Option<RouteConfig>>>,
 }
 
 /// A part that has a name of its own in the file.
@@ -120,7 +121,7 @@ impl File {
             trusted_proxies: find(&ours, "trusted_proxies")
                 .and_then(|node| yaml::read(node, "trusted_proxies", problems))
                 .unwrap_or_default(),
-            listeners: list(&ours, "listeners", problems).unwrap_or_default(),
+            listeners: list(&ours, "listeners", problems).into_iter().flatten().flatten().collect(),
             upstreams: upstreams(&ours, problems),
             routes: list(&ours, "routes", problems),
         })
@@ -154,12 +155,12 @@ fn find<'a>(entries: &'a [Entry], key: &str) -> Option<&'a Node> {
     entries.iter().find(|entry| entry.key == key).map(|entry| &entry.value)
 }
 
-/// Reads the elements of a list one by one.
+/// Reads the elements of a list one by one; `None` stands for one that could not be read.
 fn list<T: serde::de::DeserializeOwned>(
     entries: &[Entry],
     key: &str,
     problems: &mut Problems,
-) -> Option<Vec<T>> {
+) -> Option<Vec<Option<T>>> {
     let node = find(entries, key)?;
     let Value::Sequence(elements) = &node.value else {
         problems.push(wrong(key, "a list", node.span));
@@ -167,7 +168,7 @@ fn list<T: serde::de::DeserializeOwned>(
     };
     let elements = elements.iter().enumerate();
     let read = |(index, element)| yaml::read(element, &format!("{key}[{index}]"), problems);
-    Some(elements.filter_map(read).collect())
+    Some(elements.map(read).collect())
 }
 
 fn upstreams(entries: &[Entry], problems: &mut Problems) -> Vec<Named<upstream::config::Config>> {

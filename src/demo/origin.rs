@@ -18,7 +18,7 @@ pub(super) struct Origin {
 }
 
 impl Origin {
-    pub(super) async fn start(address: SocketAddr) -> io::Result<Self> {
+    pub(super) fn start(address: SocketAddr) -> io::Result<Self> {
         let listener = listen(address)?;
         let address = listener.local_addr()?;
         let running = Some(tokio::spawn(accept(listener, address)));

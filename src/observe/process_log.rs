@@ -15,6 +15,7 @@ pub fn start() {
         .filter_level(LevelFilter::Info)
         .filter_module("pingora", LevelFilter::Error)
         .filter_module("pingora_core", LevelFilter::Error)
+        .filter_module("pingora_core::connectors", LevelFilter::Off)
         .filter_module("pingora_proxy", LevelFilter::Off)
         .filter_module("pingora_load_balancing", LevelFilter::Error)
         .filter_module("hickory_resolver", LevelFilter::Error)

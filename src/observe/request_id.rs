@@ -18,7 +18,7 @@ const IDS_PER_BLOCK: usize = 113;
 
 thread_local!(static BLOCK: RefCell<BytesMut> = RefCell::new(BytesMut::new()));
 
-/// Makes a new id: a UUIDv7 (RFC 9562), which sorts by time.
+/// Makes a new id: a UUID of version 7 (RFC 9562), which sorts by time.
 pub fn new() -> HeaderValue {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let millis = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);

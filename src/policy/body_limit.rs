@@ -8,7 +8,7 @@ use pingora_http::RequestHeader;
 use serde::Deserialize;
 
 use crate::{
-    policy::contract::{Build, Flow, Hooks},
+    policy::contract::{Flow, Hooks},
     reply::Reply,
     units::ByteSize,
 };
@@ -26,8 +26,8 @@ pub struct Policy {
 
 impl Config {
     /// Makes the bound ready.
-    pub fn build(&self, _cx: &mut Build<'_>) -> Option<Policy> {
-        Some(Policy { bytes_max: self.0.0 })
+    pub fn build(&self) -> Policy {
+        Policy { bytes_max: self.0.0 }
     }
 }
 

@@ -6,7 +6,7 @@
 use pingora::Result;
 use pingora_http::{RequestHeader, ResponseHeader};
 
-use crate::{diagnostic::Problems, reply::Reply};
+use crate::reply::Reply;
 
 /// Whether a request goes on.
 #[derive(Debug)]
@@ -40,10 +40,4 @@ pub trait Hooks {
     fn body_bytes_max(&self) -> Option<u64> {
         None
     }
-}
-
-/// What `Config::build` is given: a place to put problems.
-pub struct Build<'a> {
-    /// Problems of the whole file.
-    pub problems: &'a mut Problems,
 }

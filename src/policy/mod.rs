@@ -14,7 +14,7 @@ use pingora::Result;
 use pingora_http::{RequestHeader, ResponseHeader};
 use serde::Deserialize;
 
-use crate::policy::contract::{Build, Flow, Hooks};
+use crate::policy::contract::{Flow, Hooks};
 
 macro_rules! policies {
     ($($(#[$doc:meta])* $Name:ident = $module:ident,)*) => {
@@ -28,8 +28,8 @@ macro_rules! policies {
         enum Policy { $($Name($module::Policy),)* }
 
         impl PolicyConfig {
-            fn build(&self, cx: &mut Build<'_>) -> Option<Policy> {
-                match self { $(Self::$Name(config) => config.build(cx).map(Policy::$Name),)* }
+            fn build(&self) -> Policy {
+                match self { $(Self::$Name(config) => Policy::$Name(config.build()),)* }
             }
         }
 
@@ -70,10 +70,10 @@ pub struct Policies {
 }
 
 impl Policies {
-    /// Builds what was written; problems go to `cx`.
-    pub fn build(configs: &[PolicyConfig], cx: &mut Build<'_>) -> Self {
-        let list: Box<[Policy]> = configs.iter().filter_map(|config| config.build(cx)).collect();
-        let body_bytes_max = list.iter().filter_map(|policy| policy.body_bytes_max()).min();
+    /// Builds what was written.
+    pub fn build(configs: &[PolicyConfig]) -> Self {
+        let list: Box<[Policy]> = configs.iter().map(PolicyConfig::build).collect();
+        let body_bytes_max = list.iter().filter_map(Hooks::body_bytes_max).min();
         Self { list, body_bytes_max }
     }
 

@@ -5,7 +5,7 @@ use pingora_http::ResponseHeader;
 use serde::Deserialize;
 
 use crate::policy::{
-    contract::{Build, Hooks},
+    contract::Hooks,
     fields::{self, Edits},
 };
 
@@ -20,8 +20,8 @@ pub struct Policy(Edits);
 
 impl Config {
     /// Makes the fields ready.
-    pub fn build(&self, _cx: &mut Build<'_>) -> Option<Policy> {
-        Some(Policy(self.0.build()))
+    pub fn build(&self) -> Policy {
+        Policy(self.0.build())
     }
 }
 

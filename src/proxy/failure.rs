@@ -5,7 +5,7 @@
 use std::{error::Error as _, io};
 
 use http::Method;
-use pingora::{Error, ErrorSource, ErrorType, RetryType};
+use pingora::{Error, ErrorSource, ErrorType, ImmutStr, RetryType};
 
 use crate::{
     downstream::stream::{BadBody, OriginSilent},
@@ -96,7 +96,7 @@ pub(crate) fn verdict(error: &Error, last: Option<Outcome>) -> Verdict {
         return status;
     }
     match last {
-        Some(Outcome::ClientLeft) | None => of_client(error),
+        Some(Outcome::ClientLeft | Outcome::Internal) | None => of_client(error),
         Some(Outcome::Refused) => say(502, "connect_refused"),
         Some(Outcome::Unroutable) => say(502, "connect_unroutable"),
         Some(Outcome::ConnectError) => say(502, "connect_error"),
@@ -104,7 +104,6 @@ pub(crate) fn verdict(error: &Error, last: Option<Outcome>) -> Verdict {
         Some(Outcome::Timeout) => say(504, "origin_timeout"),
         Some(Outcome::Reset | Outcome::Stale) => say(502, "origin_reset"),
         Some(Outcome::Nonsense | Outcome::Status(_)) => say(502, "origin_nonsense"),
-        Some(Outcome::Internal) => of_client(error),
     }
 }
 
@@ -137,18 +136,12 @@ fn of_client(error: &Error) -> Verdict {
 
 /// Whether not one byte of an answer came: Pingora says so only in words.
 fn is_silent(error: &Error) -> bool {
-    match error.etype {
-        ErrorType::WriteError => true,
-        _ => {
-            let said = error.context.as_ref().map(pingora_error_text);
-            matches!(error.retry, RetryType::ReusedOnly)
-                && said.is_some_and(|said| said.ends_with("bytes already read: 0"))
-        }
+    if error.etype == ErrorType::WriteError {
+        return true;
     }
-}
-
-fn pingora_error_text(context: &pingora::ImmutStr) -> &str {
-    context.as_str()
+    let said = error.context.as_ref().map(ImmutStr::as_str);
+    error.retry == RetryType::ReusedOnly
+        && said.is_some_and(|said| said.ends_with("bytes already read: 0"))
 }
 
 /// Finds an error of ours that travelled inside an I/O error.

@@ -180,13 +180,12 @@ impl ProxyHttp for Proxy {
 
     fn error_while_proxy(
         &self,
-        peer: &HttpPeer,
+        _peer: &HttpPeer,
         session: &mut Session,
-        error: Box<Error>,
+        mut error: Box<Error>,
         ctx: &mut Context,
         is_reused: bool,
     ) -> Box<Error> {
-        let mut error = error.more_context(format!("to {}", peer._address));
         let outcome = failure::of_exchange(&error, is_reused, ctx.is_answered);
         let body =
             if session.as_ref().retry_buffer_truncated() { Body::Partial } else { Body::Whole };

@@ -95,13 +95,11 @@ fn set_target(
         _ if is_absolute && request.uri.path() != "*" => origin_form(request.uri.path(), query),
         _ => return Ok(()),
     };
-    match target {
-        Ok(target) => ctx.target = Some(target),
-        Err(_) => {
-            ctx.reason = Some("bad_target");
-            return Err(Reply::status(400));
-        }
-    }
+    let Ok(target) = target else {
+        ctx.reason = Some("bad_target");
+        return Err(Reply::status(400));
+    };
+    ctx.target = Some(target);
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use crate::{
         route::{HostConfig, PathConfig, RouteConfig},
     },
     diagnostic::{Problem, Problems, suggest},
-    policy::{Policies, contract::Build},
+    policy::Policies,
     routing::{
         pattern::PathPattern,
         table::{Rule, Table},
@@ -51,22 +51,26 @@ type Upstreams = BTreeMap<String, Arc<Upstream>>;
 
 /// Compiles the routes of a file.
 pub(super) fn table(
-    configs: &[RouteConfig],
+    written: &[Option<RouteConfig>],
     named: &[Named<UpstreamConfig>],
     upstreams: &Upstreams,
     problems: &mut Problems,
 ) -> Table<Arc<Route>> {
     let mut table = Table::default();
-    if configs.is_empty() {
+    if written.is_empty() {
         problems.push(Problem::warning("there are no routes: every request gets 404"));
     }
+    let configs: Vec<&RouteConfig> = written.iter().flatten().collect();
     for (index, config) in configs.iter().enumerate() {
         check_name(config, &configs[..index], problems);
         if let Some(route) = build(config, named, upstreams, problems) {
             insert(&mut table, config, &Arc::new(route), problems);
         }
     }
-    warn_unused(configs, named, problems);
+    // A route that could not be read may use what the others do not.
+    if configs.len() == written.len() {
+        warn_unused(&configs, named, problems);
+    }
     table
 }
 
@@ -111,7 +115,7 @@ fn build(
     upstreams: &Upstreams,
     problems: &mut Problems,
 ) -> Option<Route> {
-    let policies = Policies::build(&config.policies, &mut Build { problems });
+    let policies = Policies::build(&config.policies);
     let target = &config.upstream;
     if !named.iter().any(|upstream| upstream.name.value == target.value) {
         let (route, upstream) = (&config.name.value, &target.value);
@@ -169,7 +173,7 @@ fn insert(
     }
 }
 
-fn check_name(config: &RouteConfig, before: &[RouteConfig], problems: &mut Problems) {
+fn check_name(config: &RouteConfig, before: &[&RouteConfig], problems: &mut Problems) {
     let name = &config.name;
     if name.is_empty() {
         problems.push(Problem::error("a route needs a name").at(name.span));
@@ -181,7 +185,7 @@ fn check_name(config: &RouteConfig, before: &[RouteConfig], problems: &mut Probl
     }
 }
 
-fn warn_unused(configs: &[RouteConfig], named: &[Named<UpstreamConfig>], problems: &mut Problems) {
+fn warn_unused(configs: &[&RouteConfig], named: &[Named<UpstreamConfig>], problems: &mut Problems) {
     for Named { name, .. } in named {
         if !configs.iter().any(|route| route.upstream.value == name.value) {
             let message = format!("no route sends to upstream `{}`", name.value);

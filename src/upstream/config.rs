@@ -15,7 +15,7 @@ use crate::{
         discovery::dns::{Dns, Name},
         ejection::Rules,
         health, peer,
-        set::Target,
+        set::Targets,
     },
     yaml::{self, Short, Spanned},
 };
@@ -293,14 +293,14 @@ impl Config {
         }))
     }
 
-    fn targets(&self, upstream: &str, problems: &mut Problems) -> (Vec<Target>, Vec<Name>) {
-        let (mut fixed, mut names) = (Vec::new(), Vec::new());
+    fn targets(&self, upstream: &str, problems: &mut Problems) -> (Targets, Vec<Name>) {
+        let (mut fixed, mut names) = (Targets::new(), Vec::new());
         let mut seen = BTreeSet::new();
         for backend in &self.backends.value {
             let BackendConfig { address, weight: Weight(weight) } = &backend.value.0;
             let text = match address {
                 Address::Socket(address) => {
-                    fixed.push((SocketAddr::Inet(*address), *weight));
+                    fixed.insert(SocketAddr::Inet(*address), *weight);
                     address.to_string()
                 }
                 Address::Unix(path) => {

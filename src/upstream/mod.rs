@@ -15,14 +15,13 @@ pub mod retry;
 pub mod set;
 
 use std::{
-    collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
 use log::{info, warn};
-use pingora_core::{protocols::l4::socket::SocketAddr, upstreams::peer::HttpPeer};
+use pingora_core::upstreams::peer::HttpPeer;
 use pingora_load_balancing::discovery::ServiceDiscovery;
 use tokio::time::Instant;
 
@@ -34,7 +33,7 @@ use crate::{
         health::Checks,
         outcome::Outcome,
         retry::RetryBudget,
-        set::{Set, Target},
+        set::{Set, Targets},
     },
 };
 
@@ -58,7 +57,7 @@ pub struct Parts {
     /// Its name in the configuration.
     pub name: Arc<str>,
     /// Backends that are given by address.
-    pub fixed: Vec<Target>,
+    pub fixed: Targets,
     /// Backends that are given by name.
     pub names: Option<Dns>,
     /// How requests are shared out.
@@ -98,7 +97,7 @@ pub enum Visit {
 impl Upstream {
     /// Starts an upstream; backends given by name follow with the first [`Self::discover`].
     pub fn new(parts: Parts) -> Self {
-        let set = Set::new(parts.fixed.clone(), parts.balance, untested(&parts), &parts.peer, None);
+        let set = Set::new(&parts.fixed, parts.balance, untested(&parts), &parts.peer, None);
         Self {
             set: ArcSwap::from_pointee(set),
             requests: Counter::default(),
@@ -191,13 +190,13 @@ impl Upstream {
     pub async fn discover(&self) -> Option<Instant> {
         let names = self.parts.names.as_ref()?;
         if let Ok((found, _)) = names.discover().await {
-            let mut targets: Vec<Target> = self.parts.fixed.clone();
+            let mut targets = self.parts.fixed.clone();
             targets.extend(
                 found.into_iter().map(|backend| {
                     (backend.addr, u16::try_from(backend.weight).unwrap_or(u16::MAX))
                 }),
             );
-            self.replace(targets);
+            self.replace(&targets);
         }
         Some(names.due())
     }
@@ -207,18 +206,14 @@ impl Upstream {
         self.set.load().members().to_vec()
     }
 
-    fn replace(&self, targets: Vec<Target>) {
+    fn replace(&self, targets: &Targets) {
         let old = self.set.load();
-        let known: BTreeSet<(&SocketAddr, u16)> =
-            old.members().iter().map(|member| (member.state.address(), member.weight)).collect();
-        let wanted: BTreeSet<(&SocketAddr, u16)> =
-            targets.iter().map(|(address, weight)| (address, *weight)).collect();
-        if known == wanted {
+        let known = old.members().iter().map(|member| (member.state.address(), &member.weight));
+        if known.eq(targets) {
             return;
         }
-        let parts = &self.parts;
-        let new =
-            Set::new(targets.clone(), parts.balance, untested(parts), &parts.peer, Some(&old));
+        let Parts { balance, peer, .. } = &self.parts;
+        let new = Set::new(targets, *balance, untested(&self.parts), peer, Some(&old));
         for member in old.members() {
             if new.member(member.state.address()).is_none() {
                 member.state.set_draining(true);

@@ -17,8 +17,8 @@ use crate::upstream::{
 /// The largest set: places in a ring are 16 bits.
 pub const MEMBERS_MAX: usize = 65_535;
 
-/// An address and its weight, as discovery gives them.
-pub type Target = (SocketAddr, u16);
+/// Addresses and their weights, as discovery gives them.
+pub type Targets = BTreeMap<SocketAddr, u16>;
 
 /// The backends of an upstream at one moment.
 pub struct Set {
@@ -30,27 +30,27 @@ pub struct Set {
 impl Set {
     /// Builds a set; records of addresses that `previous` knew are carried over.
     pub fn new(
-        targets: impl IntoIterator<Item = Target>,
+        targets: &Targets,
         balance: balance::Config,
         untested: Probe,
         template: &HttpPeer,
         previous: Option<&Self>,
     ) -> Self {
-        let targets: BTreeMap<SocketAddr, u16> = targets.into_iter().take(MEMBERS_MAX).collect();
-        let backends = targets.iter().map(|(address, weight)| Backend {
+        let targets = || targets.iter().take(MEMBERS_MAX);
+        let backends = targets().map(|(address, weight)| Backend {
             addr: address.clone(),
             weight: usize::from(*weight),
             ext: Extensions::new(),
         });
         let balancer = Balancer::new(balance, backends.collect());
-        let members = targets.into_iter().map(|(address, weight)| {
-            let known = previous.and_then(|set| set.member(&address));
+        let members = targets().map(|(address, weight)| {
+            let known = previous.and_then(|set| set.member(address));
             let state = known.map_or_else(
                 || Arc::new(BackendState::new(address.clone(), untested)),
                 |member| member.state.clone(),
             );
             state.set_draining(false);
-            Arc::new(Member::new(state, weight, template))
+            Arc::new(Member::new(state, *weight, template))
         });
         Self { balancer, members: members.collect() }
     }

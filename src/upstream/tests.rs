@@ -1,1 +1,291 @@
+//! Which backend an upstream chooses, and what it learns from how attempts end.
 
+use std::collections::BTreeMap;
+
+use futures::FutureExt;
+use proptest::prelude::*;
+
+use super::*;
+use crate::{diagnostic::Problems, upstream::ejection::Rules, yaml};
+
+/// An upstream as a file would write it, without checks: all its backends are in service.
+fn upstream(yaml: &str) -> Upstream {
+    let mut problems = Problems::default();
+    let node = yaml::parse(&format!("{{ health_check: off, {yaml} }}")).unwrap();
+    let config: Option<config::Config> = yaml::read(&node, "", &mut problems);
+    let upstream = config.and_then(|config| config.build("app", 1, &mut problems));
+    upstream.unwrap_or_else(|| panic!("{problems:?}"))
+}
+
+fn address(port: u16) -> SocketAddr {
+    SocketAddr::Inet(([127, 0, 0, 1], port).into())
+}
+
+/// Three backends, on the ports 1, 2 and 3.
+fn three(more: &str) -> Upstream {
+    upstream(&format!("backends: [127.0.0.1:1, 127.0.0.1:2, 127.0.0.1:3], {more}"))
+}
+
+fn port(member: &Member) -> u16 {
+    member.state.address().as_inet().unwrap().port()
+}
+
+/// The backend of a port.
+fn at(upstream: &Upstream, wanted: u16) -> Arc<Member> {
+    upstream.members().into_iter().find(|member| port(member) == wanted).expect("a backend")
+}
+
+/// The ports that so many requests go to, each answered at once.
+fn counts(upstream: &Upstream, requests: usize, visit: impl Fn(&Member) -> Visit) -> Vec<usize> {
+    let mut counts = BTreeMap::from_iter(upstream.members().iter().map(|m| (port(m), 0)));
+    for _ in 0..requests {
+        if let Some(in_flight) = upstream.select(Instant::now(), &visit) {
+            *counts.get_mut(&port(in_flight.member())).expect("one of the set") += 1;
+        }
+    }
+    counts.into_values().collect()
+}
+
+fn fresh(_: &Member) -> Visit {
+    Visit::None
+}
+
+const ONE_FAILURE: Rules =
+    Rules { consecutive_failures: 1, eject_for: Duration::from_secs(10), max_ejected: 1.0 };
+
+#[test]
+fn weights_are_shares() {
+    let weighted = upstream(
+        "backends: [{ address: 127.0.0.1:1, weight: 3 }, { address: 127.0.0.1:2, weight: 2 }, 127.0.0.1:3]",
+    );
+    assert_eq!(counts(&weighted, 600, fresh), [300, 200, 100]);
+    assert_eq!(counts(&three(""), 600, fresh), [200, 200, 200]);
+}
+
+#[test]
+fn a_backend_that_is_not_fit_gets_nothing() {
+    for put_out in [
+        |member: &Member| member.state.set_probe(Probe::Pending),
+        |member: &Member| member.state.set_probe(Probe::Failing),
+        |member: &Member| member.state.set_draining(true),
+        |member: &Member| {
+            member.state.gate.failed(Instant::now(), &ONE_FAILURE, true);
+        },
+    ] {
+        let upstream = three("");
+        put_out(&at(&upstream, 2));
+        let [first, second, third] = counts(&upstream, 300, fresh)[..] else { panic!("three") };
+        assert_eq!((first + third, second), (300, 0));
+        assert!(100 <= first && 100 <= third, "{first} {third}");
+    }
+}
+
+#[test]
+fn a_request_never_goes_back_to_a_backend_that_failed_it() {
+    let upstream = three("");
+    let failed_first = |member: &Member| match port(member) {
+        1 => Visit::Failed,
+        _ => Visit::None,
+    };
+    assert_eq!(counts(&upstream, 30, failed_first)[0], 0);
+    assert_eq!(counts(&upstream, 30, |_| Visit::Failed), [0, 0, 0]);
+    at(&upstream, 1).state.gate.failed(Instant::now(), &ONE_FAILURE, true);
+    assert_eq!(counts(&upstream, 30, |_| Visit::Failed), [0, 0, 0], "nor when it is ejected");
+}
+
+#[test]
+fn what_is_left_is_tried_from_the_best_to_the_worst() {
+    let upstream = three("");
+    let stale_third = |member: &Member| match port(member) {
+        1 => Visit::Failed,
+        3 => Visit::Stale,
+        _ => Visit::None,
+    };
+    assert_eq!(counts(&upstream, 10, stale_third), [0, 10, 0], "a fresh one first");
+    at(&upstream, 2).state.gate.failed(Instant::now(), &ONE_FAILURE, true);
+    assert_eq!(counts(&upstream, 10, stale_third), [0, 0, 10], "then a stale one");
+    at(&upstream, 3).state.set_probe(Probe::Failing);
+    assert_eq!(counts(&upstream, 10, stale_third), [0, 10, 0], "then an ejected one");
+    at(&upstream, 2).state.set_probe(Probe::Failing);
+    assert_eq!(counts(&upstream, 10, stale_third), [0, 0, 0], "an unhealthy one never");
+}
+
+#[test]
+fn backends_that_are_checked_serve_once_a_check_has_passed() {
+    let upstream = upstream("backends: [127.0.0.1:1]").parts;
+    let mut problems = Problems::default();
+    let checks = health::config::Config::default().build(&mut problems).map(Arc::new);
+    let upstream = Upstream::new(Parts { checks, ..upstream });
+    assert!(upstream.select(Instant::now(), fresh).is_none());
+    at(&upstream, 1).state.set_probe(Probe::Passing);
+    assert!(upstream.select(Instant::now(), fresh).is_some());
+}
+
+#[test]
+fn failures_in_a_row_eject_and_a_trial_returns() {
+    let upstream =
+        three("ejection: { consecutive_failures: 2, eject_for: 10s, max_ejected: 100% }");
+    let (member, now) = (at(&upstream, 2), Instant::now());
+    for outcome in [Outcome::Refused, Outcome::Status(500), Outcome::Status(503)] {
+        upstream.report(&member, outcome, now);
+    }
+    assert!(!member.state.gate.is_ejected(), "a 500 is an answer");
+    for innocent in [Outcome::Stale, Outcome::ClientLeft, Outcome::Internal] {
+        upstream.report(&member, innocent, now);
+    }
+    assert!(!member.state.gate.is_ejected(), "not its fault");
+    upstream.report(&member, Outcome::Timeout, now);
+    assert!(member.state.gate.is_ejected());
+    assert_eq!(counts(&upstream, 30, fresh)[1], 0);
+
+    let after = now + Duration::from_secs(11);
+    let places: Vec<_> = (0..30).filter_map(|_| upstream.select(after, fresh)).collect();
+    let on_trial = places.iter().filter(|place| port(place.member()) == 2).count();
+    assert_eq!((places.len(), on_trial), (30, 1), "one request at a time");
+    upstream.report(&member, Outcome::Status(200), after);
+    drop(places);
+    assert!(!member.state.gate.is_ejected());
+    assert_eq!(counts(&upstream, 300, fresh), [100, 100, 100]);
+}
+
+#[test]
+fn only_a_share_may_be_ejected_and_off_ejects_none() {
+    let eject_all = |upstream: &Upstream| {
+        for member in upstream.members() {
+            for _ in 0..9 {
+                upstream.report(&member, Outcome::Reset, Instant::now());
+            }
+        }
+        upstream.members().iter().filter(|member| member.state.gate.is_ejected()).count()
+    };
+    assert_eq!(eject_all(&three("")), 1, "half of three");
+    assert_eq!(eject_all(&three("ejection: { max_ejected: 100% }")), 3);
+    assert_eq!(eject_all(&three("ejection: { max_ejected: 0% }")), 0);
+    assert_eq!(eject_all(&three("ejection: off")), 0);
+}
+
+#[test]
+fn a_broken_connection_wakes_the_checks_and_a_bad_status_does_not() {
+    let is_woken = |outcome| {
+        let upstream = three("ejection: off");
+        let member = at(&upstream, 1);
+        upstream.report(&member, outcome, Instant::now());
+        member.state.suspicion.notified().now_or_never().is_some()
+    };
+    assert!(is_woken(Outcome::Refused));
+    assert!(is_woken(Outcome::Reset));
+    assert!(!is_woken(Outcome::Status(503)));
+    assert!(!is_woken(Outcome::Status(200)));
+    assert!(!is_woken(Outcome::ClientLeft));
+}
+
+#[test]
+fn a_changed_set_keeps_the_records_of_the_addresses_that_stay() {
+    let upstream = three("");
+    let (first, second) = (at(&upstream, 1), at(&upstream, 2));
+    second.state.set_probe(Probe::Failing);
+    let in_flight = upstream.select(Instant::now(), |member| match port(member) {
+        1 => Visit::None,
+        _ => Visit::Failed,
+    });
+
+    upstream.replace(vec![(address(2), 1), (address(3), 5), (address(4), 1)]);
+
+    assert!(Arc::ptr_eq(&at(&upstream, 2).state, &second.state));
+    assert_eq!(at(&upstream, 2).state.probe(), Probe::Failing);
+    assert_eq!(at(&upstream, 3).weight, 5);
+    assert_eq!(counts(&upstream, 600, fresh).len(), 3);
+    assert_eq!(counts(&upstream, 600, fresh)[0], 0, "it is still unhealthy");
+    assert!(upstream.members().iter().all(|member| port(member) != 1));
+    assert_eq!(first.state.in_flight(), 1, "what it is answering, it answers");
+    drop(in_flight);
+    assert_eq!(first.state.in_flight(), 0);
+    let now = Instant::now();
+    assert_eq!(first.state.availability(now), backend::Availability::Draining);
+}
+
+#[test]
+fn an_equal_set_changes_nothing() {
+    let upstream = three("");
+    let before = upstream.members();
+    upstream.replace(vec![(address(3), 1), (address(1), 1), (address(2), 1)]);
+    let after = upstream.members();
+    assert!(before.iter().zip(&after).all(|(before, after)| Arc::ptr_eq(before, after)));
+}
+
+/// What may be the case with a backend.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Case {
+    Ready,
+    Pending,
+    Failing,
+    Draining,
+    Ejected,
+    OnTrial,
+    TrialTaken,
+}
+
+impl Case {
+    /// Brings a backend into this case, as it will be a minute after `base`.
+    fn apply(self, member: &Member, base: Instant) {
+        let state = &member.state;
+        let eject = |at| state.gate.failed(at, &ONE_FAILURE, true);
+        match self {
+            Self::Ready => {}
+            Self::Pending => state.set_probe(Probe::Pending),
+            Self::Failing => state.set_probe(Probe::Failing),
+            Self::Draining => state.set_draining(true),
+            Self::Ejected => assert!(eject(base + Duration::from_secs(60)).is_some()),
+            Self::OnTrial => assert!(eject(base).is_some()),
+            Self::TrialTaken => assert!(eject(base).is_some() && state.gate.take_trial()),
+        }
+    }
+
+    fn is_fit(self) -> bool {
+        matches!(self, Self::Ready | Self::OnTrial)
+    }
+
+    fn is_ejected(self) -> bool {
+        matches!(self, Self::Ejected | Self::TrialTaken)
+    }
+}
+
+fn any_backend() -> impl Strategy<Value = (u16, Case, Visit)> {
+    use Case::{Draining, Ejected, Failing, OnTrial, Pending, Ready, TrialTaken};
+    let cases =
+        prop::sample::select(vec![Ready, Pending, Failing, Draining, Ejected, OnTrial, TrialTaken]);
+    let visits = prop::sample::select(vec![Visit::None, Visit::Stale, Visit::Failed]);
+    (prop_oneof![Just(1u16), 1u16..40], cases, visits)
+}
+
+proptest! {
+    /// Whatever is the case with its backends, an upstream chooses one of the best kind there is,
+    /// finds it if there is one, and takes nothing for longer than the request lives.
+    #[test]
+    fn the_choice_is_always_of_the_best_kind_there_is(
+        backends in prop::collection::vec(any_backend(), 1..12),
+        requests in 1usize..20,
+    ) {
+        let template = upstream("backends: [127.0.0.1:1]").parts;
+        let fixed = (1u16..).zip(&backends).map(|(port, (weight, ..))| (address(port), *weight));
+        let upstream = Upstream::new(Parts { fixed: fixed.collect(), ..template });
+        let base = Instant::now();
+        let of = |member: &Member| backends[usize::from(port(member)) - 1];
+        for member in upstream.members() {
+            of(&member).1.apply(&member, base);
+        }
+        let kind = |(_, case, visit): (u16, Case, Visit)| match visit {
+            Visit::None if case.is_fit() => 1,
+            Visit::Stale if case.is_fit() => 2,
+            Visit::None | Visit::Stale if case.is_ejected() => 3,
+            _ => 4,
+        };
+        let best = backends.iter().copied().map(kind).min().filter(|best| *best < 4);
+        for _ in 0..requests {
+            let now = base + Duration::from_secs(60);
+            let taken = upstream.select(now, |member| of(member).2);
+            prop_assert_eq!(taken.as_ref().map(|taken| kind(of(taken.member()))), best);
+        }
+        prop_assert!(upstream.members().iter().all(|member| member.state.in_flight() == 0));
+    }
+}

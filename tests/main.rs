@@ -1,0 +1,23 @@
+//! Crestline from outside: the real program, between real clients and real origins.
+//!
+//! One file per behaviour; `support` is the harness. The names of the tests are the promises.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+
+mod support;
+
+mod balance;
+mod command_line;
+mod errors;
+mod failover;
+mod forwarding;
+mod h2c;
+mod health;
+mod listeners;
+mod logs;
+mod origin_faults;
+mod paths;
+mod policies;
+mod streaming;
+mod timeouts;
+mod tunnels;

@@ -1,0 +1,235 @@
+//! The real program under test: started with a file or arguments, watched through what it logs.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+    time::Instant,
+};
+
+use super::{Answer, Client, eventually, get, soon};
+
+/// A running Crestline. It is killed when this is dropped.
+pub(crate) struct Crestline {
+    /// Where it listens, in the order of its file: `127.0.0.1:40123`, `unix:/path`.
+    pub(crate) addresses: Vec<String>,
+    log: Arc<Mutex<Vec<String>>>,
+    access_log: PathBuf,
+    child: Child,
+    folder: TempDir,
+}
+
+/// A Crestline that came to its end.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+    pub(crate) took: Duration,
+}
+
+impl Crestline {
+    /// Starts it with a file, completed by what every test needs: a listener, an access log, and
+    /// paths of its own. Returns when it listens.
+    pub(crate) async fn start(yaml: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let yaml = completed(yaml, folder.path());
+        let file = folder.path().join("crestline.yaml");
+        fs::write(&file, &yaml).unwrap();
+        Self::spawn(&["-c", file.to_str().unwrap()], listeners_in(&yaml), folder).await
+    }
+
+    /// Starts it with a file of several parts, each indented as it likes.
+    pub(crate) async fn start_in_parts(parts: &[&str]) -> Self {
+        Self::start(&parts.iter().map(|part| dedented(part)).collect::<String>()).await
+    }
+
+    /// Starts it with arguments alone. Returns when it listens.
+    pub(crate) async fn start_with(arguments: &[&str]) -> Self {
+        Self::spawn(arguments, 1, tempfile::tempdir().unwrap()).await
+    }
+
+    async fn spawn(arguments: &[&str], listeners: usize, folder: TempDir) -> Self {
+        let mut child = command(arguments).stderr(Stdio::piped()).spawn().unwrap();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut crestline = Self {
+            addresses: Vec::new(),
+            access_log: folder.path().join("access.log"),
+            log: log.clone(),
+            child,
+            folder,
+        };
+        let reading = tokio::spawn(async move {
+            while let Ok(Some(line)) = lines.next_line().await {
+                log.lock().unwrap().push(line);
+            }
+        });
+        eventually("the listeners", || {
+            crestline.addresses = crestline.opened();
+            assert!(!reading.is_finished(), "it ended before it listened");
+            crestline.addresses.len() == listeners
+        })
+        .await;
+        crestline
+    }
+
+    /// Runs it to its end, which must come soon.
+    pub(crate) async fn run(arguments: &[&str]) -> Finished {
+        let start = Instant::now();
+        let output = soon("the end of the program", command(arguments).output()).await.unwrap();
+        Finished {
+            took: start.elapsed(),
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    fn opened(&self) -> Vec<String> {
+        let opened = |line: &String| {
+            let (_, rest) = line.split_once("listener: ")?;
+            rest.strip_suffix(" opened").map(str::to_owned)
+        };
+        self.log.lock().unwrap().iter().filter_map(opened).collect()
+    }
+
+    /// The address of its first listener.
+    pub(crate) fn address(&self) -> &str {
+        &self.addresses[0]
+    }
+
+    /// A URL at its first listener.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address())
+    }
+
+    /// The folder of its own, for more files.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// A new connection.
+    pub(crate) async fn client(&self) -> Client {
+        Client::connect(self.address()).await
+    }
+
+    /// Sends a request on a connection of its own, and reads its answer.
+    pub(crate) async fn send(&self, request: impl AsRef<[u8]>) -> Answer {
+        self.client().await.exchange(request).await
+    }
+
+    /// Asks for a path on a connection of its own.
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.send(get(path)).await
+    }
+
+    /// The lines of its process log that contain a text, from that text on.
+    pub(crate) fn log_with(&self, text: &str) -> Vec<String> {
+        let log = self.log.lock().unwrap();
+        log.iter().filter_map(|line| Some(line[line.find(text)?..].to_owned())).collect()
+    }
+
+    /// Waits until its process log contains a text.
+    pub(crate) async fn logs(&self, text: &str) {
+        eventually(text, || !self.log_with(text).is_empty()).await;
+    }
+
+    /// The whole lines of its access log.
+    pub(crate) fn access_lines(&self) -> Vec<String> {
+        let text = fs::read_to_string(&self.access_log).unwrap_or_default();
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        whole.lines().map(str::to_owned).collect()
+    }
+
+    /// Waits until its access log has so many lines, and parses them.
+    pub(crate) async fn access_log(&self, lines: usize) -> Vec<Value> {
+        eventually("lines in the access log", || lines <= self.access_lines().len()).await;
+        let parse = |line: &String| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"));
+        let lines = self.access_lines();
+        lines.iter().map(parse).collect()
+    }
+
+    /// Waits for a line of its access log.
+    pub(crate) async fn access_line(&self, is_it: impl Fn(&Value) -> bool) -> Value {
+        let mut found = None;
+        eventually("a line of the access log", || {
+            let lines = self.access_lines();
+            let mut parsed = lines.iter().filter_map(|line| serde_json::from_str(line).ok());
+            found = parsed.find(|line| is_it(line));
+            found.is_some()
+        })
+        .await;
+        found.unwrap()
+    }
+
+    /// Whether it still runs.
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let id = i32::try_from(self.child.id().expect("it runs")).unwrap();
+        kill_process(Pid::from_raw(id).unwrap(), signal).unwrap();
+    }
+}
+
+impl Drop for Crestline {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- process log\n{}", self.log.lock().unwrap().join("\n"));
+            eprintln!("--- access log\n{}", self.access_lines().join("\n"));
+        }
+    }
+}
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_crestline"));
+    command.args(arguments).env_remove("CRESTLINE_LOG").stdin(Stdio::null()).kill_on_drop(true);
+    command
+}
+
+/// Adds the keys that a test left out.
+fn completed(yaml: &str, folder: &Path) -> String {
+    let mut yaml = dedented(yaml);
+    let folder = folder.display();
+    let defaults = [
+        ("listeners", "[{ address: \"127.0.0.1:0\" }]".to_owned()),
+        ("access_log", format!("{{ path: {folder}/access.log }}")),
+        ("pid_file", format!("{folder}/crestline.pid")),
+        ("upgrade_sock", format!("{folder}/upgrade.sock")),
+        ("threads", "2".to_owned()),
+    ];
+    for (key, value) in defaults {
+        if !yaml.lines().any(|line| line.starts_with(&format!("{key}:"))) {
+            yaml += &format!("{key}: {value}\n");
+        }
+    }
+    yaml
+}
+
+/// Takes the indentation of the test away, which all lines share.
+fn dedented(yaml: &str) -> String {
+    let lines = yaml.lines().filter(|line| !line.trim().is_empty());
+    let indent = lines.clone().map(|line| line.len() - line.trim_start().len()).min();
+    lines.map(|line| format!("{}\n", &line[indent.unwrap_or(0)..])).collect()
+}
+
+/// How many listeners a file names.
+fn listeners_in(yaml: &str) -> usize {
+    let (_, after) = yaml.split_once("listeners:").expect("it was completed");
+    let lines = after.lines();
+    let block = lines.enumerate().take_while(|(n, line)| *n == 0 || line.starts_with([' ', '-']));
+    block.map(|(_, line)| line.matches("address:").count()).sum()
+}

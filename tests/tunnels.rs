@@ -1,0 +1,185 @@
+//! WebSocket and other upgrades: bytes pass as they come, both ways.
+
+use std::time::Duration;
+
+use tokio::time::{self, Instant};
+
+use crate::support::{After, Crestline, Ending, Exchange, Origin, eventually, get, request};
+
+const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\n\
+     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+const ACCEPTED: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\
+     Upgrade: websocket\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+
+#[tokio::test]
+async fn a_websocket_echoes_its_frames() {
+    let origin = Origin::with(echo);
+    let proxy = to(&origin, "1h").await;
+    let mut client = proxy.client().await;
+    client.send(request("GET", "/chat", UPGRADE, "")).await;
+    let accepted = client.head().await;
+    assert_eq!(accepted.status, 101);
+    assert_eq!(accepted.get("sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+    assert!(accepted.get("upgrade").unwrap().eq_ignore_ascii_case("websocket"));
+    assert!(accepted.get("connection").unwrap().eq_ignore_ascii_case("upgrade"));
+
+    for text in ["hello", "", "GET / HTTP/1.1\r\n\r\n"] {
+        client.send(masked(text)).await;
+        assert_eq!(client.bytes(text.len() + 2).await, plain(text));
+    }
+    let asked = origin.last().fields;
+    assert_eq!(asked.get("sec-websocket-key"), Some("dGhlIHNhbXBsZSBub25jZQ=="));
+    assert!(asked.get("upgrade").unwrap().eq_ignore_ascii_case("websocket"));
+    client.finish().await;
+    assert_eq!(client.rest().await.1, Ending::Closed, "the origin closes in turn");
+    let line = proxy.access_line(|line| line["path"] == "/chat").await;
+    assert_eq!(line["status"], 101);
+}
+
+/// They come in the same packet as the request, or before the origin has agreed.
+#[tokio::test]
+async fn bytes_sent_before_the_101_are_not_lost() {
+    let origin = Origin::with(echo);
+    let proxy = to(&origin, "1h").await;
+    let mut client = proxy.client().await;
+    let mut bytes = request("GET", "/", UPGRADE, "").into_bytes();
+    bytes.extend_from_slice(&masked("early"));
+
+    client.send(bytes).await;
+    assert_eq!(client.head().await.status, 101);
+    assert_eq!(client.bytes(7).await, plain("early"));
+}
+
+/// Then they are the next request.
+#[tokio::test]
+async fn bytes_after_a_refused_upgrade_are_the_next_request() {
+    let origin = Origin::with(async |exchange| {
+        let target = exchange.request.target.clone();
+        exchange.reply(target).await
+    });
+    let proxy = to(&origin, "1h").await;
+    let mut client = proxy.client().await;
+
+    client.send([request("GET", "/first", UPGRADE, ""), get("/second")].concat()).await;
+    assert_eq!(client.answer().await.text(), "/first");
+    assert_eq!(client.answer().await.text(), "/second");
+}
+
+#[tokio::test]
+async fn a_silent_tunnel_is_closed_after_its_timeout() {
+    let origin = Origin::with(echo);
+    let proxy = to(&origin, "400ms").await;
+    let mut client = proxy.client().await;
+    client.send(request("GET", "/", UPGRADE, "")).await;
+    assert_eq!(client.head().await.status, 101);
+
+    let start = Instant::now();
+    assert_eq!(client.rest().await.0, b"");
+    let waited = start.elapsed();
+    assert!(Duration::from_millis(350) < waited && waited < Duration::from_secs(2), "{waited:?}");
+}
+
+#[tokio::test]
+async fn a_tunnel_that_is_used_both_ways_outlives_its_timeout() {
+    let origin = Origin::with(echo);
+    let proxy = to(&origin, "400ms").await;
+    let mut client = proxy.client().await;
+    client.send(request("GET", "/", UPGRADE, "")).await;
+    assert_eq!(client.head().await.status, 101);
+
+    for _ in 0..8 {
+        time::sleep(Duration::from_millis(150)).await;
+        client.send(masked("x")).await;
+        assert_eq!(client.bytes(3).await, plain("x"));
+    }
+}
+
+/// A feed: the client has nothing to say.
+#[tokio::test]
+async fn a_tunnel_that_is_used_one_way_outlives_its_timeout() {
+    let origin = Origin::with(async |mut exchange| {
+        exchange.send(ACCEPTED).await;
+        for _ in 0..8 {
+            time::sleep(Duration::from_millis(150)).await;
+            exchange.send("tick").await;
+        }
+        exchange.close()
+    });
+    let proxy = to(&origin, "400ms").await;
+    let mut client = proxy.client().await;
+    client.send(request("GET", "/", UPGRADE, "")).await;
+    assert_eq!(client.head().await.status, 101);
+
+    assert_eq!(client.rest().await, (b"tick".repeat(8), Ending::Closed));
+}
+
+/// The timeouts of ordinary answers are not those of a tunnel.
+#[tokio::test]
+async fn a_tunnel_outlives_the_timeouts_of_answers() {
+    let origin = Origin::with(echo);
+    let proxy = Crestline::start(&format!(
+        "
+        upstreams:
+          app:
+            backends: [\"{origin}\"]
+            timeouts: {{ first_byte: 200ms, between_bytes: 300ms }}
+        listeners:
+          - {{ address: \"127.0.0.1:0\", timeouts: {{ body: 200ms, idle: 200ms }} }}
+        "
+    ))
+    .await;
+    let mut client = proxy.client().await;
+    client.send(request("GET", "/", UPGRADE, "")).await;
+    assert_eq!(client.head().await.status, 101);
+
+    time::sleep(Duration::from_secs(1)).await;
+    client.send(masked("still here")).await;
+    assert_eq!(client.bytes(12).await, plain("still here"));
+}
+
+#[tokio::test]
+async fn the_end_of_a_client_ends_the_tunnel_at_the_origin() {
+    let origin = Origin::with(echo);
+    let proxy = to(&origin, "1h").await;
+    let mut client = proxy.client().await;
+    client.send(request("GET", "/", UPGRADE, "")).await;
+    assert_eq!(client.head().await.status, 101);
+
+    client.reset();
+    proxy.access_line(|line| line["status"] == 101).await;
+    eventually("the request to end", || origin.count() == 1).await;
+}
+
+async fn to(origin: &Origin, tunnel: &str) -> Crestline {
+    Crestline::start(&format!(
+        "upstreams: {{ app: {{ backends: [\"{origin}\"], timeouts: {{ tunnel: {tunnel} }} }} }}"
+    ))
+    .await
+}
+
+/// Accepts, and sends each frame back, unmasked.
+async fn echo(mut exchange: Exchange) -> After {
+    exchange.send(ACCEPTED).await;
+    while let Ok(start) = exchange.bytes(6).await {
+        let length = usize::from(start[1] & 0x7f);
+        let Ok(masked) = exchange.bytes(length).await else { break };
+        let text: Vec<u8> =
+            masked.iter().zip(start[2..].iter().cycle()).map(|(byte, key)| byte ^ key).collect();
+        exchange.send(plain(str::from_utf8(&text).unwrap())).await;
+    }
+    exchange.close()
+}
+
+/// A text frame of a client (RFC 6455 §5.2).
+fn masked(text: &str) -> Vec<u8> {
+    const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+    let length = u8::try_from(text.len()).unwrap();
+    let bytes = text.bytes().zip(KEY.iter().cycle()).map(|(byte, key)| byte ^ key);
+    [0x81, 0x80 | length].into_iter().chain(KEY).chain(bytes).collect()
+}
+
+/// A text frame of a server.
+fn plain(text: &str) -> Vec<u8> {
+    let length = u8::try_from(text.len()).unwrap();
+    [0x81, length].into_iter().chain(text.bytes()).collect()
+}
