@@ -1,8 +1,13 @@
-//! Time as a number, so that an atomic can hold it.
+//! Time: as a number, so that an atomic can hold it, and as an alarm that is cheap to move.
 
-use std::{sync::LazyLock, time::Duration};
+use std::{
+    pin::Pin,
+    sync::LazyLock,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
-use tokio::time::Instant;
+use tokio::time::{self, Instant, Sleep};
 
 /// The first use.
 static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -13,7 +18,58 @@ pub fn millis(at: Instant) -> u64 {
     u64::try_from(since).unwrap_or(u64::MAX).saturating_add(1)
 }
 
-/// The instant of a number that [`millis`] made, to the millisecond.
-pub fn instant(millis: u64) -> Instant {
-    *EPOCH + Duration::from_millis(millis.saturating_sub(1))
+/// An alarm that is moved with every request and rings for hardly any.
+///
+/// Moving it later is a store; the timer behind it wakes once in a while and is set again.
+pub struct Alarm {
+    due: Instant,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Alarm {
+    /// Sets an alarm. Call it within a runtime.
+    pub fn after(time: Duration) -> Self {
+        let due = Instant::now() + time;
+        Self { due, timer: Box::pin(time::sleep_until(due)) }
+    }
+
+    /// Moves the alarm.
+    pub fn set(&mut self, time: Duration) {
+        self.due = Instant::now() + time;
+        if self.due < self.timer.deadline() {
+            self.timer.as_mut().reset(self.due);
+        }
+    }
+
+    /// Is ready when the alarm rings.
+    pub fn poll_ring(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            ready!(self.timer.as_mut().poll(cx));
+            if self.timer.deadline() == self.due {
+                return Poll::Ready(());
+            }
+            self.timer.as_mut().reset(self.due);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_alarm_rings_at_the_last_time_that_it_was_set_to() {
+        let start = Instant::now();
+        let mut alarm = Alarm::after(Duration::from_secs(10));
+        alarm.set(Duration::from_secs(75));
+        poll_fn(|cx| alarm.poll_ring(cx)).await;
+        assert_eq!(start.elapsed().as_secs(), 75, "moved later");
+
+        alarm.set(Duration::from_secs(60));
+        alarm.set(Duration::from_secs(1));
+        poll_fn(|cx| alarm.poll_ring(cx)).await;
+        assert_eq!(start.elapsed().as_secs(), 76, "moved earlier");
+    }
 }

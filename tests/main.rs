@@ -7,7 +7,10 @@
 mod support;
 
 mod balance;
+mod breaks;
 mod command_line;
+mod config;
+mod ejection;
 mod errors;
 mod failover;
 mod forwarding;
@@ -18,6 +21,8 @@ mod logs;
 mod origin_faults;
 mod paths;
 mod policies;
+mod section_a;
 mod streaming;
+mod tidy;
 mod timeouts;
 mod tunnels;

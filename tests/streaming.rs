@@ -16,6 +16,7 @@ const MEBIBYTE: usize = 1024 * 1024;
 async fn server_sent_events_arrive_one_by_one() {
     const CHUNKED: &str = "Transfer-Encoding: chunked";
     const LENGTH: &str = "Content-Length: 400";
+    const EVENT_LENGTH: usize = 20;
     for framing in [CHUNKED, LENGTH] {
         let (send, events) = mpsc::unbounded_channel::<String>();
         let origin = origin_of_events(framing, events);
@@ -25,7 +26,8 @@ async fn server_sent_events_arrive_one_by_one() {
         assert_eq!(client.head().await.get("content-type"), Some("text/event-stream"));
 
         for number in 0..20 {
-            let event = format!("data: event {number:04}\n\n\n");
+            let event = format!("data: event {number:06}\n\n");
+            assert_eq!(event.len(), EVENT_LENGTH, "the sum is the length");
             let sent = Instant::now();
             send.send(event.clone()).unwrap();
             let mut got = Vec::new();

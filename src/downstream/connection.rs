@@ -7,6 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -14,9 +15,8 @@ use http::HeaderValue;
 use ipnet::IpNet;
 use pingora_core::protocols::{Digest, raw_connect::ProxyDigest};
 use pingora_http::ResponseHeader;
-use tokio::time::Instant;
 
-use crate::{clock, downstream::config::Bounds};
+use crate::downstream::config::Bounds;
 
 /// Facts of one connection; every request on it shares them.
 #[derive(Debug)]
@@ -33,8 +33,10 @@ pub struct Connection {
     pub bounds: Arc<Bounds>,
     /// Set once an upgrade (`101`) succeeded: from then on bytes pass as they come.
     tunnel: AtomicBool,
-    /// When the origin's silence ends the exchange, in milliseconds of [`clock`]; 0 is never.
-    origin_due: AtomicU64,
+    /// How long the origin may be silent, in milliseconds; 0 is for ever.
+    patience: AtomicU64,
+    /// Whether the wait for the origin has begun.
+    has_begun: AtomicBool,
 }
 
 /// The value that stands for a client without an address (RFC 7239 §6.3).
@@ -50,30 +52,41 @@ impl Connection {
             let text = Bytes::from(address.to_string());
             HeaderValue::from_maybe_shared(text).unwrap_or(UNKNOWN)
         });
-        let (tunnel, origin_due) = (AtomicBool::new(false), AtomicU64::new(0));
-        Self { client, client_value, is_trusted, trusted, bounds, tunnel, origin_due }
-    }
-
-    /// Ends the exchange unless [`Self::origin_spoke`] comes before `due`.
-    ///
-    /// Pingora has one timeout for every read from an origin. Where the first byte and the later
-    /// ones may take differently long, the shorter time is kept here, by the downstream stream,
-    /// which Pingora polls all the while.
-    pub fn expect_origin(&self, due: Instant) {
-        self.origin_due.store(clock::millis(due), Relaxed);
-    }
-
-    /// Takes the expectation back.
-    pub fn origin_spoke(&self) {
-        self.origin_due.store(0, Relaxed);
-    }
-
-    /// When the origin's silence ends the exchange.
-    pub fn origin_due(&self) -> Option<Instant> {
-        match self.origin_due.load(Relaxed) {
-            0 => None,
-            due => Some(clock::instant(due)),
+        Self {
+            client,
+            client_value,
+            is_trusted,
+            trusted,
+            bounds,
+            tunnel: AtomicBool::new(false),
+            patience: AtomicU64::new(0),
+            has_begun: AtomicBool::new(false),
         }
+    }
+
+    /// Ends the exchange if the origin is silent for so long from now on; `None` is for ever.
+    ///
+    /// Pingora has one timeout for all reads from an origin, and sets a timer for each of them.
+    /// So the downstream stream, which Pingora polls while it waits, keeps the time instead.
+    pub fn await_origin(&self, patience: Option<Duration>) {
+        let millis = patience.map_or(0, |patience| patience.as_millis().max(1));
+        self.patience.store(u64::try_from(millis).unwrap_or(u64::MAX), Relaxed);
+        self.has_begun.store(false, Relaxed);
+    }
+
+    /// How long the origin may be silent.
+    pub fn patience(&self) -> Option<Duration> {
+        match self.patience.load(Relaxed) {
+            0 => None,
+            millis => Some(Duration::from_millis(millis)),
+        }
+    }
+
+    /// Whether the wait was asked for since the last time; true only once for each.
+    ///
+    /// The wait begins when Pingora next polls, and not while it still writes to a slow client.
+    pub fn wait_begins(&self) -> bool {
+        !self.has_begun.load(Relaxed) && !self.has_begun.swap(true, Relaxed)
     }
 
     /// Lets bytes pass as they come from now on.

@@ -28,10 +28,11 @@ use pingora_core::{
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
-    time::{self, Sleep},
+    time,
 };
 
 use crate::{
+    clock::Alarm,
     downstream::connection::Connection,
     http1::{chunked::ChunkGuard, refusal::Refusal},
 };
@@ -61,8 +62,8 @@ pub struct Downstream {
     pending: BytesMut,
     body: Body,
     is_http2: bool,
-    /// Keeps the time that [`Connection::expect_origin`] sets.
-    timer: Option<Pin<Box<Sleep>>>,
+    /// Keeps the time that [`Connection::await_origin`] sets.
+    silence: Option<Alarm>,
 }
 
 impl Downstream {
@@ -70,7 +71,7 @@ impl Downstream {
     pub fn new(inner: Stream, connection: Arc<Connection>) -> Self {
         let digest = connection.clone().into_digest();
         let (pending, body) = (BytesMut::new(), Body::Length(0));
-        Self { inner, connection, digest, pending, body, is_http2: false, timer: None }
+        Self { inner, connection, digest, pending, body, is_http2: false, silence: None }
     }
 
     /// What is known of the connection.
@@ -105,7 +106,8 @@ impl Downstream {
         self.is_http2 = true;
     }
 
-    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    /// Like [`Self::fill`], for those who wait for something else as well.
+    pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let mut space = [MaybeUninit::uninit(); READ_AHEAD];
         let mut read = ReadBuf::uninit(&mut space);
         ready!(Pin::new(&mut self.inner).poll_read(cx, &mut read))?;
@@ -127,7 +129,7 @@ impl Downstream {
     /// Between the end of a request and the end of its answer only two things matter: that the
     /// client leaves, and that the origin is silent for too long.
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Poll::Ready(silent) = self.poll_origin_due(cx) {
+        if let Poll::Ready(silent) = self.poll_silence(cx) {
             return Poll::Ready(Err(silent.into()));
         }
         while self.pending.len() < READ_AHEAD {
@@ -138,20 +140,19 @@ impl Downstream {
         Poll::Pending // enough is read ahead; the rest waits in the kernel
     }
 
-    fn poll_origin_due(&mut self, cx: &mut Context<'_>) -> Poll<OriginSilent> {
-        while let Some(due) = self.connection.origin_due() {
-            let timer = self.timer.get_or_insert_with(|| Box::pin(time::sleep_until(due)));
-            if timer.deadline() != due {
-                timer.as_mut().reset(due);
-            }
-            ready!(timer.as_mut().poll(cx));
-            // The origin may have spoken since the timer was set.
-            if self.connection.origin_due() == Some(due) {
-                self.connection.origin_spoke();
-                return Poll::Ready(OriginSilent);
-            }
+    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<OriginSilent> {
+        let Some(patience) = self.connection.patience() else { return Poll::Pending };
+        let begins = self.connection.wait_begins();
+        match &mut self.silence {
+            None => self.silence = Some(Alarm::after(patience)),
+            Some(alarm) if begins => alarm.set(patience),
+            Some(_) => {}
         }
-        Poll::Pending
+        if let Some(alarm) = &mut self.silence {
+            ready!(alarm.poll_ring(cx));
+        }
+        self.connection.await_origin(None);
+        Poll::Ready(OriginSilent)
     }
 
     /// Hands out pending bytes as far as they belong to the body.

@@ -4,7 +4,7 @@
 //! vetted here, within bounds, and Pingora gets it whole. Between requests nothing of Pingora is
 //! alive: an idle connection is this future, its socket, and no buffer.
 
-use std::sync::Arc;
+use std::{future::poll_fn, sync::Arc, task::Poll};
 
 use bytes::BytesMut;
 use log::debug;
@@ -17,6 +17,7 @@ use pingora_timeout::timeout;
 use tokio::time::Instant;
 
 use crate::{
+    clock::Alarm,
     downstream::stream::{Body, Downstream},
     http1::{
         chunked::ChunkGuard,
@@ -43,11 +44,12 @@ pub(crate) async fn serve<A>(
     A: HttpServerApp + Send + Sync + 'static,
 {
     let mut closing = shutdown.clone();
-    let mut arrival = Arrival::First;
+    let idle_timeout = stream.connection().bounds.idle_timeout;
+    let mut alarm = Alarm::after(stream.connection().bounds.header_timeout);
     loop {
         let next = tokio::select! {
             biased;
-            next = next_request(&mut stream, h2c, arrival) => next,
+            next = next_request(&mut stream, h2c, &mut alarm) => next,
             _ = closing.wait_for(|closing| *closing) => Next::Gone,
         };
         let (head, started) = match next {
@@ -65,15 +67,8 @@ pub(crate) async fn serve<A>(
             Some(kept) => stream = kept,
             None => return,
         }
-        arrival = Arrival::Later;
+        alarm.set(idle_timeout);
     }
-}
-
-/// Which request of the connection is awaited.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Arrival {
-    First,
-    Later,
 }
 
 enum Next {
@@ -85,16 +80,14 @@ enum Next {
 
 /// Waits for a request head: any byte of it within the idle time, all of it within the header
 /// timeout. A client that never sent a byte is not answered, since it may be a probe.
-async fn next_request(stream: &mut Downstream, h2c: bool, arrival: Arrival) -> Next {
-    let bounds = stream.connection().bounds.clone();
+async fn next_request(stream: &mut Downstream, h2c: bool, alarm: &mut Alarm) -> Next {
     if stream.pending().is_empty() {
-        let patience = match arrival {
-            Arrival::First => bounds.header_timeout,
-            Arrival::Later => bounds.idle_timeout,
-        };
-        match timeout(patience, stream.fill()).await {
-            Ok(Ok(1..)) => {}
-            Ok(Ok(0) | Err(_)) | Err(_) => return Next::Gone,
+        let filled = poll_fn(|cx| match stream.poll_fill(cx) {
+            Poll::Ready(filled) => Poll::Ready(filled.ok()),
+            Poll::Pending => alarm.poll_ring(cx).map(|()| None),
+        });
+        if !matches!(filled.await, Some(1..)) {
+            return Next::Gone;
         }
     }
     let started = Instant::now();
@@ -103,7 +96,8 @@ async fn next_request(stream: &mut Downstream, h2c: bool, arrival: Arrival) -> N
         Tried::Done(next) => return next.at(started),
         Tried::NeedsMore => {}
     }
-    match timeout(bounds.header_timeout, slow_head(stream, h2c)).await {
+    let header_timeout = stream.connection().bounds.header_timeout;
+    match timeout(header_timeout, slow_head(stream, h2c)).await {
         Ok(next) => next.at(started),
         Err(_) => Next::Refused(HEADER_TIMEOUT),
     }

@@ -251,7 +251,7 @@ fn receive(session: &mut Session, ctx: &mut Context, connection: Arc<Connection>
     session.set_write_timeout(Some(bounds.write_timeout));
     // A client that has sent its request may close its side and still wait for the answer.
     session.as_downstream_mut().set_abort_on_close(false);
-    connection.origin_spoke();
+    connection.await_origin(None);
     let headers = &session.req_header().headers;
     ctx.id = forward::id_of(headers, &connection);
     ctx.client = forward::client_of(headers, &connection);
@@ -300,7 +300,7 @@ fn answered(session: &mut Session, header: &ResponseHeader, ctx: &mut Context) {
         if header.status == 101
             && let Some(connection) = &ctx.connection
         {
-            connection.origin_spoke();
+            connection.await_origin(None);
             connection.open_tunnel();
             session.set_read_timeout(Some(route.upstream.timeouts().tunnel));
         }

@@ -124,10 +124,7 @@ pub(crate) async fn peer(session: &Session, ctx: &mut Context) -> Result<Box<Htt
         return Error::e_explain(ErrorType::ConnectError, "no backend is left to try");
     };
     let mut peer = Box::new(in_flight.member().peer.clone());
-    if session.is_upgrade_req() {
-        let timeouts = route.upstream.timeouts();
-        peer.options.read_timeout = Some(timeouts.tunnel.max(timeouts.first_byte));
-    }
+    peer.options.read_timeout = read_timeout(session, route.upstream.timeouts());
     ctx.body_bytes = 0;
     ctx.interim = 0;
     ctx.attempt_started = Instant::now();
@@ -147,12 +144,20 @@ pub(crate) fn may_try_again(ctx: &Context) -> bool {
         && route.upstream.may_retry(Instant::now())
 }
 
-/// Expects the origin to speak within a time, where that is shorter than what Pingora keeps.
-pub(crate) fn await_origin(ctx: &Context, patience: impl Fn(&Timeouts) -> Duration) {
-    let (Some(route), Some(connection)) = (&ctx.route, &ctx.connection) else { return };
-    let timeouts = route.upstream.timeouts();
-    if timeouts.first_byte == timeouts.between_bytes || connection.is_tunnel() {
-        return;
+/// What Pingora itself keeps: over HTTP/1, [`await_origin`] keeps the time until there is a
+/// tunnel; streams of HTTP/2 have no downstream of their own that could.
+fn read_timeout(session: &Session, timeouts: &Timeouts) -> Option<Duration> {
+    if session.is_http2() {
+        return Some(timeouts.first_byte.max(timeouts.between_bytes));
     }
-    connection.expect_origin(Instant::now() + patience(timeouts));
+    session.is_upgrade_req().then_some(timeouts.tunnel)
+}
+
+/// Waits for the origin from now on, for as long as its upstream allows.
+pub(crate) fn await_origin(ctx: &Context, patience: impl Fn(&Timeouts) -> Duration) {
+    if let (Some(route), Some(connection)) = (&ctx.route, &ctx.connection)
+        && !connection.is_tunnel()
+    {
+        connection.await_origin(Some(patience(route.upstream.timeouts())));
+    }
 }

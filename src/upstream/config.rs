@@ -353,8 +353,6 @@ fn template(id: u64, timeouts: &Timeouts) -> HttpPeer {
     peer.group_key = id;
     peer.options.connection_timeout = Some(timeouts.connect);
     peer.options.total_connection_timeout = Some(timeouts.connect);
-    // Pingora has one timeout for every read; `proxy` keeps the shorter of the two itself.
-    peer.options.read_timeout = Some(timeouts.first_byte.max(timeouts.between_bytes));
     peer.options.write_timeout = Some(timeouts.between_bytes);
     peer.options.idle_timeout = Some(timeouts.idle);
     peer

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use futures::FutureExt;
+use pingora_core::protocols::l4::socket::SocketAddr;
 use proptest::prelude::*;
 
 use super::*;
@@ -189,7 +190,7 @@ fn a_changed_set_keeps_the_records_of_the_addresses_that_stay() {
         _ => Visit::Failed,
     });
 
-    upstream.replace(vec![(address(2), 1), (address(3), 5), (address(4), 1)]);
+    upstream.replace(&Targets::from([(address(2), 1), (address(3), 5), (address(4), 1)]));
 
     assert!(Arc::ptr_eq(&at(&upstream, 2).state, &second.state));
     assert_eq!(at(&upstream, 2).state.probe(), Probe::Failing);
@@ -208,7 +209,7 @@ fn a_changed_set_keeps_the_records_of_the_addresses_that_stay() {
 fn an_equal_set_changes_nothing() {
     let upstream = three("");
     let before = upstream.members();
-    upstream.replace(vec![(address(3), 1), (address(1), 1), (address(2), 1)]);
+    upstream.replace(&Targets::from([(address(3), 1), (address(1), 1), (address(2), 1)]));
     let after = upstream.members();
     assert!(before.iter().zip(&after).all(|(before, after)| Arc::ptr_eq(before, after)));
 }

@@ -213,7 +213,7 @@ fn completed(yaml: &str, folder: &Path) -> String {
     ];
     for (key, value) in defaults {
         if !yaml.lines().any(|line| line.starts_with(&format!("{key}:"))) {
-            yaml += &format!("{key}: {value}\n");
+            yaml.extend([key, ": ", &value, "\n"]);
         }
     }
     yaml
@@ -223,7 +223,7 @@ fn completed(yaml: &str, folder: &Path) -> String {
 fn dedented(yaml: &str) -> String {
     let lines = yaml.lines().filter(|line| !line.trim().is_empty());
     let indent = lines.clone().map(|line| line.len() - line.trim_start().len()).min();
-    lines.map(|line| format!("{}\n", &line[indent.unwrap_or(0)..])).collect()
+    lines.flat_map(|line| [&line[indent.unwrap_or(0)..], "\n"]).collect()
 }
 
 /// How many listeners a file names.

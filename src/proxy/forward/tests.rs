@@ -241,8 +241,6 @@ fn a_trace_is_continued_if_it_is_one() {
     }
     for wrong in [
         format!("ff{rest}"),
-        format!("FF{rest}"),
-        format!("0A{rest}"),
         format!("0{rest}"),
         format!("000{rest}"),
         format!("{TRACE}-more"),
@@ -254,7 +252,6 @@ fn a_trace_is_continued_if_it_is_one() {
         TRACE.replace("0af7", "af7"),
         TRACE.replace("-01", "-1"),
         TRACE.replace("-01", "-0x"),
-        TRACE.replace("-01", "-0A"),
         TRACE.replace("-01", ""),
         TRACE.replace('-', "_"),
         String::new(),
@@ -272,6 +269,15 @@ fn a_trace_is_continued_if_it_is_one() {
     for _ in 0..100 {
         let new = new_traceparent();
         assert!(is_traceparent(&new), "{new:?}");
+    }
+}
+
+/// W3C Trace Context, section 3.2.2: hexadecimal digits are in lower case, all of them.
+#[test]
+fn a_trace_in_capitals_is_none() {
+    let rest = &TRACE[2..];
+    for wrong in [format!("FF{rest}"), format!("0A{rest}"), TRACE.replace("-01", "-0A")] {
+        assert!(!is_traceparent(&HeaderValue::from_str(&wrong).unwrap()), "{wrong}");
     }
 }
 

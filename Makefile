@@ -1,0 +1,79 @@
+# Two commands do all the set-up: `make demo` and `make test`.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+CARGO ?= cargo
+BENCH_FLAGS ?=
+
+.PHONY: help demo build test check unit integration docs deny audit bench setup bench-setup clean
+
+help: ## Shows this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: setup ## Three origins and the proxy in one process; DEMO=--chaos kills origins meanwhile
+	$(CARGO) run --release --bin crestline -- demo $(DEMO)
+
+build: setup ## The binary, optimised: target/release/crestline
+	$(CARGO) build --release --bin crestline
+
+test: setup ## What CI runs: formatting, lints, all tests, docs, licences
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets -- -D warnings
+	$(CARGO) test --lib --bins
+	$(CARGO) test --test allocations
+	$(CARGO) test --test integration
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --lib
+	$(MAKE) deny
+
+check: test ## The same as test
+
+unit: setup ## The tests beside the code
+	$(CARGO) test --lib
+
+integration: setup ## The tests that start the real program; T=NAME for some of them
+	$(CARGO) test --test integration -- $(T)
+
+deny: setup ## Licences, bans and sources of all packages
+	@command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny
+	$(CARGO) deny check licenses bans sources
+
+audit: ## Known vulnerabilities; fetches the advisory list
+	@command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny
+	$(CARGO) deny check advisories
+
+bench: bench-setup ## Crestline beside a bare Pingora balancer, nginx and HAProxy
+	$(CARGO) build --profile dist --bin crestline --example bare --example bench
+	target/dist/examples/bench $(BENCH_FLAGS)
+
+clean: ## Removes what was built
+	$(CARGO) clean
+
+# Pingora's compression builds zlib-ng with cmake and a C compiler; the tests use curl and h2load.
+setup:
+	@packages=; \
+	command -v cmake >/dev/null || packages="$$packages cmake"; \
+	command -v cc >/dev/null || packages="$$packages gcc libc6-dev"; \
+	command -v g++ >/dev/null || packages="$$packages g++"; \
+	command -v curl >/dev/null || packages="$$packages curl"; \
+	command -v h2load >/dev/null || packages="$$packages nghttp2-client"; \
+	$(install)
+
+bench-setup: setup
+	@packages=; \
+	command -v wrk >/dev/null || packages="$$packages wrk"; \
+	command -v nginx >/dev/null || packages="$$packages nginx-light"; \
+	command -v haproxy >/dev/null || packages="$$packages haproxy"; \
+	command -v taskset >/dev/null || packages="$$packages util-linux"; \
+	$(install)
+
+# Installs $$packages where there is apt-get; elsewhere says what is missing.
+define install
+if [ -n "$$packages" ]; then \
+	if command -v apt-get >/dev/null; then \
+		sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+		echo "installing$$packages"; \
+		$$sudo apt-get update -qq && $$sudo env DEBIAN_FRONTEND=noninteractive \
+			apt-get install -y -qq --no-install-recommends $$packages >/dev/null; \
+	else echo "please install:$$packages" >&2; exit 1; fi; \
+fi
+endef
