@@ -70,8 +70,8 @@ fn every_module_is_on_a_floor() {
 fn every_file_opens_with_what_it_is_and_reads_in_one_sitting() {
     for file in sources() {
         let text = fs::read_to_string(&file).unwrap();
-        let is_test = file.components().any(|part| part.as_os_str() == "tests")
-            || file.ends_with("tests.rs");
+        let is_test =
+            file.components().any(|part| part.as_os_str() == "tests") || file.ends_with("tests.rs");
         assert!(is_test || text.starts_with("//! "), "{} has no `//!`", file.display());
         let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
         let lines = code.lines().count();
@@ -84,8 +84,8 @@ fn nothing_is_left_open_and_nothing_unwraps_outside_tests() {
     for file in sources() {
         let text = fs::read_to_string(&file).unwrap();
         let code = text.split("#[cfg(test)]").next().unwrap_or_default();
-        let is_test = file.components().any(|part| part.as_os_str() == "tests")
-            || file.ends_with("tests.rs");
+        let is_test =
+            file.components().any(|part| part.as_os_str() == "tests") || file.ends_with("tests.rs");
         for word in ["todo!(", "unimplemented!(", ".unwrap()", "FIXME"] {
             assert!(is_test || !code.contains(word), "{} has {word}", file.display());
         }

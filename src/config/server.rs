@@ -62,9 +62,12 @@ pub fn read(entries: Vec<Entry>, span: Span, problems: &mut Problems) -> ServerC
         has("grace_period_seconds"),
         has("work_stealing"),
     );
+    let is_on = |entry: &Entry| entry.key == "daemon" && entry.value.value != Value::Bool(false);
+    let is_daemon = entries.iter().any(is_on);
     for entry in &entries {
-        check(entry, has("daemon"), problems);
+        check(entry, is_daemon, problems);
     }
+    check_offload(&entries, problems);
     let node = Node { span, value: Value::Mapping(entries), raw: None };
     let Some(mut conf) = yaml::read::<ServerConf>(&node, "", problems) else { return defaults };
     if !pid_file {
@@ -83,26 +86,32 @@ pub fn read(entries: Vec<Entry>, span: Span, problems: &mut Problems) -> ServerC
         conf.work_stealing = defaults.work_stealing;
     }
     conf.validate().unwrap_or_else(|why| {
-        problems.push(Problem::error(format!("Pingora refuses this configuration: {why}")));
+        // What it refuses today was told with its place; this is for what it may refuse one day.
+        if !problems.has_errors() {
+            problems.push(Problem::error(format!("Pingora refuses this configuration: {why}")));
+        }
         self::defaults()
     })
 }
 
 /// What Pingora would accept and then panic over, ignore, or misuse.
-fn check(entry: &Entry, has_daemon: bool, problems: &mut Problems) {
+fn check(entry: &Entry, is_daemon: bool, problems: &mut Problems) {
     let Entry { key, key_span, value } = entry;
-    if let Some((_, reason)) = IDLE_KEYS.iter().find(|(idle, _)| idle == key) {
+    // One entry stands for the histogram and all its details.
+    let idle = |idle: &str| idle == key || (idle.ends_with("histogram") && key.starts_with(idle));
+    if let Some((_, reason)) = IDLE_KEYS.iter().find(|(key, _)| idle(key)) {
         let problem = Problem::error(format!("`{key}` would do nothing: {reason}"));
         problems.push(problem.at(*key_span).help("remove it"));
     }
-    let at_least_one = ["threads", "listener_tasks_per_fd", "max_retries"];
+    let at_least_one = ["threads", "listener_tasks_per_fd", "max_retries", "max_blocking_threads"];
     if at_least_one.contains(&key.as_str()) && value.value == Value::Int(0) {
         let help = match key.as_str() {
             "threads" => "leave it out to use all cores",
             "max_retries" => {
                 "it counts attempts, so 1 means no retry; see `retries` of an upstream"
             }
-            _ => "leave it out to use one",
+            "listener_tasks_per_fd" => "leave it out to use one",
+            _ => "leave it out to let the runtime choose",
         };
         let problem = Problem::error(format!("`{key}` is 0, and must be at least 1"));
         problems.push(problem.at(value.span).help(help));
@@ -122,9 +131,23 @@ fn check(entry: &Entry, has_daemon: bool, problems: &mut Problems) {
         }
     }
     let daemons = ["error_log", "user", "group", "working_directory", "daemon_wait_for_ready"];
-    if daemons.contains(&key.as_str()) && !has_daemon {
+    if daemons.contains(&key.as_str()) && !is_daemon {
         let message = format!("`{key}` takes effect only for a daemon");
         let help = "set `daemon: true` or start with `-d`, or leave it to the service manager";
         problems.push(Problem::warning(message).at(*key_span).help(help));
     }
+}
+
+/// Pingora offloads connecting only if both of these say how.
+fn check_offload(entries: &[Entry], problems: &mut Problems) {
+    const PAIR: [&str; 2] =
+        ["upstream_connect_offload_threadpools", "upstream_connect_offload_thread_per_pool"];
+    let find = |key: &str| entries.iter().find(|entry| entry.key == key);
+    let (alone, other) = match (find(PAIR[0]), find(PAIR[1])) {
+        (Some(alone), None) => (alone, PAIR[1]),
+        (None, Some(alone)) => (alone, PAIR[0]),
+        _ => return,
+    };
+    let problem = Problem::error(format!("`{}` would do nothing without `{other}`", alone.key));
+    problems.push(problem.at(alone.key_span).help("set both, or neither"));
 }

@@ -7,14 +7,12 @@
 use std::{future::poll_fn, sync::Arc, task::Poll};
 
 use bytes::BytesMut;
-use log::debug;
 use pingora_core::{
     apps::{HttpServerApp, ServerApp},
     protocols::{Shutdown, http::ServerSession},
     server::ShutdownWatch,
 };
 use pingora_timeout::timeout;
-use tokio::time::Instant;
 
 use crate::{
     clock::Alarm,
@@ -52,8 +50,8 @@ pub(crate) async fn serve<A>(
             next = next_request(&mut stream, h2c, &mut alarm) => next,
             _ = closing.wait_for(|closing| *closing) => Next::Gone,
         };
-        let (head, started) = match next {
-            Next::Request(head, started) => (head, started),
+        let head = match next {
+            Next::Request(head) => head,
             Next::Http2 => {
                 stream.set_http2();
                 app.process_new(stream, shutdown).await;
@@ -62,7 +60,6 @@ pub(crate) async fn serve<A>(
             Next::Refused(refusal) => return refuser.refuse(&mut stream, refusal).await,
             Next::Gone => return Shutdown::shutdown(&mut *stream).await,
         };
-        debug!("request head read in {:?}", started.elapsed());
         match one_request(app, stream, head, shutdown).await {
             Some(kept) => stream = kept,
             None => return,
@@ -72,7 +69,7 @@ pub(crate) async fn serve<A>(
 }
 
 enum Next {
-    Request(BytesMut, Instant),
+    Request(BytesMut),
     Http2,
     Refused(Refusal),
     Gone,
@@ -90,25 +87,15 @@ async fn next_request(stream: &mut Downstream, h2c: bool, alarm: &mut Alarm) -> 
             return Next::Gone;
         }
     }
-    let started = Instant::now();
     // Most heads arrive in one piece: no timer is set for them.
     match try_head(stream, h2c, &mut HeadReader::new()) {
-        Tried::Done(next) => return next.at(started),
+        Tried::Done(next) => return next,
         Tried::NeedsMore => {}
     }
     let header_timeout = stream.connection().bounds.header_timeout;
     match timeout(header_timeout, slow_head(stream, h2c)).await {
-        Ok(next) => next.at(started),
+        Ok(next) => next,
         Err(_) => Next::Refused(HEADER_TIMEOUT),
-    }
-}
-
-impl Next {
-    fn at(self, started: Instant) -> Self {
-        match self {
-            Self::Request(head, _) => Self::Request(head, started),
-            other => other,
-        }
     }
 }
 
@@ -147,7 +134,7 @@ fn try_head(stream: &mut Downstream, h2c: bool, reader: &mut HeadReader) -> Trie
                 Err(refusal) => return Tried::Done(Next::Refused(refusal)),
             };
             let head = stream.take_head(head.start, head.len, body);
-            Tried::Done(Next::Request(head, Instant::now()))
+            Tried::Done(Next::Request(head))
         }
         Err(refusal) => Tried::Done(Next::Refused(refusal)),
     }

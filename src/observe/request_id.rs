@@ -3,11 +3,11 @@
 use std::{cell::RefCell, time::SystemTime};
 
 use bytes::{Bytes, BytesMut};
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 use uuid::Builder;
 
 /// The field that carries the id.
-pub const X_REQUEST_ID: &str = "x-request-id";
+pub static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The longest id that is taken over from a trusted proxy.
 pub const LENGTH_MAX: usize = 128;
 

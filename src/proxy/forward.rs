@@ -9,23 +9,32 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Version,
     header::{COOKIE, FORWARDED, HOST, VIA},
 };
-use pingora::Result;
-use pingora_http::RequestHeader;
+use pingora::{Error, ErrorType, Result};
 
 use crate::{
     downstream::connection::{Connection, contains},
     observe::request_id::{self, LENGTH_MAX, X_REQUEST_ID},
 };
 
-const X_FORWARDED_FOR: &str = "x-forwarded-for";
-const TRACEPARENT: &str = "traceparent";
-const HTTP: HeaderValue = HeaderValue::from_static("http");
+// Made once: a name that is given as text is parsed and copied at every use.
+static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+static HTTP: HeaderValue = HeaderValue::from_static("http");
 /// How Crestline names itself on the way.
-pub(crate) const VIA_CRESTLINE: HeaderValue = HeaderValue::from_static("1.1 crestline");
+pub(crate) static VIA_CRESTLINE: HeaderValue = HeaderValue::from_static("1.1 crestline");
+
+/// The fields that [`introduce`] adds, and one or two of a policy.
+const ADDED: usize = 8;
 
 /// The id of a request: that of a trusted proxy if it is short and plain, else a new one.
 pub(crate) fn id_of(headers: &HeaderMap, connection: &Connection) -> HeaderValue {
-    let given = headers.get(X_REQUEST_ID).filter(|_| connection.is_trusted);
+    if !connection.is_trusted {
+        return request_id::new();
+    }
+    let given = headers.get(&X_REQUEST_ID);
     let plain = |value: &&HeaderValue| {
         let bytes = value.as_bytes();
         (1..=LENGTH_MAX).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)
@@ -38,10 +47,11 @@ pub(crate) fn client_of(headers: &HeaderMap, connection: &Connection) -> Option<
     if !connection.is_trusted {
         return connection.client;
     }
-    let fields = headers.get_all(X_FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
+    let fields = headers.get_all(&X_FORWARDED_FOR).iter().rev().map(HeaderValue::as_bytes);
     let mut client = connection.client;
-    for entry in fields.rev().flat_map(|field| field.rsplit(',')) {
-        let Ok(address) = entry.trim().parse::<IpAddr>() else { break };
+    for entry in fields.flat_map(|field| field.rsplit(|byte| *byte == b',')) {
+        let entry = str::from_utf8(entry.trim_ascii()).unwrap_or_default();
+        let Ok(address) = entry.parse::<IpAddr>() else { break };
         client = Some(address.to_canonical());
         if !contains(&connection.trusted, address.to_canonical()) {
             break;
@@ -51,10 +61,10 @@ pub(crate) fn client_of(headers: &HeaderMap, connection: &Connection) -> Option<
 }
 
 /// Removes what a client may not say, and what origins misread.
-pub(crate) fn cleanse(header: &mut RequestHeader, connection: &Connection) {
-    while let Some(name) = header.headers.keys().find(|name| is_forged(name, connection)) {
+pub(crate) fn cleanse(headers: &mut HeaderMap, connection: &Connection) {
+    while let Some(name) = headers.keys().find(|name| is_forged(name, connection)) {
         let name = name.clone();
-        header.remove_header(&name);
+        headers.remove(&name);
     }
 }
 
@@ -69,27 +79,28 @@ fn is_forged(name: &HeaderName, connection: &Connection) -> bool {
 
 /// Tells the origin who asked for which host, and the id.
 pub(crate) fn introduce(
-    header: &mut RequestHeader,
+    headers: &mut HeaderMap,
     connection: &Connection,
     id: &HeaderValue,
     host: Option<&HeaderValue>,
 ) -> Result<()> {
-    let client = match header.headers.get(X_FORWARDED_FOR) {
-        None => connection.client_value.clone(),
-        Some(_) => appended(header.headers.get_all(X_FORWARDED_FOR), &connection.client_value)?,
-    };
-    header.insert_header("X-Forwarded-For", client)?;
-    if !header.headers.contains_key("x-forwarded-proto") {
-        header.insert_header("X-Forwarded-Proto", HTTP)?;
+    headers.reserve(ADDED);
+    // What a stranger claimed is gone already.
+    if connection.is_trusted && headers.contains_key(&X_FORWARDED_FOR) {
+        let list = appended(headers.get_all(&X_FORWARDED_FOR), &connection.client_value)?;
+        headers.insert(&X_FORWARDED_FOR, list);
+    } else {
+        headers.insert(&X_FORWARDED_FOR, connection.client_value.clone());
     }
-    if let Some(host) = host
-        && !header.headers.contains_key("x-forwarded-host")
-    {
-        header.insert_header("X-Forwarded-Host", host.clone())?;
+    headers.entry(&X_FORWARDED_PROTO).or_insert_with(|| HTTP.clone());
+    if let Some(host) = host {
+        headers.entry(&X_FORWARDED_HOST).or_insert_with(|| host.clone());
     }
-    header.insert_header("X-Request-Id", id.clone())?;
-    if !header.headers.get(TRACEPARENT).is_some_and(is_traceparent) {
-        header.insert_header(TRACEPARENT, new_traceparent())?;
+    headers.insert(&X_REQUEST_ID, id.clone());
+    let mut traces = headers.get_all(&TRACEPARENT).iter();
+    if !matches!((traces.next(), traces.next()), (Some(trace), None) if is_traceparent(trace)) {
+        headers.insert(&TRACEPARENT, new_traceparent());
+        headers.remove(&TRACESTATE); // it belongs to the trace that is not continued
     }
     Ok(())
 }
@@ -105,14 +116,18 @@ fn appended<'a>(
         }
         list.extend_from_slice(value.as_bytes());
     }
-    HeaderValue::from_bytes(&list).map_err(|why| {
-        pingora::Error::because(pingora::ErrorType::InvalidHTTPHeader, "a forwarded list", why)
-    })
+    valid(&list)
+}
+
+/// Values of ours are valid; what a client sent was a value before.
+fn valid(bytes: &[u8]) -> Result<HeaderValue> {
+    HeaderValue::from_bytes(bytes)
+        .map_err(|why| Error::because(ErrorType::InvalidHTTPHeader, "a field of ours", why))
 }
 
 /// Adds `Forwarded` (RFC 7239) with the same facts.
 pub(crate) fn add_forwarded(
-    header: &mut RequestHeader,
+    headers: &mut HeaderMap,
     connection: &Connection,
     host: Option<&HeaderValue>,
 ) -> Result<()> {
@@ -122,42 +137,37 @@ pub(crate) fn add_forwarded(
         None => "unknown".to_owned(),
     };
     let host = host.and_then(|host| host.to_str().ok());
-    let host = host.map_or_else(String::new, |host| format!(";host=\"{host}\""));
-    header.append_header(FORWARDED, format!("for={client};proto=http{host}"))?;
+    let escaped = |host: &str| host.replace('\\', "\\\\").replace('"', "\\\"");
+    let host = host.map_or_else(String::new, |host| format!(";host=\"{}\"", escaped(host)));
+    headers.append(FORWARDED, valid(format!("for={client};proto=http{host}").as_bytes())?);
     Ok(())
 }
 
 /// Adds `Via` (RFC 9110 §7.6.3).
-pub(crate) fn add_via(header: &mut RequestHeader) -> Result<()> {
-    header.append_header(VIA, VIA_CRESTLINE)?;
-    Ok(())
+pub(crate) fn add_via(headers: &mut HeaderMap) {
+    headers.append(VIA, VIA_CRESTLINE.clone());
 }
 
 /// Joins the crumbs into which HTTP/2 may cut a cookie (RFC 9113 §8.2.3).
-pub(crate) fn join_cookies(header: &mut RequestHeader, version: Version) -> Result<()> {
-    if version != Version::HTTP_2 || header.headers.get_all(COOKIE).iter().nth(1).is_none() {
+pub(crate) fn join_cookies(headers: &mut HeaderMap, version: Version) -> Result<()> {
+    if version != Version::HTTP_2 || headers.get_all(COOKIE).iter().nth(1).is_none() {
         return Ok(());
     }
-    let crumbs: Vec<&[u8]> =
-        header.headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
-    let whole = crumbs.join(&b"; "[..]);
-    header.insert_header(COOKIE, whole)
+    let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    let whole = valid(&crumbs.join(&b"; "[..]))?;
+    headers.insert(COOKIE, whole);
+    Ok(())
 }
 
 /// Gives an HTTP/1.0 request without `Host` the one that the origin knows.
-pub(crate) fn ensure_host(header: &mut RequestHeader, fallback: &HeaderValue) -> Result<()> {
-    if header.headers.contains_key(HOST) || header.uri.authority().is_some() {
-        return Ok(());
-    }
-    header.insert_header(HOST, fallback.clone())
+pub(crate) fn ensure_host(headers: &mut HeaderMap, fallback: &HeaderValue) {
+    headers.entry(HOST).or_insert_with(|| fallback.clone());
 }
 
 /// `00-<32 hex>-<16 hex>-<2 hex>`, neither id all zeros (W3C Trace Context, §3.2).
 fn is_traceparent(value: &HeaderValue) -> bool {
-    let is_hex = |part: &[u8]| {
-        part.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-            && part.iter().any(|byte| *byte != b'0')
-    };
+    let is_hex = |part: &[u8]| part.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let is_id = |part: &[u8]| is_hex(part) && part.iter().any(|byte| *byte != b'0');
     let mut parts = value.as_bytes().split(|byte| *byte == b'-');
     let (Some(version), Some(trace), Some(parent), Some(flags)) =
         (parts.next(), parts.next(), parts.next(), parts.next())
@@ -166,13 +176,13 @@ fn is_traceparent(value: &HeaderValue) -> bool {
     };
     version.len() == 2
         && version != b"ff"
-        && version.iter().all(u8::is_ascii_hexdigit)
+        && is_hex(version)
         && trace.len() == 32
-        && is_hex(trace)
+        && is_id(trace)
         && parent.len() == 16
-        && is_hex(parent)
+        && is_id(parent)
         && flags.len() == 2
-        && flags.iter().all(u8::is_ascii_hexdigit)
+        && is_hex(flags)
         && (version != b"00" || parts.next().is_none())
 }
 

@@ -10,11 +10,11 @@ mod log_line;
 mod respond;
 mod select;
 
-use std::{sync::Arc, time::Duration};
+use std::{mem, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{Uri, Version, header};
+use http::{Uri, Version, header, request::Parts as ReqParts};
 use pingora::{Error, ErrorType, Result};
 use pingora_core::{modules::http::HttpModules, protocols::Digest, upstreams::peer::HttpPeer};
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -80,7 +80,7 @@ impl ProxyHttp for Proxy {
         session: &mut Session,
         ctx: &mut Context,
     ) -> Result<bool> {
-        select::backend(ctx);
+        select::backend(ctx, ctx.started);
         if ctx.in_flight.is_some() {
             return Ok(true);
         }
@@ -128,7 +128,7 @@ impl ProxyHttp for Proxy {
         header: &mut RequestHeader,
         ctx: &mut Context,
     ) -> Result<()> {
-        forward_request(session.req_header(), header, ctx)
+        forward_request(session.req_header().version, header, ctx)
     }
 
     async fn request_body_filter(
@@ -259,11 +259,7 @@ fn receive(session: &mut Session, ctx: &mut Context, connection: Arc<Connection>
 }
 
 /// Makes what the origin is sent of what the client sent.
-fn forward_request(
-    received: &RequestHeader,
-    header: &mut RequestHeader,
-    ctx: &mut Context,
-) -> Result<()> {
+fn forward_request(version: Version, header: &mut RequestHeader, ctx: &mut Context) -> Result<()> {
     let (Some(connection), Some(route), Some(in_flight)) =
         (&ctx.connection, &ctx.route, &ctx.in_flight)
     else {
@@ -272,31 +268,42 @@ fn forward_request(
     if let Some(target) = &ctx.target {
         header.set_uri(target.clone());
     }
-    let host = received.headers.get(header::HOST);
-    forward::cleanse(header, connection);
-    forward::introduce(header, connection, &ctx.id, host)?;
-    forward::join_cookies(header, received.version)?;
+    // Names go on in lower case, as over HTTP/2: Pingora's second map, which keeps their case,
+    // would cost more than all the rest of this.
+    let mut parts: ReqParts = mem::replace(header, blank()).into();
+    let headers = &mut parts.headers;
+    let host = headers.get(header::HOST).cloned();
+    forward::cleanse(headers, connection);
+    forward::introduce(headers, connection, &ctx.id, host.as_ref())?;
+    forward::join_cookies(headers, version)?;
     if route.forwarded {
-        forward::add_forwarded(header, connection, host)?;
+        forward::add_forwarded(headers, connection, host.as_ref())?;
     }
     if route.via {
-        forward::add_via(header)?;
+        forward::add_via(headers);
     }
+    let backend = &in_flight.member().host;
     match &route.host {
-        Host::Pass => forward::ensure_host(header, &in_flight.member().host)?,
-        Host::Upstream => header.insert_header(header::HOST, in_flight.member().host.clone())?,
-        Host::Replace(host) => header.insert_header(header::HOST, host.clone())?,
+        Host::Pass => forward::ensure_host(headers, backend),
+        Host::Upstream => drop(headers.insert(header::HOST, backend.clone())),
+        Host::Replace(host) => drop(headers.insert(header::HOST, host.clone())),
     }
+    *header = parts.into();
     route.policies.on_upstream_request(header)
+}
+
+fn blank() -> RequestHeader {
+    http::Request::new(()).into_parts().0.into()
 }
 
 /// Notes that the origin has answered.
 fn answered(session: &mut Session, header: &ResponseHeader, ctx: &mut Context) {
+    let now = Instant::now();
     ctx.is_answered = true;
-    ctx.first_byte = Some(ctx.started.elapsed());
+    ctx.first_byte = Some(now.saturating_duration_since(ctx.started));
     if let (Some(in_flight), Some(route)) = (&ctx.in_flight, &ctx.route) {
         let outcome = Outcome::Status(header.status.as_u16());
-        route.upstream.report(in_flight.member(), outcome, Instant::now());
+        route.upstream.report(in_flight.member(), outcome, now);
         if header.status == 101
             && let Some(connection) = &ctx.connection
         {
@@ -320,11 +327,11 @@ fn return_response(version: Version, header: &mut ResponseHeader, ctx: &Context)
     }
     if let Some(route) = &ctx.route {
         if route.via {
-            header.append_header(header::VIA, forward::VIA_CRESTLINE)?;
+            header.append_header(header::VIA, forward::VIA_CRESTLINE.clone())?;
         }
         route.policies.on_response(header)?;
     }
-    header.insert_header(X_REQUEST_ID, ctx.id.clone())
+    header.insert_header(&X_REQUEST_ID, ctx.id.clone())
 }
 
 /// A target that is only a path, as a URI.

@@ -2,7 +2,7 @@
 
 use http::{
     HeaderName, StatusCode,
-    header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, TRAILER, UPGRADE},
+    header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE},
 };
 use pingora::Result;
 use pingora_http::ResponseHeader;
@@ -21,7 +21,7 @@ pub(crate) async fn send(session: &mut Session, ctx: &mut Context, reply: Reply)
     let mut header = ResponseHeader::build(reply.status, Some(6))?;
     header.insert_header(CONTENT_TYPE, form.content_type())?;
     header.insert_header(CONTENT_LENGTH, body.len().to_string())?;
-    header.insert_header(X_REQUEST_ID, ctx.id.clone())?;
+    header.insert_header(&X_REQUEST_ID, ctx.id.clone())?;
     if let Some((name, value)) = reply.header {
         header.insert_header(name, value)?;
     }
@@ -36,39 +36,25 @@ pub(crate) async fn send(session: &mut Session, ctx: &mut Context, reply: Reply)
 /// Removes the fields that belong to the connection with the origin (RFC 9110 §7.6.1).
 /// `Connection` itself and the framing are Pingora's to write.
 pub(crate) fn strip_hop_by_hop(header: &mut ResponseHeader) {
-    const FIXED: [HeaderName; 4] = [
-        HeaderName::from_static("keep-alive"),
-        HeaderName::from_static("proxy-connection"),
-        HeaderName::from_static("te"),
-        TRAILER,
-    ];
-    while let Some(name) = nominated(header) {
+    while let Some(name) = header.headers.keys().find(|name| is_hop_by_hop(name, header)) {
+        let name = name.clone();
         header.remove_header(&name);
     }
-    for name in &FIXED {
-        header.remove_header(name);
-    }
-    if header.status != StatusCode::SWITCHING_PROTOCOLS {
-        header.remove_header(&UPGRADE);
+}
+
+fn is_hop_by_hop(name: &HeaderName, header: &ResponseHeader) -> bool {
+    match name.as_str() {
+        "connection" | "content-length" | "transfer-encoding" => false,
+        "keep-alive" | "proxy-connection" | "te" | "trailer" => true,
+        "upgrade" => header.status != StatusCode::SWITCHING_PROTOCOLS,
+        name => is_nominated(name, header),
     }
 }
 
-/// A field that is present and that `Connection` nominates.
-fn nominated(header: &ResponseHeader) -> Option<HeaderName> {
+fn is_nominated(name: &str, header: &ResponseHeader) -> bool {
     let values = header.headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    let names = values.flat_map(|value| value.split(',')).map(str::trim);
-    names
-        .filter(|name| !name.eq_ignore_ascii_case("close") && !name.eq_ignore_ascii_case("upgrade"))
-        .filter(|name| !is_framing(name))
-        .find_map(|name| {
-            let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
-            header.headers.contains_key(&name).then_some(name)
-        })
-}
-
-/// What an origin may not have removed by nominating it.
-fn is_framing(name: &str) -> bool {
-    ["connection", "content-length", "transfer-encoding"]
-        .iter()
-        .any(|framing| framing.eq_ignore_ascii_case(name))
+    // What nearly every origin sends nominates nothing else.
+    let values = values.filter(|value| !["keep-alive", "close", "Keep-Alive"].contains(value));
+    let mut nominations = values.flat_map(|value| value.split(','));
+    nominations.any(|nominated| nominated.trim().eq_ignore_ascii_case(name))
 }

@@ -104,12 +104,12 @@ fn set_target(
 }
 
 /// Takes a place at the backend of the next attempt, if there is one.
-pub(crate) fn backend(ctx: &mut Context) {
+pub(crate) fn backend(ctx: &mut Context, now: Instant) {
     let Some(route) = &ctx.route else { return };
     if ctx.attempts.len() == 0 {
         route.upstream.count_request();
     }
-    ctx.in_flight = route.upstream.select(Instant::now(), |member| ctx.attempts.visit(member));
+    ctx.in_flight = route.upstream.select(now, |member| ctx.attempts.visit(member));
 }
 
 /// Makes the peer of the next attempt; after a failure, a moment later.
@@ -118,7 +118,8 @@ pub(crate) async fn peer(session: &Session, ctx: &mut Context) -> Result<Box<Htt
         if ctx.attempts.last() != Some(Outcome::Stale) {
             time::sleep(retry::backoff(ctx.attempts.retries())).await;
         }
-        backend(ctx);
+        ctx.attempt_started = Instant::now();
+        backend(ctx, ctx.attempt_started);
     }
     let (Some(in_flight), Some(route)) = (&ctx.in_flight, &ctx.route) else {
         return Error::e_explain(ErrorType::ConnectError, "no backend is left to try");
@@ -127,7 +128,6 @@ pub(crate) async fn peer(session: &Session, ctx: &mut Context) -> Result<Box<Htt
     peer.options.read_timeout = read_timeout(session, route.upstream.timeouts());
     ctx.body_bytes = 0;
     ctx.interim = 0;
-    ctx.attempt_started = Instant::now();
     Ok(peer)
 }
 

@@ -92,7 +92,7 @@ mod tests {
         assert_eq!(ring(&[2, 1]), [0, 1, 0]);
         assert_eq!(ring(&[5, 1, 1]), [0, 0, 1, 0, 2, 0, 0]);
         assert_eq!(ring(&[100, 50]), ring(&[2, 1]), "only the ratio counts");
-        assert_eq!(ring(&[]), []);
+        assert_eq!(ring(&[]), Vec::<u16>::new());
     }
 
     #[test]
