@@ -13,7 +13,7 @@
 //!  4  policy                                   what may happen to a request on its route
 //!  3  downstream  upstream                     the side toward the client | toward the origin
 //!  2  http1  routing  observe  reply           pure parsing | pure matching | logs | our own answers
-//!  1  clock  diagnostic  yaml  units           time | problems with a place | the file's text
+//!  1  clock  diagnostic  yaml  units  field    time | problems with a place | the file's text
 //! ```
 
 pub mod cli;
@@ -23,6 +23,7 @@ pub mod control;
 pub mod demo;
 pub mod diagnostic;
 pub mod downstream;
+pub mod field;
 pub mod http1;
 pub mod listener;
 pub mod observe;

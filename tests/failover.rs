@@ -304,25 +304,20 @@ async fn with_retries_0_nothing_is_tried_again() {
 #[tokio::test]
 async fn a_request_is_tried_on_three_more_backends_and_then_fails() {
     let dead = [(); 5].map(|()| Origin::refusing());
-    let [a, b, c, d, e] = &dead;
     let good = Origin::replying("good");
-    let yaml = |fourth: &Origin, fifth: &str| {
+    let yaml = |backends: &[&Origin]| {
+        let backends: Vec<String> = backends.iter().map(|one| format!("\"{one}\"")).collect();
+        let backends = backends.join(", ");
         format!(
-            "
-            upstreams:
-              app:
-                backends: [\"{a}\", \"{b}\", \"{c}\", \"{fourth}\"{fifth}]
-                health_check: off
-                ejection: off
-            "
+            "upstreams: {{ app: {{ backends: [{backends}], health_check: off, ejection: off }} }}"
         )
     };
 
-    let proxy = Crestline::start(&yaml(&good, "")).await;
+    let proxy = Crestline::start(&yaml(&[&dead[0], &dead[1], &dead[2], &good])).await;
     for _ in 0..8 {
         assert_eq!(proxy.get("/").await.status, 200);
     }
-    let proxy = Crestline::start(&yaml(d, &format!(", \"{e}\""))).await;
+    let proxy = Crestline::start(&yaml(&dead.each_ref())).await;
     assert_eq!(proxy.get("/").await.status, 502);
     let line = &proxy.access_log(1).await[0];
     let via = line["via"].as_str().unwrap();

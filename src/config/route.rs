@@ -1,12 +1,13 @@
 //! A route as the operator writes it.
 
-use serde::{Deserialize, Deserializer, de::Error as _};
-
-use http::HeaderValue;
+use serde::Deserialize;
 
 use crate::{
     policy::PolicyConfig,
-    routing::{host::HostPattern, pattern::PathPattern},
+    routing::{
+        host::{HostName, HostPattern},
+        pattern::PathPattern,
+    },
     yaml::Spanned,
 };
 
@@ -72,23 +73,4 @@ pub enum PathConfig {
     Canonical,
     /// The bytes as they came.
     AsSent,
-}
-
-/// A host that can stand in a `Host` field.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostName(pub HeaderValue);
-
-impl<'de> Deserialize<'de> for HostName {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let is_authority = text.parse::<http::uri::Authority>().is_ok_and(|authority| {
-            authority.as_str() == text && !text.contains('@') && !authority.host().is_empty()
-        });
-        match HeaderValue::from_str(&text) {
-            Ok(value) if is_authority => Ok(Self(value)),
-            _ => Err(D::Error::custom(format!(
-                "`{text}` is no host\nhelp: write a name such as `app.internal`, with or without a port"
-            ))),
-        }
-    }
 }

@@ -62,6 +62,8 @@ pub struct Downstream {
     pending: BytesMut,
     body: Body,
     is_http2: bool,
+    /// Whether bytes were written that may still wait in the buffer below.
+    unflushed: bool,
     /// Keeps the time that [`Connection::await_origin`] sets.
     silence: Option<Alarm>,
 }
@@ -71,7 +73,16 @@ impl Downstream {
     pub fn new(inner: Stream, connection: Arc<Connection>) -> Self {
         let digest = connection.clone().into_digest();
         let (pending, body) = (BytesMut::new(), Body::Length(0));
-        Self { inner, connection, digest, pending, body, is_http2: false, silence: None }
+        Self {
+            inner,
+            connection,
+            digest,
+            pending,
+            body,
+            is_http2: false,
+            unflushed: false,
+            silence: None,
+        }
     }
 
     /// What is known of the connection.
@@ -202,6 +213,10 @@ impl AsyncRead for Downstream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        // Pingora reads when it has no more to write. It does not flush answers that have a length.
+        if self.unflushed && Pin::new(&mut self.inner).poll_flush(cx)?.is_ready() {
+            self.unflushed = false;
+        }
         if !self.is_raw() && self.body_is_over() {
             return self.poll_idle(cx);
         }
@@ -218,11 +233,14 @@ impl AsyncWrite for Downstream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.unflushed = true;
         Pin::new(&mut self.inner).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
+        ready!(Pin::new(&mut self.inner).poll_flush(cx))?;
+        self.unflushed = false;
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -234,6 +252,7 @@ impl AsyncWrite for Downstream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.unflushed = true;
         Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
     }
 

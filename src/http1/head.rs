@@ -10,6 +10,7 @@
 mod facts;
 
 use self::facts::Facts;
+use crate::http1::normalize::Edits;
 use crate::http1::octets::{self, PATH, QUERY, TOKEN};
 pub use crate::http1::refusal::Refusal;
 
@@ -63,6 +64,8 @@ pub struct Head {
     pub expect_continue: bool,
     /// There is an `Upgrade` field: after a `101` the bytes are no longer HTTP.
     pub upgrade: bool,
+    /// What must be written anew before Pingora reads the head.
+    pub edits: Edits,
 }
 
 /// Reads one head, however its bytes arrive.
@@ -201,8 +204,7 @@ impl HeadReader {
 
     /// Reads the version and the end of its line, ten bytes in all.
     ///
-    /// A version such as 1.2 may be answered as 1.1 (RFC 9110 §2.5), but httparse knows only 1.0
-    /// and 1.1 and Pingora would answer 400; so it is refused here, with the right status.
+    /// A version such as 1.2 is answered as 1.1 (RFC 9110 §2.5); httparse knows only 1.0 and 1.1.
     fn read_version(&mut self, window: &[u8]) -> Result<Step, Refusal> {
         let rest = &window[self.mark..];
         let rest = &rest[..rest.len().min(b"HTTP/1.1\r\n".len())];
@@ -214,6 +216,9 @@ impl HeadReader {
         match line.strip_prefix(b"HTTP/") {
             Some(b"1.1") => {}
             Some(b"1.0") => self.facts.head.version = Version::Http10,
+            Some([b'1', b'.', b'2'..=b'9']) => {
+                self.facts.head.edits.minor = Some(self.mark + b"HTTP/1.".len());
+            }
             Some([b'0'..=b'9', b'.', b'0'..=b'9']) => return Err(Refusal::UNSUPPORTED_VERSION),
             _ => return Err(Refusal::BAD_VERSION),
         }

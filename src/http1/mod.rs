@@ -3,5 +3,6 @@
 pub mod authority;
 pub mod chunked;
 pub mod head;
+pub mod normalize;
 mod octets;
 pub mod refusal;

@@ -5,7 +5,12 @@
 //! listens only once the service starts, which is when every upstream had its first round of
 //! checks. A successor that was handed sockets uses those instead.
 
-use std::{fs, io, net::SocketAddr, os::fd::IntoRawFd, path::Path};
+use std::{
+    fs, io,
+    net::SocketAddr,
+    os::{fd::IntoRawFd, unix::fs::FileTypeExt as _},
+    path::Path,
+};
 
 use async_trait::async_trait;
 use log::{error, info};
@@ -74,7 +79,7 @@ fn bind_unix(path: &Path) -> io::Result<Socket> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     match socket.bind(&address) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_left_over(&address)? => {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_left_over(path, &address)? => {
             fs::remove_file(path)?;
             socket.bind(&address)?;
         }
@@ -84,7 +89,11 @@ fn bind_unix(path: &Path) -> io::Result<Socket> {
 }
 
 /// Whether nobody answers on a path: its process died without removing it.
-fn is_left_over(address: &SockAddr) -> io::Result<bool> {
+fn is_left_over(path: &Path, address: &SockAddr) -> io::Result<bool> {
+    // A file that is no socket refuses connections, too, and is none of ours to remove.
+    if !fs::symlink_metadata(path)?.file_type().is_socket() {
+        return Ok(false);
+    }
     let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     Ok(probe.connect(address).is_err_and(|why| why.kind() == io::ErrorKind::ConnectionRefused))
 }

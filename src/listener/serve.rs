@@ -133,8 +133,8 @@ fn try_head(stream: &mut Downstream, h2c: bool, reader: &mut HeadReader) -> Trie
                 Ok(body) => body,
                 Err(refusal) => return Tried::Done(Next::Refused(refusal)),
             };
-            let head = stream.take_head(head.start, head.len, body);
-            Tried::Done(Next::Request(head))
+            let bytes = stream.take_head(head.start, head.len, body);
+            Tried::Done(Next::Request(head.edits.apply(bytes, head.start)))
         }
         Err(refusal) => Tried::Done(Next::Refused(refusal)),
     }

@@ -2,7 +2,7 @@
 //!
 //! This is the one place that turns errors into statuses.
 
-use std::{error::Error as _, io};
+use std::io;
 
 use http::Method;
 use pingora::{Error, ErrorSource, ErrorType, ImmutStr, RetryType};
@@ -126,10 +126,11 @@ fn of_client(error: &Error) -> Verdict {
     }
     match error.etype {
         ErrorType::ReadTimedout => say(408, "client_timeout"),
-        ErrorType::ReadError
-        | ErrorType::WriteError
-        | ErrorType::WriteTimedout
-        | ErrorType::ConnectionClosed => Verdict { status: None, reason: "client_abort" },
+        // The client closed its side in the middle of its body, and may still listen.
+        ErrorType::ConnectionClosed => say(400, "client_abort"),
+        ErrorType::ReadError | ErrorType::WriteError | ErrorType::WriteTimedout => {
+            Verdict { status: None, reason: "client_abort" }
+        }
         _ => say(400, "bad_request"),
     }
 }
@@ -146,14 +147,5 @@ fn is_silent(error: &Error) -> bool {
 
 /// Finds an error of ours that travelled inside an I/O error.
 fn carries<T: std::error::Error + 'static>(error: &Error) -> Option<&T> {
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        if let Some(io) = inner.downcast_ref::<io::Error>()
-            && let Some(found) = io.get_ref().and_then(|custom| custom.downcast_ref())
-        {
-            return Some(found);
-        }
-        cause = inner.source();
-    }
-    None
+    error.root_cause().downcast_ref::<io::Error>()?.get_ref()?.downcast_ref()
 }

@@ -155,6 +155,10 @@ impl ProxyHttp for Proxy {
         header: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()> {
+        if header.status == 101 && !session.is_upgrade_req() {
+            let why = "an upgrade that nobody asked for";
+            return Err(Error::explain(ErrorType::InvalidHTTPHeader, why).into_up());
+        }
         if header.status.is_informational() && header.status != 101 {
             ctx.interim += 1;
             return if ctx.interim <= INTERIM_MAX {
@@ -207,7 +211,10 @@ impl ProxyHttp for Proxy {
         log::debug!("request {:?} failed: {reason}: {error}", ctx.id);
         ctx.reason = ctx.reason.or(Some(reason));
         ctx.unsent_status = status.or(Some(499));
-        if let Some(status) = status.filter(|_| session.response_written().is_none()) {
+        let has_begun = session
+            .response_written()
+            .is_some_and(|sent| !sent.status.is_informational() || sent.status == 101);
+        if let Some(status) = status.filter(|_| !has_begun) {
             // The connection is not used again: what is left of the body may never come.
             session.set_keepalive(None);
             if respond::send(session, ctx, Reply::status(status)).await.is_ok() {

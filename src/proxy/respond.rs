@@ -16,6 +16,9 @@ use crate::{
 
 /// Sends an answer of our own, in the form that the client asked for.
 pub(crate) async fn send(session: &mut Session, ctx: &mut Context, reply: Reply) -> Result<()> {
+    if reply.status == StatusCode::BAD_REQUEST {
+        session.set_keepalive(None); // who sends such requests may mean another one by the rest
+    }
     let form = Form::asked_for(&session.req_header().headers);
     let body = form.body(reply.status, &ctx.id);
     let mut header = ResponseHeader::build(reply.status, Some(6))?;

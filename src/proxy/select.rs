@@ -81,25 +81,21 @@ pub(crate) fn authority(request: &RequestHeader) -> &str {
 }
 
 /// Decides what the origin is asked for: the canonical path, unless the route wants it as sent.
-/// A target with a host (absolute-form) is always cut down to the path.
 fn set_target(
     request: &RequestHeader,
     route: &Route,
     path: &Canonical<'_>,
     ctx: &mut Context,
 ) -> Result<(), Reply> {
-    let query = request.uri.query();
-    let is_absolute = request.version != Version::HTTP_2 && !request.raw_path().starts_with(b"/");
-    let target = match path {
-        Canonical::Rewritten(path) if !route.path_as_sent => origin_form(path, query),
-        _ if is_absolute && request.uri.path() != "*" => origin_form(request.uri.path(), query),
-        _ => return Ok(()),
-    };
-    let Ok(target) = target else {
-        ctx.reason = Some("bad_target");
-        return Err(Reply::status(400));
-    };
-    ctx.target = Some(target);
+    if let Canonical::Rewritten(path) = path
+        && !route.path_as_sent
+    {
+        let target = origin_form(path, request.uri.query());
+        ctx.target = Some(target.map_err(|_| {
+            ctx.reason = Some("bad_target");
+            Reply::status(400)
+        })?);
+    }
     Ok(())
 }
 

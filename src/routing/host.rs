@@ -1,8 +1,9 @@
 //! Hosts: what a route names, and what a request asks for.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, net::Ipv6Addr, str::FromStr};
 
-use serde::{Deserialize, Deserializer};
+use http::HeaderValue;
+use serde::{Deserialize, Deserializer, de::Error as _};
 
 use crate::yaml;
 
@@ -51,7 +52,10 @@ impl FromStr for HostPattern {
             return Err(HostError::HasPort(owned()));
         }
         let lower = name.to_ascii_lowercase();
-        let is_literal = lower.starts_with('[') && lower.ends_with(']');
+        let is_literal = lower
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'))
+            .is_some_and(|address| address.parse::<Ipv6Addr>().is_ok());
         let is_name =
             lower.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
         let is_dotted = !lower.starts_with('.') && !lower.contains("..");
@@ -81,6 +85,25 @@ impl fmt::Display for HostPattern {
 impl<'de> Deserialize<'de> for HostPattern {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         yaml::text(deserializer, "a host such as `shop.example.com`")
+    }
+}
+
+/// A host that can stand in a `Host` field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostName(pub HeaderValue);
+
+impl<'de> Deserialize<'de> for HostName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let is_authority = text.parse::<http::uri::Authority>().is_ok_and(|authority| {
+            authority.as_str() == text && !text.contains('@') && !authority.host().is_empty()
+        });
+        match HeaderValue::from_str(&text) {
+            Ok(value) if is_authority => Ok(Self(value)),
+            _ => Err(D::Error::custom(format!(
+                "`{text}` is no host\nhelp: write a name such as `app.internal`, with or without a port"
+            ))),
+        }
     }
 }
 

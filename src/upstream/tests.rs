@@ -38,7 +38,8 @@ fn at(upstream: &Upstream, wanted: u16) -> Arc<Member> {
 
 /// The ports that so many requests go to, each answered at once.
 fn counts(upstream: &Upstream, requests: usize, visit: impl Fn(&Member) -> Visit) -> Vec<usize> {
-    let mut counts = BTreeMap::from_iter(upstream.members().iter().map(|m| (port(m), 0)));
+    let mut counts: BTreeMap<u16, usize> =
+        upstream.members().iter().map(|member| (port(member), 0)).collect();
     for _ in 0..requests {
         if let Some(in_flight) = upstream.select(Instant::now(), &visit) {
             *counts.get_mut(&port(in_flight.member())).expect("one of the set") += 1;

@@ -33,7 +33,9 @@ fn told(text: &str) -> Vec<(String, String)> {
 fn mappings<'a>(path: &str, node: &'a Node, access: &mut impl FnMut(String, &'a Node)) {
     match &node.value {
         Value::Sequence(items) => {
-            items.iter().for_each(|item| mappings(&format!("{path}[]"), item, access));
+            for item in items {
+                mappings(&format!("{path}[]"), item, access);
+            }
         }
         Value::Mapping(entries) => {
             access(path.to_owned(), node);

@@ -40,8 +40,10 @@ impl Facts {
         };
         let length = memchr::memchr2(b'/', b'?', rest).unwrap_or(rest.len());
         Authority::parse(&rest[..length]).ok_or(Refusal::BAD_HOST)?;
-        let start = start + target.len() - rest.len();
-        self.target = Some((start..start + length, port));
+        let host = start + target.len() - rest.len();
+        self.target = Some((host..host + length, port));
+        self.head.edits.absolute = Some(((start, host + length), (host, host + length)));
+        self.head.edits.asterisk = self.is_options && length == rest.len();
         Ok(())
     }
 
@@ -68,7 +70,10 @@ impl Facts {
                 let is_second = std::mem::replace(&mut self.authorization, true);
                 Refusal::DUPLICATE_AUTHORIZATION.when(is_second)
             }
-            14 if name.eq_ignore_ascii_case(b"content-length") => self.take_length(value),
+            14 if name.eq_ignore_ascii_case(b"content-length") => {
+                let leading = buf[place.clone()].trim_ascii_start().len();
+                self.take_length(value, place.end - leading)
+            }
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => self.take_encoding(value),
             _ => Ok(()),
         }
@@ -81,11 +86,14 @@ impl Facts {
         Ok(())
     }
 
-    fn take_length(&mut self, digits: &[u8]) -> Result<(), Refusal> {
+    fn take_length(&mut self, digits: &[u8], start: usize) -> Result<(), Refusal> {
         Refusal::LENGTH_WITH_ENCODING.when(self.head.chunked)?;
         Refusal::DUPLICATE_CONTENT_LENGTH.when(self.head.content_length.is_some())?;
         let length = octets::decimal(digits).ok_or(Refusal::BAD_CONTENT_LENGTH)?;
         self.head.content_length = Some(length);
+        let zeros = digits.iter().take_while(|digit| **digit == b'0').count();
+        let zeros = zeros.min(digits.len() - 1);
+        self.head.edits.zeros = (0 < zeros).then_some((start, start + zeros));
         Ok(())
     }
 
@@ -114,7 +122,9 @@ impl Facts {
             }
             _ => {}
         }
-        Ok(Head { len, ..self.head })
+        let mut head = Head { len, ..self.head };
+        head.edits.needs_host = self.host.is_none();
+        Ok(head)
     }
 }
 

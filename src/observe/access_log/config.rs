@@ -47,8 +47,8 @@ impl FromStr for Config {
 pub struct NotOff(String);
 
 impl Config {
-    /// Where the lines go, and in which form; `None` if there is no log. A file is opened once,
-    /// to see whether it can be.
+    /// Where the lines go, and in which form; `None` if there is no log. Whether a file
+    /// can be opened is tried.
     pub fn build(&self, problems: &mut Problems) -> Option<(Format, Target)> {
         if self.is_off {
             return None;
@@ -57,7 +57,7 @@ impl Config {
             "stdout" => Target::Stdout,
             path => Target::File(PathBuf::from(path)),
         };
-        if let Err(why) = access_log::open(&target) {
+        if let Err(why) = access_log::probe(&target) {
             let message = format!("access log `{}` cannot be opened: {why}", self.path.value);
             problems.push(Problem::error(message).at(self.path.span));
         }

@@ -146,9 +146,26 @@ fn text_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(b",\"");
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b"\":");
-    // Bytes that are no UTF-8 are shown as U+FFFD: JSON cannot hold them.
-    let written = serde_json::to_writer(&mut *out, &String::from_utf8_lossy(value));
-    debug_assert!(written.is_ok(), "a string is always JSON");
+    out.push(b'"');
+    if value.iter().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')) {
+        out.extend_from_slice(value);
+    } else {
+        escape_json(out, value);
+    }
+    out.push(b'"');
+}
+
+/// Bytes that are no UTF-8 are shown as U+FFFD: JSON cannot hold them. All control characters are
+/// escaped, those of C1 as well, which JSON would allow and some terminals obey.
+fn escape_json(out: &mut Vec<u8>, value: &[u8]) {
+    for letter in String::from_utf8_lossy(value).chars() {
+        let written = match letter {
+            '"' | '\\' => write!(out, "\\{letter}"),
+            letter if letter.is_control() => write!(out, "\\u{:04x}", u32::from(letter)),
+            letter => write!(out, "{letter}"),
+        };
+        debug_assert!(written.is_ok(), "memory takes every byte");
+    }
 }
 
 fn number_field(out: &mut Vec<u8>, name: &str, value: u64) {

@@ -8,7 +8,7 @@ pub mod config;
 pub mod line;
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, Write},
     path::PathBuf,
     sync::{
@@ -116,11 +116,18 @@ impl Shard {
     }
 }
 
-/// Opens the target, to see whether it can be.
+/// Opens the target to see whether it can be, and leaves no trace of it.
 ///
 /// # Errors
 /// If the file cannot be created or appended to.
-pub fn open(target: &Target) -> io::Result<Box<dyn Write + Send>> {
+pub fn probe(target: &Target) -> io::Result<()> {
+    let Target::File(path) = target else { return Ok(()) };
+    let is_new = !path.exists();
+    append(path)?;
+    if is_new { fs::remove_file(path) } else { Ok(()) }
+}
+
+fn open(target: &Target) -> io::Result<Box<dyn Write + Send>> {
     Ok(match target {
         Target::Stdout => Box::new(io::stdout()),
         Target::File(path) => Box::new(append(path)?),

@@ -2,11 +2,13 @@
 
 use std::{collections::BTreeMap, num::NonZeroU32, ops::RangeInclusive, str::FromStr};
 
-use http::{HeaderName, HeaderValue, header::HOST, uri::PathAndQuery};
+use http::{header::HOST, uri::PathAndQuery};
 use serde::{Deserialize, Deserializer};
 
 use crate::{
     diagnostic::{Problem, Problems},
+    field::{Name, Value},
+    routing::host::HostName,
     units::{self, Duration},
     upstream::health::{
         Checks,
@@ -52,7 +54,7 @@ pub struct HttpConfig {
     pub path: CheckPath,
     /// The `Host` field. Default: the address of the backend.
     #[serde(default)]
-    pub host: Option<Spanned<String>>,
+    pub host: Option<HostName>,
     /// The port, if it is another than the backend's.
     #[serde(default)]
     pub port: Option<std::num::NonZeroU16>,
@@ -61,7 +63,7 @@ pub struct HttpConfig {
     pub expect: Spanned<Vec<StatusRange>>,
     /// More fields of the request.
     #[serde(default)]
-    pub headers: Spanned<BTreeMap<String, String>>,
+    pub headers: BTreeMap<Name, Value>,
 }
 
 impl Default for Config {
@@ -193,21 +195,10 @@ impl HttpConfig {
     fn build(&self, timeout: std::time::Duration, problems: &mut Problems) -> Option<HttpCheck> {
         let mut headers = Vec::new();
         if let Some(host) = &self.host {
-            match HeaderValue::from_str(host) {
-                Ok(value) if !host.is_empty() => headers.push((HOST, value)),
-                _ => problems
-                    .push(Problem::error(format!("`{}` is no host", host.value)).at(host.span)),
-            }
+            headers.push((HOST, host.0.clone()));
         }
-        for (name, value) in &self.headers.value {
-            match (HeaderName::from_str(name), HeaderValue::from_str(value)) {
-                (Ok(name), Ok(value)) => headers.push((name, value)),
-                _ => problems.push(
-                    Problem::error(format!("`{name}: {value}` is no header field"))
-                        .at(self.headers.span),
-                ),
-            }
-        }
+        let fields = self.headers.iter();
+        headers.extend(fields.map(|(name, value)| (name.to_header(), value.0.clone())));
         if self.expect.is_empty() {
             let problem = Problem::error("no status is expected: every backend would be down");
             problems.push(problem.at(self.expect.span).help("write `[200-299]`"));
