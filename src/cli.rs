@@ -200,7 +200,7 @@ fn show(problems: &Problems, source: Option<&Source>) {
     let errors = problems.iter().filter(|problem| is_error(problem)).count();
     if 0 < errors {
         let s = if errors == 1 { "" } else { "s" };
-        say(&format!("{errors} error{s}\n"));
+        say(&format!("\n{errors} error{s}\n"));
     }
 }
 

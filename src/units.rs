@@ -98,9 +98,9 @@ const RATE: Notation = Notation {
 pub fn positive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let duration = Duration::deserialize(deserializer)?;
     if duration.is_zero() {
-        return Err(D::Error::custom(
-            "this must be longer than zero\nhelp: write a time such as `5s`",
-        ));
+        return Err(D::Error::custom(format!(
+            "`{duration}` is no time: it must be longer than zero\nhelp: write a time such as `5s`"
+        )));
     }
     Ok(duration)
 }

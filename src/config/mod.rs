@@ -12,7 +12,7 @@ use pingora_core::server::configuration::ServerConf;
 
 use crate::{
     config::route::RouteConfig,
-    diagnostic::{Problem, Problems, Source, Span, suggest_among},
+    diagnostic::{Problem, Problems, Source, Span, nearest},
     downstream, observe, upstream,
     yaml::{self, Entry, Node, Short, Spanned, Value},
 };
@@ -71,7 +71,7 @@ pub fn load(path: &Path) -> Result<Source, Problem> {
         Err(why) => {
             let at = why.utf8_error().valid_up_to();
             let line = 1 + memchr::memchr_iter(b'\n', &why.as_bytes()[..at]).count();
-            let message = format!("`{name}` is no UTF-8: byte {at}, in line {line}, is none");
+            let message = format!("`{name}` is not UTF-8: byte {at}, in line {line}, breaks it");
             Err(Problem::error(message).help("save the file as UTF-8"))
         }
     }
@@ -143,7 +143,9 @@ fn split(entries: Vec<Entry>, problems: &mut Problems) -> (Vec<Entry>, Vec<Entry
             theirs.push(entry);
         } else {
             let known = KEYS.iter().copied().chain(pingoras.iter().map(String::as_str));
-            let help = suggest_among("Known here", &entry.key, known);
+            let meant = nearest(&entry.key, known);
+            let meant = meant.map_or(String::new(), |key| format!("did you mean `{key}`? "));
+            let help = format!("{meant}Known here: {}, and Pingora's own keys", KEYS.join(", "));
             let problem = Problem::error(format!("unknown key `{}`", entry.key));
             problems.push(problem.at(entry.key_span).help(help));
         }

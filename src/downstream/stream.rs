@@ -26,6 +26,7 @@ use pingora_core::{
     },
     tls::TlsRef,
 };
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
     time,
@@ -110,6 +111,17 @@ impl Downstream {
             return std::mem::take(&mut self.pending);
         }
         self.pending.split_to(end - start)
+    }
+
+    /// Makes the kernel reset the connection when it is closed, so that the client sees a break.
+    ///
+    /// # Errors
+    /// If the kernel does not let this process duplicate its own socket.
+    pub fn reset_on_close(&self) -> io::Result<()> {
+        // Pingora owns the socket and shows only its number; a duplicate shares its options.
+        let process = pidfd_open(getpid(), PidfdFlags::empty())?;
+        let socket = pidfd_getfd(&process, self.inner.id(), PidfdGetfdFlags::empty())?;
+        socket2::Socket::from(socket).set_linger(Some(Duration::ZERO))
     }
 
     /// Lets bytes pass as they come, because the client speaks HTTP/2.

@@ -167,6 +167,7 @@ impl ProxyHttp for Proxy {
                 Err(Error::explain(ErrorType::InvalidHTTPHeader, "interim answers").into_up())
             };
         }
+        respond::bound(header)?;
         answered(session, header, ctx);
         return_response(session.req_header().version, header, ctx)
     }
@@ -214,7 +215,9 @@ impl ProxyHttp for Proxy {
         let has_begun = session
             .response_written()
             .is_some_and(|sent| !sent.status.is_informational() || sent.status == 101);
-        if let Some(status) = status.filter(|_| !has_begun) {
+        if has_begun {
+            respond::break_off(session);
+        } else if let Some(status) = status {
             // The connection is not used again: what is left of the body may never come.
             session.set_keepalive(None);
             if respond::send(session, ctx, Reply::status(status)).await.is_ok() {

