@@ -36,7 +36,7 @@ pub enum NameError {
         "`{0}` is no name of a field\nhelp: names are letters, digits and any of !#$%&'*+-.^_`|~"
     )]
     NotAName(String),
-    /// It is one of [`RESERVED`].
+    /// It frames the message, or belongs to one connection.
     #[error("`{0}` cannot be changed here: it frames the message\nhelp: {1}")]
     Reserved(String, &'static str),
 }

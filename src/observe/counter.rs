@@ -67,7 +67,9 @@ mod tests {
                 std::thread::spawn(move || (0..1_000).for_each(|_| counter.increment()))
             })
             .collect();
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        for thread in threads {
+            thread.join().unwrap();
+        }
         assert_eq!(counter.get(), 32_000);
     }
 }

@@ -1,4 +1,4 @@
-use std::time::Instant as StdInstant;
+use tokio::time::Instant;
 
 use super::{
     line::{Entry, Format},
@@ -78,18 +78,17 @@ fn a_reopened_log_writes_to_the_new_file() {
     let log = AccessLog::new(Format::Json, Target::File(path.clone()));
     log.start().unwrap();
     log.write(&entry());
-    wait_for(|| std::fs::read(&path).is_ok_and(|text| !text.is_empty()));
-    std::fs::rename(&path, folder.path().join("old.log")).unwrap();
+    wait_for(|| fs::read(&path).is_ok_and(|text| !text.is_empty()));
+    fs::rename(&path, folder.path().join("old.log")).unwrap();
     log.reopen();
     wait_for(|| path.exists());
     log.write(&entry());
     log.finish();
-    assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 1);
+    assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 1);
 }
 
-#[expect(clippy::disallowed_types, reason = "a thread of its own, outside of tokio's time")]
 fn wait_for(condition: impl Fn() -> bool) {
-    let start = StdInstant::now();
+    let start = Instant::now();
     while !condition() {
         assert!(start.elapsed() < Duration::from_secs(10), "waited in vain");
         thread::sleep(Duration::from_millis(5));
