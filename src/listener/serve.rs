@@ -4,7 +4,7 @@
 //! vetted here, within bounds, and Pingora gets it whole. Between requests nothing of Pingora is
 //! alive: an idle connection is this future, its socket, and no buffer.
 
-use std::{future::poll_fn, sync::Arc, task::Poll};
+use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll};
 
 use bytes::BytesMut;
 use pingora_core::{
@@ -41,14 +41,15 @@ pub(crate) async fn serve<A>(
 ) where
     A: HttpServerApp + Send + Sync + 'static,
 {
-    let mut closing = shutdown.clone();
+    let mut watch = shutdown.clone();
+    let mut closing = pin!(watch.wait_for(|closing| *closing));
     let idle_timeout = stream.connection().bounds.idle_timeout;
     let mut alarm = Alarm::after(stream.connection().bounds.header_timeout);
     loop {
         let next = tokio::select! {
             biased;
             next = next_request(&mut stream, h2c, &mut alarm) => next,
-            _ = closing.wait_for(|closing| *closing) => Next::Gone,
+            _ = &mut closing => Next::Gone,
         };
         let head = match next {
             Next::Request(head) => head,

@@ -156,7 +156,11 @@ impl Writer {
                 self.open_anew();
             }
             for index in 0..self.log.shards.len() {
-                std::mem::swap(&mut *self.log.shards[index].lock(), &mut spare);
+                // Only a shard in use gets the spare, so that not all of them grow large in turn.
+                match &mut *self.log.shards[index].lock() {
+                    lines if lines.is_empty() => continue,
+                    lines => std::mem::swap(lines, &mut spare),
+                }
                 self.write(&spare);
                 spare.clear();
             }
