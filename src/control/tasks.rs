@@ -77,12 +77,8 @@ async fn keep(upstream: Arc<Upstream>, first_round: mpsc::Sender<()>) {
     let mut watches = Watches::default();
     let mut first_round = Some(first_round);
     loop {
-        let looked_up = time::timeout(DISCOVERY_MAX, upstream.discover()).await;
+        let due = upstream.discover().await;
         watches.reconcile(&upstream, first_round.take().as_ref());
-        let due = match looked_up {
-            Ok(due) => due,
-            Err(_) => Some(Instant::now() + DISCOVERY_MAX),
-        };
         let Some(due) = due else { break };
         time::sleep_until(due).await;
     }
@@ -100,6 +96,7 @@ impl Watches {
     /// Starts a watch for each new backend, and stops those of backends that are gone.
     fn reconcile(&mut self, upstream: &Upstream, first_round: Option<&mpsc::Sender<()>>) {
         let Some(checks) = upstream.checks() else { return };
+        while self.tasks.try_join_next().is_some() {} // those that were stopped before
         let members = upstream.members();
         self.by_name.retain(|name, watch| {
             let stays = members.iter().any(|member| member.state.name() == name);

@@ -63,6 +63,10 @@ pub struct Downstream {
     pending: BytesMut,
     body: Body,
     is_http2: bool,
+    /// Whether the client closed its side while it waits for an answer.
+    has_ended: bool,
+    /// Rings when the client has taken nothing for too long; set only while a write waits.
+    stall: Option<Alarm>,
     /// Whether bytes were written that may still wait in the buffer below.
     unflushed: bool,
     /// Keeps the time that [`Connection::await_origin`] sets.
@@ -81,6 +85,8 @@ impl Downstream {
             pending,
             body,
             is_http2: false,
+            has_ended: false,
+            stall: None,
             unflushed: false,
             silence: None,
         }
@@ -138,6 +144,24 @@ impl Downstream {
         Poll::Ready(Ok(read.filled().len()))
     }
 
+    /// Gives a write that waits no longer than the listener allows, whatever is written: Pingora
+    /// keeps that time for bodies only.
+    fn within_stall<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stall = None;
+            return written;
+        }
+        let patience = self.connection.bounds.write_timeout;
+        let stall = self.stall.get_or_insert_with(|| Alarm::after(patience));
+        ready!(stall.poll_ring(cx));
+        self.stall = None;
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
     fn is_raw(&self) -> bool {
         self.is_http2 || self.connection.is_tunnel()
     }
@@ -150,15 +174,15 @@ impl Downstream {
     }
 
     /// Between the end of a request and the end of its answer only two things matter: that the
-    /// client leaves, and that the origin is silent for too long.
+    /// connection breaks, and that the origin is silent for too long.
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Poll::Ready(silent) = self.poll_silence(cx) {
             return Poll::Ready(Err(silent.into()));
         }
-        while self.pending.len() < READ_AHEAD {
-            if ready!(self.poll_fill(cx))? == 0 {
-                return Poll::Ready(Ok(()));
-            }
+        // A client that closed its side may still wait for its answer. Pingora would not poll again
+        // if it knew, and nobody would keep the origin's time.
+        while self.pending.len() < READ_AHEAD && !self.has_ended {
+            self.has_ended = ready!(self.poll_fill(cx))? == 0;
         }
         Poll::Pending // enough is read ahead; the rest waits in the kernel
     }
@@ -246,13 +270,14 @@ impl AsyncWrite for Downstream {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.unflushed = true;
-        Pin::new(&mut self.inner).poll_write(cx, buf)
+        let written = Pin::new(&mut self.inner).poll_write(cx, buf);
+        self.within_stall(cx, written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.inner).poll_flush(cx))?;
-        self.unflushed = false;
-        Poll::Ready(Ok(()))
+        let flushed = Pin::new(&mut self.inner).poll_flush(cx);
+        self.unflushed &= flushed.is_pending();
+        self.within_stall(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -265,7 +290,8 @@ impl AsyncWrite for Downstream {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.unflushed = true;
-        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
+        self.within_stall(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -276,8 +302,9 @@ impl AsyncWrite for Downstream {
 #[async_trait]
 impl Shutdown for Downstream {
     async fn shutdown(&mut self) {
-        self.inner.shutdown().await;
-        if !self.is_raw() && (!self.body_is_over() || !self.pending.is_empty()) {
+        // It flushes first, and the client may take nothing.
+        let closed = time::timeout(LINGER, self.inner.shutdown()).await;
+        if closed.is_ok() && !self.is_raw() && (!self.body_is_over() || !self.pending.is_empty()) {
             let mut rest = (&mut self.inner).take(LINGER_BYTES);
             let mut sink = tokio::io::sink();
             let _ = time::timeout(LINGER, tokio::io::copy(&mut rest, &mut sink)).await;

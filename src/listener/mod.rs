@@ -5,7 +5,7 @@ pub mod bind;
 mod refuse;
 mod serve;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use ipnet::IpNet;
@@ -45,15 +45,16 @@ impl<A> Edge<A> {
     /// The listener that a connection came in by: the one of its address, or of its port.
     fn listener(&self, local: Option<&socket::SocketAddr>) -> Option<&Listener> {
         let Some(local) = local.and_then(socket::SocketAddr::as_inet) else {
-            return self.listeners.iter().find(|listener| is_unix(&listener.address));
+            let path = local.and_then(|local| local.as_unix()?.as_pathname());
+            return self.listeners.iter().find(|listener| is_path(&listener.address, path));
         };
         let exact = self.listeners.iter().find(|listener| is_at(&listener.address, local));
         exact.or_else(|| self.listeners.iter().find(|listener| is_any(&listener.address, local)))
     }
 }
 
-fn is_unix(address: &Address) -> bool {
-    matches!(address, Address::Unix(_))
+fn is_path(address: &Address, path: Option<&Path>) -> bool {
+    matches!(address, Address::Unix(bound) if Some(bound.as_path()) == path)
 }
 
 fn is_at(address: &Address, local: &SocketAddr) -> bool {

@@ -4,7 +4,13 @@
 //! vetted here, within bounds, and Pingora gets it whole. Between requests nothing of Pingora is
 //! alive: an idle connection is this future, its socket, and no buffer.
 
-use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll};
+use std::{
+    future::poll_fn,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 
 use bytes::BytesMut;
 use pingora_core::{
@@ -13,6 +19,7 @@ use pingora_core::{
     server::ShutdownWatch,
 };
 use pingora_timeout::timeout;
+use tokio::time;
 
 use crate::{
     clock::Alarm,
@@ -28,6 +35,9 @@ use crate::{
 /// The first bytes of HTTP/2 with prior knowledge (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// How long an idle connection is kept after the process began to stop.
+const CLOSE_IDLE_AFTER: Duration = Duration::from_secs(1);
+
 /// The client did not finish its request head in time.
 const HEADER_TIMEOUT: Refusal = Refusal { status: 408, reason: "header_timeout" };
 
@@ -42,16 +52,15 @@ pub(crate) async fn serve<A>(
     A: HttpServerApp + Send + Sync + 'static,
 {
     let mut watch = shutdown.clone();
-    let mut closing = pin!(watch.wait_for(|closing| *closing));
+    let mut closing = pin!(async {
+        let _ = watch.wait_for(|closing| *closing).await;
+        // Requests that are on their way are still answered, with `Connection: close`.
+        time::sleep(CLOSE_IDLE_AFTER).await;
+    });
     let idle_timeout = stream.connection().bounds.idle_timeout;
     let mut alarm = Alarm::after(stream.connection().bounds.header_timeout);
     loop {
-        let next = tokio::select! {
-            biased;
-            next = next_request(&mut stream, h2c, &mut alarm) => next,
-            _ = &mut closing => Next::Gone,
-        };
-        let head = match next {
+        let head = match next_request(&mut stream, h2c, &mut alarm, &mut closing).await {
             Next::Request(head) => head,
             Next::Http2 => {
                 stream.set_http2();
@@ -78,10 +87,16 @@ enum Next {
 
 /// Waits for a request head: any byte of it within the idle time, all of it within the header
 /// timeout. A client that never sent a byte is not answered, since it may be a probe.
-async fn next_request(stream: &mut Downstream, h2c: bool, alarm: &mut Alarm) -> Next {
+async fn next_request(
+    stream: &mut Downstream,
+    h2c: bool,
+    alarm: &mut Alarm,
+    closing: &mut Pin<&mut impl Future<Output = ()>>,
+) -> Next {
     if stream.pending().is_empty() {
         let filled = poll_fn(|cx| match stream.poll_fill(cx) {
             Poll::Ready(filled) => Poll::Ready(filled.ok()),
+            Poll::Pending if closing.as_mut().poll(cx).is_ready() => Poll::Ready(None),
             Poll::Pending => alarm.poll_ring(cx).map(|()| None),
         });
         if !matches!(filled.await, Some(1..)) {

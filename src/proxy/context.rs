@@ -48,6 +48,8 @@ pub struct Context {
     pub(crate) connect: Option<Duration>,
     /// From the start to the head of the answer.
     pub(crate) first_byte: Option<Duration>,
+    /// Whether the whole request was handed on in this attempt.
+    pub(crate) is_sent: bool,
     /// Bytes of the request's body in this attempt.
     pub(crate) body_bytes: u64,
     /// Interim answers (1xx) of this attempt.
@@ -75,6 +77,7 @@ impl Context {
             is_answered: false,
             connect: None,
             first_byte: None,
+            is_sent: false,
             body_bytes: 0,
             interim: 0,
             reason: None,
@@ -122,6 +125,11 @@ impl Attempts {
     /// The backend of the last one.
     pub(crate) fn last_backend(&self) -> Option<&str> {
         self.list.last().map(|(member, _)| member.state.name())
+    }
+
+    /// Attempts that met a pooled connection that was closed already.
+    pub(crate) fn stale(&self) -> usize {
+        self.list.len() - self.retries()
     }
 
     /// Attempts after the first that count as retries: a pooled connection that was closed

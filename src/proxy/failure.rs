@@ -2,7 +2,7 @@
 //!
 //! This is the one place that turns errors into statuses.
 
-use std::io;
+use std::{io, time::Duration};
 
 use http::Method;
 use pingora::{Error, ErrorSource, ErrorType, ImmutStr, RetryType};
@@ -11,6 +11,9 @@ use crate::{
     downstream::stream::{BadBody, OriginSilent},
     upstream::outcome::Outcome,
 };
+
+/// A pooled connection that breaks later than this broke while the origin was at work.
+const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// How an attempt ended that made no connection.
 pub(crate) fn of_connecting(error: &Error) -> Outcome {
@@ -55,13 +58,19 @@ pub(crate) fn of_exchange(error: &Error, is_reused: bool, is_answered: bool) -> 
 /// Whether a request may be sent once more after its connection failed.
 ///
 /// Not after any byte of an answer. A method that is not idempotent only if a pooled connection
-/// was closed before the origin can have read it. And only if the body is still whole.
-pub(crate) fn may_repeat(error: &Error, outcome: Outcome, method: &Method, body: Body) -> bool {
+/// was closed before the origin can have done anything: at once. And only if the body is whole.
+pub(crate) fn may_repeat(
+    error: &Error,
+    outcome: Outcome,
+    method: &Method,
+    body: Body,
+    took: Duration,
+) -> bool {
     if body == Body::Partial {
         return false;
     }
     match outcome {
-        Outcome::Stale => true,
+        Outcome::Stale => method.is_idempotent() || took < AT_ONCE,
         Outcome::Timeout => method.is_idempotent(),
         Outcome::Reset => method.is_idempotent() && is_silent(error),
         _ => false,

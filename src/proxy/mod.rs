@@ -36,6 +36,9 @@ use crate::{
 /// More interim answers than this are nonsense.
 const INTERIM_MAX: u32 = 8;
 
+/// How long the rest of a body is read that nobody wants, so that its connection can be kept.
+const DRAIN: Duration = Duration::from_secs(2);
+
 /// Crestline's application on Pingora.
 pub struct Proxy {
     live: Live,
@@ -144,6 +147,7 @@ impl ProxyHttp for Proxy {
             return Err(Error::explain(ErrorType::HTTPStatus(413), "body limit").into_down());
         }
         if end {
+            ctx.is_sent = true;
             select::await_origin(ctx, |timeouts| timeouts.first_byte);
         }
         Ok(())
@@ -191,11 +195,16 @@ impl ProxyHttp for Proxy {
         ctx: &mut Context,
         is_reused: bool,
     ) -> Box<Error> {
-        let outcome = failure::of_exchange(&error, is_reused, ctx.is_answered);
+        if error.etype == ErrorType::ReadTimedout && !ctx.is_sent {
+            error = error.into_down(); // it is the client that the origin waited for
+        }
+        let has_spoken = ctx.is_answered || 0 < ctx.interim;
+        let outcome = failure::of_exchange(&error, is_reused, has_spoken);
         let body =
             if session.as_ref().retry_buffer_truncated() { Body::Partial } else { Body::Whole };
-        let may_repeat = !ctx.is_answered
-            && failure::may_repeat(&error, outcome, &session.req_header().method, body);
+        let took = ctx.attempt_started.elapsed();
+        let method = &session.req_header().method;
+        let may_repeat = !has_spoken && failure::may_repeat(&error, outcome, method, body, took);
         ctx.end_attempt(outcome);
         let again = may_repeat && select::may_try_again(ctx);
         error.set_retry(again);
@@ -259,6 +268,7 @@ fn receive(session: &mut Session, ctx: &mut Context, connection: Arc<Connection>
     let bounds = &connection.bounds;
     session.set_read_timeout(Some(bounds.body_timeout));
     session.set_write_timeout(Some(bounds.write_timeout));
+    session.set_total_drain_timeout(Some(DRAIN));
     // A client that has sent its request may close its side and still wait for the answer.
     session.as_downstream_mut().set_abort_on_close(false);
     connection.await_origin(None);

@@ -17,8 +17,9 @@ use crate::{
 
 /// Sends an answer of our own, in the form that the client asked for.
 pub(crate) async fn send(session: &mut Session, ctx: &mut Context, reply: Reply) -> Result<()> {
-    if reply.status == StatusCode::BAD_REQUEST {
-        session.set_keepalive(None); // who sends such requests may mean another one by the rest
+    // Who sends a bad request may mean another one by the rest; who sends too much, more of it.
+    if matches!(reply.status, StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE) {
+        session.set_keepalive(None);
     }
     let form = Form::asked_for(&session.req_header().headers);
     let body = form.body(reply.status, &ctx.id);

@@ -21,6 +21,9 @@ use crate::{
     upstream::{Timeouts, outcome::Outcome, retry},
 };
 
+/// So many pooled connections may turn out to be closed before they count as failures.
+const STALE_MAX: usize = 2;
+
 /// Finds the route of a request and asks its policies; refuses what no rule may see.
 pub(crate) fn route(live: &Live, request: &RequestHeader, ctx: &mut Context) -> Flow {
     if let Some(refused) = refuse(request, ctx) {
@@ -109,7 +112,7 @@ pub(crate) fn backend(ctx: &mut Context, now: Instant) {
 }
 
 /// Makes the peer of the next attempt; after a failure, a moment later.
-pub(crate) async fn peer(session: &Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
+pub(crate) async fn peer(session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
     if ctx.in_flight.is_none() {
         if ctx.attempts.last() != Some(Outcome::Stale) {
             time::sleep(retry::backoff(ctx.attempts.retries())).await;
@@ -123,6 +126,7 @@ pub(crate) async fn peer(session: &Session, ctx: &mut Context) -> Result<Box<Htt
     let mut peer = Box::new(in_flight.member().peer.clone());
     peer.options.read_timeout = read_timeout(session, route.upstream.timeouts());
     ctx.body_bytes = 0;
+    ctx.is_sent = false;
     ctx.interim = 0;
     Ok(peer)
 }
@@ -133,20 +137,22 @@ pub(crate) fn may_try_again(ctx: &Context) -> bool {
     if ctx.attempts.is_full() {
         return false;
     }
-    if ctx.attempts.last() == Some(Outcome::Stale) {
+    if ctx.attempts.last() == Some(Outcome::Stale) && ctx.attempts.stale() <= STALE_MAX {
         return true; // the backend is not to blame, and a new connection will tell
     }
     ctx.attempts.retries() <= route.upstream.retries_max()
         && route.upstream.may_retry(Instant::now())
 }
 
-/// What Pingora itself keeps: over HTTP/1, [`await_origin`] keeps the time until there is a
-/// tunnel; streams of HTTP/2 have no downstream of their own that could.
-fn read_timeout(session: &Session, timeouts: &Timeouts) -> Option<Duration> {
-    if session.is_http2() {
-        return Some(timeouts.first_byte.max(timeouts.between_bytes));
+/// What Pingora itself keeps. [`await_origin`] keeps the time of an answer, once a request over
+/// HTTP/1 is sent; not that of an upload, of a tunnel, or of a stream of HTTP/2, which has no
+/// connection of its own that could.
+fn read_timeout(session: &mut Session, timeouts: &Timeouts) -> Option<Duration> {
+    if session.is_upgrade_req() {
+        return Some(timeouts.tunnel);
     }
-    session.is_upgrade_req().then_some(timeouts.tunnel)
+    let is_kept = !session.is_http2() && session.is_body_empty();
+    (!is_kept).then_some(timeouts.first_byte.max(timeouts.between_bytes))
 }
 
 /// Waits for the origin from now on, for as long as its upstream allows.

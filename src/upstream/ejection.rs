@@ -153,6 +153,9 @@ impl Gate {
         let mut ejection = self.ejection.lock().unwrap_or_else(PoisonError::into_inner);
         let penalty = ejection.failed(now, rules, room);
         self.publish(&ejection);
+        if penalty.is_some() {
+            self.leave_trial(); // a long answer of the last trial may still hold it
+        }
         penalty.map(|penalty| (penalty, ejection.streak()))
     }
 

@@ -37,6 +37,9 @@ use crate::{
     },
 };
 
+/// How often a move to new addresses is looked at until it is done.
+const HANDOVER_EVERY: Duration = Duration::from_millis(200);
+
 /// How long the parts of an exchange with an origin may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
@@ -196,7 +199,11 @@ impl Upstream {
                     (backend.addr, u16::try_from(backend.weight).unwrap_or(u16::MAX))
                 }),
             );
+            let waits = self.keep_serving(&mut targets);
             self.replace(&targets);
+            if waits {
+                return Some(names.due().min(Instant::now() + HANDOVER_EVERY));
+            }
         }
         Some(names.due())
     }
@@ -204,6 +211,19 @@ impl Upstream {
     /// The backends at this moment.
     pub fn members(&self) -> Vec<Arc<Member>> {
         self.set.load().members().to_vec()
+    }
+
+    /// When a name moves to addresses that no check has passed yet, the old ones serve on until
+    /// one has. Returns whether they do.
+    fn keep_serving(&self, targets: &mut Targets) -> bool {
+        let set = self.set.load();
+        let serving = |member: &&Arc<Member>| member.state.probe() == Probe::Passing;
+        let passing: Vec<_> = set.members().iter().filter(serving).collect();
+        if passing.iter().any(|member| targets.contains_key(member.state.address())) {
+            return false;
+        }
+        targets.extend(passing.iter().map(|old| (old.state.address().clone(), old.weight)));
+        !passing.is_empty()
     }
 
     fn replace(&self, targets: &Targets) {
@@ -214,13 +234,14 @@ impl Upstream {
         }
         let Parts { balance, peer, .. } = &self.parts;
         let new = Set::new(targets, *balance, untested(&self.parts), peer, Some(&old));
+        let new = Arc::new(new);
+        self.set.store(new.clone());
         for member in old.members() {
             if new.member(member.state.address()).is_none() {
                 member.state.set_draining(true);
                 info!("discovery: {} {} dropped", self.name(), member.state.name());
             }
         }
-        self.set.store(Arc::new(new));
     }
 }
 

@@ -13,14 +13,16 @@ use std::{
 use async_trait::async_trait;
 use hickory_resolver::TokioResolver;
 use log::{info, warn};
-use pingora::{ErrorType, OrErr, Result};
+use pingora::{Error, ErrorType, OrErr, Result};
 use pingora_load_balancing::{Backend, Extensions, discovery::ServiceDiscovery};
-use tokio::time::Instant;
+use tokio::time::{self, Instant};
 
 /// The shortest time that an answer is kept, whatever its TTL says.
 const KEEP_MIN: Duration = Duration::from_secs(1);
 /// The longest, so that a mistaken TTL of a week can be mended.
 const KEEP_MAX: Duration = Duration::from_secs(300);
+/// The longest that one lookup may take: names do not wait for each other.
+const LOOKUP_MAX: Duration = Duration::from_secs(2);
 /// The pause after a lookup that failed.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -83,7 +85,11 @@ impl Dns {
         if previous.as_ref().is_some_and(|answer| Instant::now() < answer.until) {
             return;
         }
-        let answer = match self.look_up(name).await {
+        let looked_up = time::timeout(LOOKUP_MAX, self.look_up(name)).await;
+        let looked_up = looked_up.unwrap_or_else(|_| {
+            Error::e_explain(ErrorType::ConnectTimedout, "the resolver does not answer")
+        });
+        let answer = match looked_up {
             Ok(answer) => {
                 if previous.is_none_or(|old| old.failing || old.addresses != answer.addresses) {
                     let (upstream, host) = (&self.upstream, &name.host);
