@@ -84,6 +84,32 @@ async fn a_unix_socket_is_served() {
 }
 
 #[tokio::test]
+async fn each_unix_socket_has_bounds_of_its_own() {
+    let origin = Origin::replying("hello");
+    let folder = tempfile::tempdir().unwrap();
+    let (wide, narrow) = (folder.path().join("wide.sock"), folder.path().join("narrow.sock"));
+    let _proxy = Crestline::start(&format!(
+        "
+        upstreams: {{ app: {{ backends: [\"{origin}\"] }} }}
+        listeners:
+          - {{ address: \"unix:{}\" }}
+          - {{ address: \"unix:{}\", limits: {{ target_size: 64B }} }}
+        ",
+        wide.display(),
+        narrow.display()
+    ))
+    .await;
+
+    let url = format!("http://a.test/{}", "x".repeat(100));
+    for (path, status) in [(&wide, "200"), (&narrow, "414")] {
+        let path = path.to_str().unwrap();
+        let arguments = ["-o", "/dev/null", "-w", "%{http_code}", "--unix-socket", path, &url];
+        let output = curl(&arguments).await;
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), status, "{path}");
+    }
+}
+
+#[tokio::test]
 async fn a_unix_socket_in_use_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("served.sock");

@@ -7,7 +7,7 @@ use tokio::{
     time::{self, Instant},
 };
 
-use crate::support::{Crestline, Ending, Origin, get, request};
+use crate::support::{Crestline, Ending, Origin, eventually, get, request};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 
@@ -127,6 +127,32 @@ async fn a_short_wait_for_the_first_byte_does_not_shorten_later_ones() {
     assert_eq!(answer.status, 504);
     assert_took(start, 250 * MILLISECOND, 1000 * MILLISECOND);
     assert_eq!(proxy.get("/within").await.text(), "hello");
+}
+
+/// Nobody reads from such a client any more, and the time is kept all the same.
+#[tokio::test]
+async fn a_client_that_closed_its_side_does_not_wait_for_a_silent_origin_for_ever() {
+    let origin = Origin::stalling();
+    let proxy = bounded(&origin, "", "first_byte: 300ms").await;
+
+    let mut client = proxy.client().await;
+    client.send(get("/")).await;
+    client.finish().await;
+    assert_eq!(client.answer().await.status, 504);
+}
+
+/// The body fills every buffer on the way, and then nothing moves.
+#[tokio::test]
+async fn an_upload_that_its_origin_does_not_read_ends() {
+    let origin = Origin::stalling();
+    let proxy = bounded(&origin, "body: 60s", "first_byte: 500ms, between_bytes: 500ms").await;
+
+    let mut client = proxy.client().await;
+    client.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 50000000\r\n\r\n").await;
+    client.send_if_taken(vec![b'x'; 50_000_000]).await;
+    eventually("the end of the request", || !proxy.access_lines().is_empty()).await;
+    let line = &proxy.access_log(1).await[0];
+    assert_eq!((&line["status"], &line["attempts"]), (&504.into(), &1.into()), "{line}");
 }
 
 #[tokio::test]
