@@ -183,11 +183,6 @@ impl Upstream {
         }
     }
 
-    /// Whether any backend is given by name.
-    pub fn is_discovered(&self) -> bool {
-        self.parts.names.is_some()
-    }
-
     /// Looks up what is due, and puts a new set in force if the addresses changed.
     /// Returns when the next look is due; `None` if never.
     pub async fn discover(&self) -> Option<Instant> {
