@@ -26,6 +26,9 @@ use crate::{
 /// The file that is taken without `-c`.
 const CONF: &str = "/etc/crestline/crestline.yaml";
 
+/// The port that is listened on without a file.
+const PORT: u16 = 3030;
+
 /// Wrong usage (`EX_USAGE`).
 const EXIT_USAGE: u8 = 64;
 /// A port that cannot be bound (`EX_UNAVAILABLE`).
@@ -50,11 +53,11 @@ struct Arguments {
     #[structopt(short, long)]
     test: bool,
     /// Runs without a file, in front of these backends
-    #[structopt(long, value_name = "URL", use_delimiter = true, conflicts_with_all = &["conf", "test"])]
+    #[structopt(long, value_name = "URL", require_delimiter = true, conflicts_with_all = &["conf", "test"])]
     backends: Vec<BackendUrl>,
-    /// The port to listen on with --backends
-    #[structopt(long, default_value = "3030")]
-    port: u16,
+    /// The port to listen on with --backends [default: 3030]
+    #[structopt(long, requires = "backends")]
+    port: Option<u16>,
     #[structopt(subcommand)]
     command: Option<Command>,
 }
@@ -117,7 +120,7 @@ impl Arguments {
             None if self.test => check(self.conf),
             None if !self.backends.is_empty() => {
                 let backends = self.backends.into_iter().map(|backend| backend.0).collect();
-                serve(without_file(backends, self.port), start)
+                serve(without_file(backends, self.port.unwrap_or(PORT)), start)
             }
             None => serve(with_file(self.conf), start),
         }

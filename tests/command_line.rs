@@ -81,12 +81,13 @@ async fn a_file_that_cannot_be_read_is_refused() {
 
 #[tokio::test]
 async fn wrong_usage_ends_with_64() {
-    let wrong: [&[&str]; 5] = [
+    let wrong: [&[&str]; 6] = [
         &["--no-such-flag"],
         &["no-such-command"],
         &["--backends=http://"],
         &["--backends=127.0.0.1:1", "--port", "70000"],
         &["--backends=127.0.0.1:1", "-c", "file.yaml"],
+        &["--port", "3030"],
     ];
     for arguments in wrong {
         let finished = Crestline::run(arguments).await;
