@@ -4,16 +4,19 @@
 //! up. A module imports from lower floors only, and a test holds this picture against the code.
 //!
 //! ```text
-//! 11  main                                     calls cli::run
-//! 10  cli  demo                                arguments, problems, exit codes | the demonstration
-//!  9  server                                   assembles Pingora's server
-//!  7  listener  proxy  control                 accept | the HTTP data path | the slow path
-//!  6  snapshot                                 the compiled configuration in force
-//!  5  config                                   the file as the operator wrote it
-//!  4  policy                                   what may happen to a request on its route
-//!  3  downstream  upstream                     the side toward the client | toward the origin
-//!  2  http1  routing  observe  reply           pure parsing | pure matching | logs | our own answers
-//!  1  clock  diagnostic  yaml  units  field    time | problems with a place | the file's text
+//! 12  main                             calls cli::run
+//! 11  cli                              arguments, problems, exit codes
+//! 10  demo                             three origins and a proxy to try
+//!  9  server                           assembles Pingora's server
+//!  8  listener  proxy  control         accept | the HTTP data path | the slow path
+//!  7  snapshot                         the compiled configuration in force
+//!  6  config                           the file as the operator wrote it
+//!  5  policy                           what may happen to a request on its route
+//!  4  downstream  upstream             the side toward the client | toward the origin
+//!  3  http1  routing  observe  reply   pure parsing | pure matching | logs | our own answers
+//!  2  field                            header fields as the operator writes them
+//!  1  yaml                             the file's text, with the place of every value
+//!  0  clock  diagnostic  units         time | problems with a place | quantities
 //! ```
 
 pub mod cli;
