@@ -258,4 +258,16 @@ mod tests {
         assert!(gate.succeeded(after));
         assert_eq!(gate.entry(after), Entry::Open);
     }
+
+    #[test]
+    fn a_long_answer_of_one_trial_does_not_keep_the_next_one_away() {
+        let (gate, now) = (Gate::default(), Instant::now());
+        let (penalty, _) = (0..3).find_map(|_| gate.failed(now, &RULES, true)).expect("ejected");
+        let after = now + penalty + Duration::from_millis(1);
+        assert!(gate.take_trial(), "a stream that goes on for hours");
+        assert!(gate.succeeded(after));
+
+        let (penalty, _) = (0..3).find_map(|_| gate.failed(after, &RULES, true)).expect("again");
+        assert_eq!(gate.entry(after + penalty + Duration::from_millis(1)), Entry::Trial);
+    }
 }
