@@ -40,12 +40,12 @@ async fn a_backend_that_keeps_failing_is_ejected_and_returns_after_a_trial() {
     ))
     .await;
 
-    let answers = ask(&proxy, 6).await;
+    let answers = proxy.texts(6).await;
     assert_eq!(answers.iter().filter(|answer| *answer == "sorry").count(), 3, "{answers:?}");
     let ejected =
         format!("ejection: app {failing} ejected for 500ms (3 failures in a row, the last: 502)");
     proxy.logs(&ejected).await;
-    assert_eq!(ask(&proxy, 6).await, ["good"; 6]);
+    assert_eq!(proxy.texts(6).await, ["good"; 6]);
 
     healthy.store(true, SeqCst);
     time::sleep(Duration::from_millis(600)).await;
@@ -60,7 +60,7 @@ async fn a_backend_that_keeps_failing_is_ejected_and_returns_after_a_trial() {
     let answers = clients.join_all().await;
     assert_eq!(answers.iter().filter(|answer| *answer == "back").count(), 1);
     proxy.logs(&format!("ejection: app {failing} returned")).await;
-    assert!(ask(&proxy, 4).await.contains(&"back".to_owned()));
+    assert!(proxy.texts(4).await.contains(&"back".to_owned()));
 }
 
 #[tokio::test]
@@ -77,7 +77,7 @@ async fn no_more_than_max_ejected_are_ejected() {
     ))
     .await;
 
-    assert_eq!(ask(&proxy, 10).await, ["busy"; 10], "the origin's answer, not ours");
+    assert_eq!(proxy.texts(10).await, ["busy"; 10], "the origin's answer, not ours");
     proxy.logs("ejected for").await;
     assert_eq!(proxy.log_with("ejected for").len(), 1);
 }
@@ -99,19 +99,10 @@ async fn an_ejected_backend_is_tried_before_a_request_fails() {
         "
     ))
     .await;
-    ask(&proxy, 2).await;
+    proxy.texts(2).await;
     proxy.logs(&format!("ejection: app {failing} ejected")).await;
-    assert_eq!(ask(&proxy, 2).await, ["good"; 2]);
+    assert_eq!(proxy.texts(2).await, ["good"; 2]);
 
     good.kill().await;
-    assert_eq!(ask(&proxy, 2).await, ["busy"; 2]);
-}
-
-async fn ask(proxy: &Crestline, requests: usize) -> Vec<String> {
-    let mut client = proxy.client().await;
-    let mut answers = Vec::new();
-    for _ in 0..requests {
-        answers.push(client.exchange(get("/")).await.text().to_owned());
-    }
-    answers
+    assert_eq!(proxy.texts(2).await, ["busy"; 2]);
 }

@@ -43,13 +43,7 @@ fn assert_tells_nothing(answer: &Answer) {
 #[tokio::test]
 async fn an_error_for_head_has_no_body() {
     let origin = Origin::refusing();
-    let proxy = Crestline::start(&format!(
-        "
-        upstreams: {{ app: {{ backends: [\"{origin}\"] }} }}
-        routes: [{{ name: only, match: {{ path: /only }}, upstream: app }}]
-        "
-    ))
-    .await;
+    let proxy = only(&origin).await;
 
     let mut client = proxy.client().await;
     client.send(request("HEAD", "/", "", "")).await;
@@ -110,13 +104,7 @@ async fn each_failure_of_an_origin_has_its_status() {
 #[tokio::test]
 async fn the_connection_outlives_an_error_that_is_not_its_fault() {
     let origin = Origin::refusing();
-    let proxy = Crestline::start(&format!(
-        "
-        upstreams: {{ app: {{ backends: [\"{origin}\"] }} }}
-        routes: [{{ name: only, match: {{ path: /only }}, upstream: app }}]
-        "
-    ))
-    .await;
+    let proxy = only(&origin).await;
 
     let mut client = proxy.client().await;
     for (path, status) in [("/", 404), ("/only", 503), ("/", 404), ("/only", 503)] {
@@ -161,6 +149,17 @@ async fn unchecked(origin: &Origin) -> Crestline {
             health_check: off
             ejection: off
             timeouts: {{ connect: 150ms, first_byte: 200ms, between_bytes: 200ms }}
+        "
+    ))
+    .await
+}
+
+/// Sends `/only` to an origin; everything else has no route.
+async fn only(origin: &Origin) -> Crestline {
+    Crestline::start(&format!(
+        "
+        upstreams: {{ app: {{ backends: [\"{origin}\"] }} }}
+        routes: [{{ name: only, match: {{ path: /only }}, upstream: app }}]
         "
     ))
     .await

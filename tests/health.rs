@@ -10,7 +10,7 @@ use std::{
 
 use tokio::time::{self, Instant};
 
-use crate::support::{Crestline, Origin, eventually, get};
+use crate::support::{Crestline, Origin, eventually};
 
 #[tokio::test]
 async fn every_change_of_health_is_one_line_of_the_log() {
@@ -227,7 +227,7 @@ async fn a_name_in_backends_is_resolved() {
         Crestline::start(&format!("upstreams: {{ app: {{ backends: [\"localhost:{port}\"] }} }}"))
             .await;
 
-    assert_eq!(ask(&proxy, 3).await, ["hello"; 3]);
+    assert_eq!(proxy.texts(3).await, ["hello"; 3]);
 }
 
 #[tokio::test]
@@ -250,13 +250,4 @@ async fn a_name_that_does_not_resolve_leaves_its_upstream_at_503_and_the_process
     assert_eq!(proxy.get("/").await.text(), "hello");
     assert!(!proxy.log_with("does-not-exist.invalid").is_empty());
     assert!(proxy.is_running());
-}
-
-async fn ask(proxy: &Crestline, requests: usize) -> Vec<String> {
-    let mut client = proxy.client().await;
-    let mut answers = Vec::new();
-    for _ in 0..requests {
-        answers.push(client.exchange(get("/")).await.text().to_owned());
-    }
-    answers
 }

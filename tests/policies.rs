@@ -68,7 +68,9 @@ async fn a_body_over_the_limit_is_refused() {
     assert_eq!(origin.count(), 1);
     let mut client = proxy.client().await;
     client.send(request("POST", "/", "Content-Length: 1000000\r\n", "")).await;
-    assert_eq!(client.answer().await.status, 413, "before a byte of it was sent");
+    let answer = client.answer().await;
+    assert_eq!(answer.status, 413, "before a byte of it was sent");
+    assert_eq!(answer.get("connection"), Some("close"), "and the rest of it is not awaited");
 }
 
 /// A body that does not tell its length is cut off where it passes the limit.

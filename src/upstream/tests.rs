@@ -206,6 +206,28 @@ fn a_changed_set_keeps_the_records_of_the_addresses_that_stay() {
     assert_eq!(first.state.availability(now), backend::Availability::Draining);
 }
 
+/// A name that moves: between the old addresses and the first good check, somebody answers.
+#[test]
+fn the_old_addresses_serve_until_a_new_one_has_passed_a_check() {
+    let upstream = three("");
+    upstream.members().iter().skip(1).for_each(|old| old.state.set_probe(Probe::Failing));
+    let moved = || Targets::from([(address(4), 1)]);
+
+    let mut targets = moved();
+    assert!(upstream.keep_serving(&mut targets));
+    assert_eq!(targets, Targets::from([(address(1), 1), (address(4), 1)]), "the failing ones go");
+    upstream.replace(&targets);
+    at(&upstream, 4).state.set_probe(Probe::Pending);
+    assert_eq!(counts(&upstream, 10, fresh), [10, 0]);
+    assert!(upstream.keep_serving(&mut moved()), "not yet");
+
+    at(&upstream, 4).state.set_probe(Probe::Passing);
+    let mut targets = moved();
+    assert!(!upstream.keep_serving(&mut targets));
+    upstream.replace(&targets);
+    assert_eq!(counts(&upstream, 10, fresh), [10]);
+}
+
 #[test]
 fn an_equal_set_changes_nothing() {
     let upstream = three("");

@@ -134,6 +134,16 @@ impl Crestline {
         self.send(get(path)).await
     }
 
+    /// The texts that so many requests for `/` on one connection get.
+    pub(crate) async fn texts(&self, requests: usize) -> Vec<String> {
+        let mut client = self.client().await;
+        let mut answers = Vec::new();
+        for _ in 0..requests {
+            answers.push(client.exchange(get("/")).await.text().to_owned());
+        }
+        answers
+    }
+
     /// The lines of its process log that contain a text, from that text on.
     pub(crate) fn log_with(&self, text: &str) -> Vec<String> {
         let log = self.log.lock().unwrap();
