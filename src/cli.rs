@@ -1,10 +1,13 @@
 //! The command line: arguments, problems and exit codes.
 
+mod remote;
+
 use std::{
     io::{self, IsTerminal, Write},
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
 };
 
 use structopt::{
@@ -14,12 +17,13 @@ use structopt::{
 
 use crate::{
     config::{self, File},
+    control::Provenance,
     demo,
     diagnostic::{Color, Problem, Problems, Source, render},
     downstream::config::Address,
     observe::process_log,
     server::{self, Start},
-    snapshot::{self, Compiled},
+    snapshot::{self, Snapshot},
     upstream::config::{AddressError, BackendConfig, Config},
 };
 
@@ -41,7 +45,7 @@ const EXIT_CONFIG: u8 = 78;
 #[structopt(name = "crestline", global_setting = AppSettings::UnifiedHelpMessage)]
 struct Arguments {
     /// The configuration [default: /etc/crestline/crestline.yaml]
-    #[structopt(short, long, value_name = "FILE", parse(from_os_str))]
+    #[structopt(short, long, value_name = "FILE", parse(from_os_str), global = true)]
     conf: Option<PathBuf>,
     /// Runs in the background
     #[structopt(short, long)]
@@ -72,6 +76,10 @@ enum Command {
         #[structopt(value_name = "FILE", parse(from_os_str))]
         file: Option<PathBuf>,
     },
+    /// Reads the configuration of the running process again, and tells what changed
+    Reload(remote::Reload),
+    /// Shows what the running process is doing
+    Status(remote::Show),
 }
 
 /// A backend as the command line takes it: `http://host:port`, or an address.
@@ -117,6 +125,8 @@ impl Arguments {
         match self.command {
             Some(Command::Demo(options)) => demo(options),
             Some(Command::Check { file }) => check(file.or(self.conf)),
+            Some(Command::Reload(options)) => options.run(self.conf),
+            Some(Command::Status(options)) => options.status(self.conf),
             None if self.test => check(self.conf),
             None if !self.backends.is_empty() => {
                 let backends = self.backends.into_iter().map(|backend| backend.0).collect();
@@ -149,13 +159,13 @@ fn demo(options: demo::Options) -> ExitCode {
     }
 }
 
-fn serve(compiled: Result<Compiled, ExitCode>, start: Start) -> ExitCode {
-    let compiled = match compiled {
-        Ok(compiled) => compiled,
+fn serve(read: Result<Read, ExitCode>, start: Start) -> ExitCode {
+    let (snapshot, provenance) = match read {
+        Ok(read) => read,
         Err(code) => return code,
     };
     process_log::start();
-    match server::prepare(compiled, start) {
+    match server::prepare(snapshot, provenance, start) {
         Ok(prepared) => {
             prepared.run();
             ExitCode::SUCCESS
@@ -167,8 +177,11 @@ fn serve(compiled: Result<Compiled, ExitCode>, start: Start) -> ExitCode {
     }
 }
 
+/// A configuration, and where it is from.
+type Read = (Snapshot, Provenance);
+
 /// Reads and compiles a file; problems are shown here.
-fn with_file(path: Option<PathBuf>) -> Result<Compiled, ExitCode> {
+fn with_file(path: Option<PathBuf>) -> Result<Read, ExitCode> {
     let path = path.unwrap_or_else(|| CONF.into());
     let mut problems = Problems::default();
     let source = match config::load(Path::new(&path)) {
@@ -181,16 +194,22 @@ fn with_file(path: Option<PathBuf>) -> Result<Compiled, ExitCode> {
     };
     let compiled = snapshot::compile(&source.text, &mut problems);
     show(&problems, Some(&source));
-    compiled.ok_or(ExitCode::from(EXIT_CONFIG))
+    let snapshot = compiled.ok_or(ExitCode::from(EXIT_CONFIG))?;
+    // A daemon may change its folder, and the file must be found again.
+    let path = std::path::absolute(&path).unwrap_or(path);
+    Ok((snapshot, Provenance { path: Some(path), source: Some(Arc::new(source)) }))
 }
 
-fn without_file(backends: Vec<BackendConfig>, port: u16) -> Result<Compiled, ExitCode> {
+fn without_file(backends: Vec<BackendConfig>, port: u16) -> Result<Read, ExitCode> {
     let mut problems = Problems::default();
     let any = Address::Socket(SocketAddr::from(([0, 0, 0, 0], port)));
     let file = File::of(any, Config::of(backends));
-    let compiled = snapshot::assemble(file, &mut problems);
+    let snapshot = snapshot::assemble(Arc::new(file), None, &mut problems);
     show(&problems, None);
-    if problems.has_errors() { Err(ExitCode::from(EXIT_USAGE)) } else { Ok(compiled) }
+    if problems.has_errors() {
+        return Err(ExitCode::from(EXIT_USAGE));
+    }
+    Ok((snapshot, Provenance::default()))
 }
 
 fn show(problems: &Problems, source: Option<&Source>) {

@@ -13,6 +13,7 @@ use tokio::runtime;
 
 use crate::{
     config::File,
+    control::Provenance,
     demo::origin::Origin,
     diagnostic::{Problem, Problems},
     server::{self, Start},
@@ -61,16 +62,16 @@ pub enum DemoError {
 pub fn run(options: Options) -> Result<(), DemoError> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let origins = runtime.block_on(async { start_origins(options.origins) })?;
-    let compiled = {
+    let snapshot = {
         let mut problems = Problems::default();
         let text = configuration(options.port, &origins);
         let file = File::read(&text, &mut problems);
-        let compiled = file.map(|file| snapshot::assemble(file, &mut problems));
+        let compiled = file.map(|file| snapshot::assemble(Arc::new(file), None, &mut problems));
         let wrong = || problems.iter().map(|problem: &Problem| problem.message.clone()).collect();
         compiled.filter(|_| !problems.has_errors()).ok_or_else(|| DemoError::Config(wrong()))?
     };
-    let upstream = compiled.snapshot.upstreams.values().next().cloned();
-    let prepared = server::prepare(compiled, Start::default())?;
+    let upstream = snapshot.upstreams.values().next().cloned();
+    let prepared = server::prepare(snapshot, Provenance::default(), Start::default())?;
     let proxy = prepared.addresses().first().copied();
     if let (Some(proxy), Some(upstream)) = (proxy, upstream) {
         announce(proxy, &origins);

@@ -4,10 +4,11 @@
 //! up. A module imports from lower floors only, and a test holds this picture against the code.
 //!
 //! ```text
-//! 12  main                             calls cli::run
-//! 11  cli                              arguments, problems, exit codes
-//! 10  demo                             three origins and a proxy to try
-//!  9  server                           assembles Pingora's server
+//! 13  main                             calls cli::run
+//! 12  cli                              arguments, problems, exit codes
+//! 11  demo                             three origins and a proxy to try
+//! 10  server                           assembles Pingora's server
+//!  9  admin                            the API of a running process, and its client
 //!  8  listener  proxy  control         accept | the HTTP data path | the slow path
 //!  7  snapshot                         the compiled configuration in force
 //!  6  config                           the file as the operator wrote it
@@ -19,6 +20,7 @@
 //!  0  clock  diagnostic  units         time | problems with a place | quantities
 //! ```
 
+pub mod admin;
 pub mod cli;
 pub mod clock;
 pub mod config;

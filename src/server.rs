@@ -14,15 +14,15 @@ use pingora_proxy::http_proxy;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{
-    control::{signals, tasks::Background},
+    admin::{Admin, socket},
+    control::{Control, Provenance, background::Background},
     downstream::config::Address,
     listener::{
         Edge,
         bind::{self, BindError, Bound, Listening},
     },
-    observe::access_log::AccessLog,
     proxy::Proxy,
-    snapshot::Compiled,
+    snapshot::Snapshot,
 };
 
 /// Streams at a time on one HTTP/2 connection.
@@ -48,49 +48,82 @@ pub type StartError = BindError;
 pub struct Prepared {
     server: Server,
     addresses: Vec<Address>,
-    access_log: Option<Arc<AccessLog>>,
+    control: Arc<Control>,
+    admin_place: Option<socket::Place>,
 }
 
 /// Binds, takes over, and assembles; nothing answers yet.
 ///
 /// # Errors
 /// If a socket cannot be bound.
-pub fn prepare(compiled: Compiled, start: Start) -> Result<Prepared, StartError> {
+pub fn prepare(
+    mut snapshot: Snapshot,
+    provenance: Provenance,
+    start: Start,
+) -> Result<Prepared, StartError> {
     raise_file_limit();
-    let Compiled { server: conf, mut listeners, trusted_proxies, access_log, snapshot } = compiled;
     // A successor is handed its sockets; what it is not handed, it binds when it starts.
     let bound: Vec<Bound> = if start.upgrade {
         Vec::new()
     } else {
-        let bound = listeners.iter().map(|listener| bind::bind(&listener.address));
+        let bound = snapshot.listeners.iter().map(|listener| bind::bind(&listener.address));
         bound.collect::<Result<_, _>>()?
     };
-    for (listener, bound) in listeners.iter_mut().zip(&bound) {
+    for (listener, bound) in snapshot.listeners.iter_mut().zip(&bound) {
         listener.address = bound.address.clone();
     }
     let opt = Opt { upgrade: start.upgrade, daemon: start.daemon, ..Opt::default() };
-    let mut server = Server::new_with_opt_and_conf(opt, conf);
+    let mut server = Server::new_with_opt_and_conf(opt, snapshot.file.server());
     server.bootstrap();
 
-    let access_log = access_log.map(|(format, target)| AccessLog::new(format, target));
-    let upstreams = snapshot.upstreams.values().cloned().collect();
     let live = Arc::new(ArcSwap::from_pointee(snapshot));
-    let background = Background::new(upstreams, access_log.clone());
+    let control = Control::new(live.clone(), provenance);
+    let background = Background::new(control.clone());
     let background = server.add_service(background_service("upstreams", background));
 
-    let mut proxy = http_proxy(&server.configuration, Proxy::new(live, access_log.clone()));
+    let snapshot = live.load();
+    let mut proxy = http_proxy(&server.configuration, Proxy::new(live.clone()));
     // Pingora has one setting for all listeners: the widest of theirs, and hooks keep the rest.
-    let bounds = || listeners.iter().map(|listener| &listener.bounds);
+    let http2 = snapshot.listeners.iter().filter(|listener| listener.h2c);
+    let bounds = || http2.clone().map(|listener| &listener.bounds);
     let header_list = bounds().map(|bounds| bounds.head.header_size).max();
     proxy.h2_options = Some(h2_options(header_list.unwrap_or(0)));
     let idle = bounds().map(|bounds| bounds.idle_timeout).max();
     proxy.server_options = Some(server_options(idle.unwrap_or_default()));
     let addresses: Vec<Address> =
-        listeners.iter().map(|listener| listener.address.clone()).collect();
-    let edge = Edge::new(Arc::new(proxy), listeners, trusted_proxies, access_log.clone());
+        snapshot.listeners.iter().map(|listener| listener.address.clone()).collect();
+    let edge = Edge::new(Arc::new(proxy), live.clone());
     let listening = server.add_service(Listening::new(edge, addresses.clone(), bound));
     listening.add_dependency(&background);
-    Ok(Prepared { server, addresses, access_log })
+    let admin = bind_admin(&control, &server.configuration.pid_file, start)?;
+    let admin_place = admin.as_ref().map(|bound| bound.place().clone());
+    if let Some(bound) = admin {
+        let admin = background_service("admin", Admin::new(control.clone(), bound));
+        server.add_service(admin).add_dependency(&background);
+    }
+    Ok(Prepared { server, addresses, control, admin_place })
+}
+
+/// Binds the admin socket; a process without a file has none, since no command could find it.
+fn bind_admin(
+    control: &Control,
+    pid_file: &str,
+    start: Start,
+) -> Result<Option<socket::Bound>, StartError> {
+    if control.path().is_none() {
+        return Ok(None);
+    }
+    let path = socket::path(pid_file);
+    if !start.upgrade && socket::is_in_use(&path) {
+        let why = "another process answers there; give each its own `pid_file`".to_owned();
+        return Err(BindError { address: Address::Unix(path), why });
+    }
+    let bound = socket::bind(&path);
+    if let Err(why) = &bound {
+        let path = path.display();
+        warn!("admin: no socket at {path}, so that no command reaches this process: {why}");
+    }
+    Ok(bound.ok())
 }
 
 impl Prepared {
@@ -105,13 +138,11 @@ impl Prepared {
 
     /// Runs until a signal ends the process, and writes out what waits to be logged.
     pub fn run(self) {
-        if let Err(why) = signals::listen(self.access_log.clone()) {
-            warn!("signals: SIGUSR1 is not answered: {why}");
-        }
         self.server.run(RunArgs::default());
-        if let Some(log) = &self.access_log {
-            log.finish();
+        if let Some(place) = &self.admin_place {
+            place.clear();
         }
+        self.control.finish_logs();
     }
 }
 

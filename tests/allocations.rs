@@ -46,7 +46,7 @@ fn snapshot() -> Snapshot {
     let mut problems = Problems::default();
     let compiled = snapshot::compile(FILE, &mut problems);
     assert!(problems.is_empty(), "{problems:?}");
-    compiled.expect("a good file").snapshot
+    compiled.expect("a good file")
 }
 
 /// Counts what a warmed-up action allocates.

@@ -6,7 +6,7 @@
 pub mod route;
 pub mod server;
 
-use std::{fs, io::Read, path::Path};
+use std::{collections::BTreeMap, fs, io::Read, path::Path};
 
 use pingora_core::server::configuration::ServerConf;
 
@@ -18,18 +18,23 @@ use crate::{
 };
 
 /// The keys of ours that stand at the top level.
-const KEYS: [&str; 5] = ["access_log", "listeners", "routes", "trusted_proxies", "upstreams"];
+const KEYS: [&str; 6] =
+    ["access_log", "listeners", "routes", "trusted_proxies", "upstreams", "watch"];
 
 /// A configuration as written. What could not be read is left out; its problems are told.
 #[derive(Debug)]
 pub struct File {
     /// Pingora's half, with Crestline's defaults.
     pub server: ServerConf,
+    /// Which of Pingora's keys were written, and where.
+    pub server_keys: Vec<Spanned<String>>,
+    /// Whether the configuration is read again when its files change.
+    pub watch: bool,
     /// The access log.
     pub access_log: observe::access_log::config::Config,
     /// Networks whose `X-Forwarded-*` fields count.
     pub trusted_proxies: Vec<downstream::config::Network>,
-    /// Where connections arrive.
+    /// Where connections arrive; if the key is absent, the default one.
     pub listeners: Vec<downstream::config::Config>,
     /// Groups of backends, by name, in the order written.
     pub upstreams: Vec<Named<upstream::config::Config>>,
@@ -77,17 +82,43 @@ pub fn load(path: &Path) -> Result<Source, Problem> {
     }
 }
 
+/// The `pid_file` of a text that may have all kinds of problems.
+///
+/// # Errors
+/// If the text is no YAML.
+pub fn pid_file(text: &str) -> Result<String, Problem> {
+    let root = yaml::parse(text)?;
+    let written = root.get("pid_file").and_then(|entry| entry.value.text());
+    Ok(written.map_or_else(|| server::defaults().pid_file, str::to_owned))
+}
+
 impl File {
     /// A configuration of one upstream behind one listener, all else by default.
     pub fn of(listener: downstream::config::Address, backends: upstream::config::Config) -> Self {
         let name = Spanned::new("default".to_owned());
         Self {
             server: server::defaults(),
+            server_keys: Vec::new(),
+            watch: false,
             access_log: observe::access_log::config::Config::default(),
             trusted_proxies: Vec::new(),
             listeners: vec![downstream::config::Config::at(listener)],
             upstreams: vec![Named { name, config: Some(backends) }],
             routes: None,
+        }
+    }
+
+    /// Pingora's half, for the server that it makes: Pingora's type cannot be cloned.
+    pub fn server(&self) -> ServerConf {
+        let values = serde_json::to_value(&self.server);
+        values.and_then(serde_json::from_value).expect("what Pingora writes it can read")
+    }
+
+    /// Pingora's half as values by key, to compare it with another.
+    pub fn server_values(&self) -> BTreeMap<String, serde_json::Value> {
+        match serde_json::to_value(&self.server) {
+            Ok(serde_json::Value::Object(values)) => values.into_iter().collect(),
+            _ => BTreeMap::new(),
         }
     }
 
@@ -113,15 +144,25 @@ impl File {
             }
         };
         let (ours, pingoras) = split(entries, problems);
+        let server_keys = pingoras.iter();
+        let server_keys = server_keys
+            .map(|entry| Spanned { value: entry.key.clone(), span: entry.key_span })
+            .collect();
+        let listeners = list(&ours, "listeners", problems)
+            .unwrap_or_else(|| vec![Some(downstream::config::Config::default())]);
         Some(Self {
+            server_keys,
             server: server::read(pingoras, root.span, problems),
+            watch: find(&ours, "watch")
+                .and_then(|node| yaml::read(node, "watch", problems))
+                .unwrap_or_default(),
             access_log: find(&ours, "access_log")
                 .and_then(|node| yaml::read::<Short<_>>(node, "access_log", problems))
                 .map_or_else(Default::default, |log| log.0),
             trusted_proxies: find(&ours, "trusted_proxies")
                 .and_then(|node| yaml::read(node, "trusted_proxies", problems))
                 .unwrap_or_default(),
-            listeners: list(&ours, "listeners", problems).into_iter().flatten().flatten().collect(),
+            listeners: listeners.into_iter().flatten().collect(),
             upstreams: upstreams(&ours, problems),
             routes: list(&ours, "routes", problems),
         })

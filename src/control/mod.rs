@@ -1,4 +1,321 @@
-//! The slow path: what happens beside requests.
+//! The slow path: all that changes while requests pass by.
+//!
+//! [`Control`] owns the change of configurations: it reads, compiles all, lets new backends be
+//! probed, and swaps one pointer. One change is made at a time; whatever fails before the swap
+//! leaves everything as it was.
 
-pub mod signals;
-pub mod tasks;
+pub mod background;
+pub mod history;
+mod keepers;
+pub mod probation;
+pub mod receipt;
+mod signals;
+mod watcher;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use log::{error, info, warn};
+use tokio::{
+    runtime::Handle,
+    sync::{self, Notify},
+    task, time,
+};
+
+use crate::{
+    config::{self, File},
+    control::{
+        history::{History, Version},
+        keepers::Keepers,
+        probation::{Probation, Recent, Terms},
+        receipt::Receipt,
+    },
+    diagnostic::{Color, Problem, Problems, Source, render},
+    observe::access_log::AccessLog,
+    snapshot::{self, Live, Snapshot},
+};
+
+/// A log that was replaced may be written to for this long by requests that had it in hand.
+const LAST_LINES: Duration = Duration::from_millis(200);
+
+/// Where a process has its configuration from.
+#[derive(Clone, Debug, Default)]
+pub struct Provenance {
+    /// The file, as an absolute path; `None` if it was started without one.
+    pub path: Option<PathBuf>,
+    /// What was read of it.
+    pub source: Option<Arc<Source>>,
+}
+
+/// The owner of all change.
+pub struct Control {
+    live: Live,
+    path: Option<PathBuf>,
+    started: SystemTime,
+    history: Mutex<History>,
+    /// Held for the time of a change.
+    keepers: sync::Mutex<Keepers>,
+    probation: Mutex<Probation>,
+    recent: Mutex<Recent>,
+    retired_logs: Mutex<Vec<Arc<AccessLog>>>,
+    /// The runtime of the background service, which does all the work.
+    runtime: OnceLock<Handle>,
+    reload_asked: Notify,
+}
+
+/// What a change leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goal {
+    /// What the file says now.
+    File,
+    /// An earlier version.
+    Version(u64),
+}
+
+/// Why nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// The configuration has problems, or needs an upgrade: rendered for people.
+    #[error("{0}")]
+    Problems(String),
+    /// There is no such version.
+    #[error("there is no version {0} to go back to; kept are {1}")]
+    NoVersion(u64, String),
+    /// The process has no file.
+    #[error("this process was started without a file: there is nothing to read again")]
+    NoFile,
+    /// The process is not serving yet, or not any more.
+    #[error("the process is not serving")]
+    NotServing,
+}
+
+impl Control {
+    /// Takes charge of a configuration that is about to serve.
+    pub fn new(live: Live, provenance: Provenance) -> Arc<Self> {
+        let now = SystemTime::now();
+        let first = live.load();
+        let history = History::new(Version {
+            number: first.version,
+            since: now,
+            file: first.file.clone(),
+            source: provenance.source,
+            summary: "read at the start".to_owned(),
+        });
+        drop(first);
+        Arc::new(Self {
+            live,
+            path: provenance.path,
+            started: now,
+            history: Mutex::new(history),
+            keepers: sync::Mutex::default(),
+            probation: Mutex::default(),
+            recent: Mutex::default(),
+            retired_logs: Mutex::default(),
+            runtime: OnceLock::new(),
+            reload_asked: Notify::new(),
+        })
+    }
+
+    /// The snapshot in force.
+    pub fn live(&self) -> &Live {
+        &self.live
+    }
+
+    /// The file that is read at a reload.
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    /// When the process took charge.
+    pub fn started(&self) -> SystemTime {
+        self.started
+    }
+
+    /// The versions that are kept, oldest first.
+    pub fn versions(&self) -> Vec<Version> {
+        lock(&self.history).all().cloned().collect()
+    }
+
+    /// Asks for a reload without waiting for it; several such wishes at a time are one.
+    pub fn ask_for_reload(&self) {
+        self.reload_asked.notify_one();
+    }
+
+    /// Changes the configuration in force, and tells what changed. With `terms`, the change is on
+    /// probation: it is taken back if more requests fail than they allow.
+    ///
+    /// Goes on to its end even if the caller does not wait for it.
+    ///
+    /// # Errors
+    /// If nothing was changed, and why.
+    pub async fn change(
+        self: &Arc<Self>,
+        goal: Goal,
+        terms: Option<Terms>,
+    ) -> Result<Receipt, Refusal> {
+        let runtime = self.runtime.get().ok_or(Refusal::NotServing)?;
+        let this = self.clone();
+        let changed = runtime.spawn(async move {
+            let mut keepers = this.keepers.lock().await;
+            this.make(&mut keepers, goal, terms).await
+        });
+        changed.await.unwrap_or(Err(Refusal::NotServing))
+    }
+
+    async fn make(
+        self: &Arc<Self>,
+        keepers: &mut Keepers,
+        goal: Goal,
+        terms: Option<Terms>,
+    ) -> Result<Receipt, Refusal> {
+        let wanted = self.wanted(goal)?;
+        let this = self.clone();
+        let compiled = task::spawn_blocking(move || this.compile(wanted)).await;
+        let (new, receipt, source) = compiled.map_err(|_| Refusal::NotServing)??;
+        if receipt.from == receipt.to {
+            return Ok(receipt);
+        }
+        let prepared = keepers.prepare(&new.upstreams).await;
+        let new = Arc::new(new);
+        self.switch_logs(&new)?;
+        let before = self.live.swap(new.clone());
+        keepers.settle(&new.upstreams, prepared);
+        lock(&self.history).push(Version {
+            number: receipt.to,
+            since: SystemTime::now(),
+            file: new.file.clone(),
+            source,
+            summary: receipt.to_string(),
+        });
+        info!("reload: {receipt}");
+        self.begin_probation(&before, &new, terms);
+        Ok(receipt)
+    }
+
+    /// What a change is made of; read in [`Self::compile`], off the runtime.
+    fn wanted(&self, goal: Goal) -> Result<Wanted, Refusal> {
+        match goal {
+            Goal::File => self.path.clone().map(Wanted::File).ok_or(Refusal::NoFile),
+            Goal::Version(number) => {
+                let history = lock(&self.history);
+                let found = history.find(number).cloned();
+                let kept = || {
+                    let kept: Vec<_> = history.all().map(|kept| kept.number.to_string()).collect();
+                    kept.join(", ")
+                };
+                found.map(Wanted::Version).ok_or_else(|| Refusal::NoVersion(number, kept()))
+            }
+        }
+    }
+
+    fn compile(&self, wanted: Wanted) -> Result<Compiled, Refusal> {
+        let old = self.live.load();
+        let mut problems = Problems::default();
+        let (file, source, repeats) = match wanted {
+            Wanted::File(path) => {
+                let source = config::load(&path).map_err(told)?;
+                let file = File::read(&source.text, &mut problems).map(Arc::new);
+                (file, Some(Arc::new(source)), None)
+            }
+            Wanted::Version(version) => (Some(version.file), version.source, Some(version.number)),
+        };
+        let shown = |problems: &Problems| render(problems, source.as_deref(), Color::Never);
+        let Some(file) = file else { return Err(Refusal::Problems(shown(&problems))) };
+        let changes = receipt::changes(&old.file, &file);
+        let mut new = snapshot::assemble(file.clone(), Some(&old), &mut problems);
+        receipt::check(&old.file, &file, &mut problems);
+        if problems.has_errors() {
+            return Err(Refusal::Problems(shown(&problems)));
+        }
+        new.bind_as(&old);
+        let to = if changes.is_empty() { old.version } else { new.version };
+        let warnings = shown(&problems);
+        Ok((new, Receipt { from: old.version, to, repeats, changes, warnings }, source))
+    }
+
+    /// Starts the new access log, if it is another one, and lets the old one end.
+    fn switch_logs(self: &Arc<Self>, new: &Snapshot) -> Result<(), Refusal> {
+        let old = self.live.load().access_log.clone();
+        let is_same = match (&old, &new.access_log) {
+            (Some(old), Some(new)) => Arc::ptr_eq(old, new),
+            (old, new) => old.is_none() && new.is_none(),
+        };
+        if is_same {
+            return Ok(());
+        }
+        if let Some(log) = &new.access_log {
+            let failed =
+                |why| told(Problem::error(format!("the access log cannot be written: {why}")));
+            log.start().map_err(failed)?;
+        }
+        if let Some(old) = old {
+            lock(&self.retired_logs).push(old.clone());
+            let this = self.clone();
+            tokio::spawn(async move {
+                time::sleep(LAST_LINES).await;
+                let ending = old.clone();
+                let _ = task::spawn_blocking(move || ending.finish()).await;
+                lock(&this.retired_logs).retain(|log| !Arc::ptr_eq(log, &old));
+            });
+        }
+        Ok(())
+    }
+
+    /// Writes out what waits to be logged: the last act of a process.
+    pub fn finish_logs(&self) {
+        let retired = std::mem::take(&mut *lock(&self.retired_logs));
+        for log in retired.iter().chain(&self.live.load().access_log) {
+            log.finish();
+        }
+    }
+
+    /// Reloads whenever it is asked for without somebody who waits for the answer.
+    async fn reload_when_asked(self: Arc<Self>) {
+        loop {
+            self.reload_asked.notified().await;
+            self.reload_and_tell(Unchanged::Said).await;
+        }
+    }
+
+    /// Reloads, and tells the process log what came of it.
+    async fn reload_and_tell(self: &Arc<Self>, unchanged: Unchanged) {
+        match self.change(Goal::File, None).await {
+            Ok(receipt) if receipt.from != receipt.to => {
+                if !receipt.warnings.is_empty() {
+                    warn!("reload: with warnings\n{}", receipt.warnings);
+                }
+            }
+            Ok(receipt) if unchanged == Unchanged::Said => info!("reload: {receipt}"),
+            Ok(_) => {}
+            Err(why) => error!("reload: nothing was changed\n{why}"),
+        }
+    }
+}
+
+/// Whether a reload that found nothing new is worth a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unchanged {
+    Said,
+    Unsaid,
+}
+
+type Compiled = (Snapshot, Receipt, Option<Arc<Source>>);
+
+enum Wanted {
+    File(PathBuf),
+    Version(Version),
+}
+
+/// A refusal that has one reason, with no place.
+fn told(problem: Problem) -> Refusal {
+    let mut problems = Problems::default();
+    problems.push(problem);
+    Refusal::Problems(render(&problems, None, Color::Never))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -2,20 +2,28 @@
 
 use std::{io, sync::Arc, thread};
 
-use signal_hook::{consts::SIGUSR1, iterator::Signals};
+use signal_hook::{
+    consts::{SIGHUP, SIGUSR1},
+    iterator::Signals,
+};
 
-use crate::observe::access_log::AccessLog;
+use crate::control::Control;
 
-/// Opens the access log anew at each `SIGUSR1`, as after a rotation.
+/// Reloads the configuration at each `SIGHUP`, and opens the access log anew at each `SIGUSR1`.
 ///
 /// # Errors
-/// If the signal cannot be caught, or the thread not started.
-pub fn listen(access_log: Option<Arc<AccessLog>>) -> io::Result<()> {
-    let mut signals = Signals::new([SIGUSR1])?;
+/// If the signals cannot be caught, or the thread not started.
+pub(super) fn listen(control: Arc<Control>) -> io::Result<()> {
+    let mut signals = Signals::new([SIGHUP, SIGUSR1])?;
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        for _ in signals.forever() {
-            if let Some(log) = &access_log {
-                log.reopen();
+        for signal in signals.forever() {
+            match signal {
+                SIGHUP => control.ask_for_reload(),
+                _ => {
+                    if let Some(log) = &control.live.load().access_log {
+                        log.reopen();
+                    }
+                }
             }
         }
     })?;

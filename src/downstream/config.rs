@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     str::FromStr,
     time,
@@ -186,6 +186,14 @@ impl TimeoutsConfig {
             write_timeout: self.write.0,
             head,
         }
+    }
+}
+
+impl Default for Config {
+    /// `0.0.0.0:8080`, all else by default.
+    fn default() -> Self {
+        let any = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8080);
+        Self::at(Address::Socket(any))
     }
 }
 

@@ -5,10 +5,13 @@ pub mod bind;
 mod refuse;
 mod serve;
 
-use std::{net::SocketAddr, path::Path, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    sync::Arc,
+};
 
 use async_trait::async_trait;
-use ipnet::IpNet;
 use pingora_core::{
     apps::{HttpServerApp, ServerApp},
     protocols::{Stream, l4::socket},
@@ -18,39 +21,44 @@ use pingora_core::{
 use crate::{
     downstream::{config::Address, connection::Connection, stream::Downstream},
     listener::refuse::Refuser,
-    observe::access_log::AccessLog,
-    snapshot::Listener,
+    snapshot::{Listener, Live},
 };
 
 /// The application that Pingora's accept loops call: it stands before `app`, which answers.
 pub struct Edge<A> {
     app: Arc<A>,
-    listeners: Box<[Listener]>,
-    trusted: Arc<[IpNet]>,
+    live: Live,
     refuser: Refuser,
 }
 
 impl<A> Edge<A> {
-    /// Puts an edge before `app`.
-    pub fn new(
-        app: Arc<A>,
-        listeners: Vec<Listener>,
-        trusted: Vec<IpNet>,
-        access_log: Option<Arc<AccessLog>>,
-    ) -> Self {
-        let refuser = Refuser::new(access_log);
-        Self { app, listeners: listeners.into(), trusted: trusted.into(), refuser }
+    /// Puts an edge before `app`. A connection is bound by the configuration that is in force
+    /// when it arrives.
+    pub fn new(app: Arc<A>, live: Live) -> Self {
+        Self { app, refuser: Refuser::new(live.clone()), live }
     }
 
-    /// The listener that a connection came in by: the one of its address, or of its port.
-    fn listener(&self, local: Option<&socket::SocketAddr>) -> Option<&Listener> {
-        let Some(local) = local.and_then(socket::SocketAddr::as_inet) else {
-            let path = local.and_then(|local| local.as_unix()?.as_pathname());
-            return self.listeners.iter().find(|listener| is_path(&listener.address, path));
-        };
-        let exact = self.listeners.iter().find(|listener| is_at(&listener.address, local));
-        exact.or_else(|| self.listeners.iter().find(|listener| is_any(&listener.address, local)))
+    /// Establishes the facts of a connection, and whether its listener speaks HTTP/2.
+    fn arrive(
+        &self,
+        local: Option<&socket::SocketAddr>,
+        client: Option<IpAddr>,
+    ) -> Option<(Connection, bool)> {
+        let snapshot = self.live.load();
+        let listener = find(&snapshot.listeners, local)?;
+        let connection = Connection::new(client, snapshot.trusted.clone(), listener.bounds.clone());
+        Some((connection, listener.h2c))
     }
+}
+
+/// The listener that a connection came in by: the one of its address, or of its port.
+fn find<'a>(listeners: &'a [Listener], local: Option<&socket::SocketAddr>) -> Option<&'a Listener> {
+    let Some(local) = local.and_then(socket::SocketAddr::as_inet) else {
+        let path = local.and_then(|local| local.as_unix()?.as_pathname());
+        return listeners.iter().find(|listener| is_path(&listener.address, path));
+    };
+    let exact = listeners.iter().find(|listener| is_at(&listener.address, local));
+    exact.or_else(|| listeners.iter().find(|listener| is_any(&listener.address, local)))
 }
 
 fn is_path(address: &Address, path: Option<&Path>) -> bool {
@@ -79,12 +87,10 @@ where
         let digest = stream.get_socket_digest();
         let local = digest.as_ref().and_then(|digest| digest.local_addr());
         let peer = digest.as_ref().and_then(|digest| digest.peer_addr());
-        let listener = self.listener(local)?;
         let client = peer.and_then(socket::SocketAddr::as_inet).map(SocketAddr::ip);
-        let trusted = self.trusted.clone();
-        let connection = Arc::new(Connection::new(client, trusted, listener.bounds.clone()));
-        let stream = Box::new(Downstream::new(stream, connection));
-        serve::serve(&self.app, stream, listener.h2c, &self.refuser, shutdown).await;
+        let (connection, h2c) = self.arrive(local, client)?;
+        let stream = Box::new(Downstream::new(stream, Arc::new(connection)));
+        serve::serve(&self.app, stream, h2c, &self.refuser, shutdown).await;
         None
     }
 

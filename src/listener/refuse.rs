@@ -1,6 +1,6 @@
 //! The answer to a request that is refused before anything is known of it but its bytes.
 
-use std::{fmt::Write as _, sync::Arc, time::Duration};
+use std::{fmt::Write as _, time::Duration};
 
 use http::StatusCode;
 use pingora_core::protocols::Shutdown;
@@ -10,11 +10,9 @@ use tokio::io::AsyncWriteExt;
 use crate::{
     downstream::stream::Downstream,
     http1::refusal::Refusal,
-    observe::{
-        access_log::{AccessLog, line::Entry},
-        request_id,
-    },
+    observe::{access_log::line::Entry, request_id},
     reply::Form,
+    snapshot::Live,
 };
 
 /// A refused client gets no longer than this to take its answer.
@@ -22,12 +20,12 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Refuses requests, and logs that it did.
 pub(crate) struct Refuser {
-    access_log: Option<Arc<AccessLog>>,
+    live: Live,
 }
 
 impl Refuser {
-    pub(crate) fn new(access_log: Option<Arc<AccessLog>>) -> Self {
-        Self { access_log }
+    pub(crate) fn new(live: Live) -> Self {
+        Self { live }
     }
 
     /// Answers and closes: the framing of what follows cannot be trusted.
@@ -59,7 +57,8 @@ impl Refuser {
     }
 
     fn log(&self, stream: &Downstream, refusal: Refusal, id: &[u8], bytes: usize) {
-        let Some(log) = &self.access_log else { return };
+        let snapshot = self.live.load();
+        let Some(log) = &snapshot.access_log else { return };
         let pending = stream.pending();
         let (method, target) = first_words(pending);
         log.write(&Entry {

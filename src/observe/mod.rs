@@ -4,3 +4,4 @@ pub mod access_log;
 pub mod counter;
 pub mod process_log;
 pub mod request_id;
+pub mod tally;

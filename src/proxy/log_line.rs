@@ -11,10 +11,15 @@ use crate::{
 /// The status of a request whose client left before there was one (nginx's number).
 const CLIENT_LEFT: u16 = 499;
 
-/// Writes the line of a request that has ended.
-pub(crate) fn write(log: &AccessLog, session: &Session, ctx: &Context) {
-    let request = session.req_header();
+/// The status that a request ended with.
+pub(crate) fn status(session: &Session, ctx: &Context) -> u16 {
     let answer = session.response_written().map(|answer| answer.status.as_u16());
+    answer.or(ctx.unsent_status).unwrap_or(CLIENT_LEFT)
+}
+
+/// Writes the line of a request that has ended.
+pub(crate) fn write(log: &AccessLog, session: &Session, ctx: &Context, status: u16) {
+    let request = session.req_header();
     let text = |name| request.headers.get(name).map(http::HeaderValue::as_bytes);
     log.write(&Entry {
         id: ctx.id.as_bytes(),
@@ -23,7 +28,7 @@ pub(crate) fn write(log: &AccessLog, session: &Session, ctx: &Context) {
         host: select::authority(request),
         target: request.raw_path(),
         protocol: protocol(request.version),
-        status: answer.or(ctx.unsent_status).unwrap_or(CLIENT_LEFT),
+        status,
         bytes: session.body_bytes_sent() as u64,
         total: ctx.started.elapsed(),
         connect: ctx.connect,

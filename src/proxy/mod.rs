@@ -25,7 +25,7 @@ pub use context::Context;
 
 use crate::{
     downstream::connection::Connection,
-    observe::{access_log::AccessLog, request_id::X_REQUEST_ID},
+    observe::request_id::X_REQUEST_ID,
     policy::contract::Flow,
     proxy::failure::{Body, Verdict},
     reply::Reply,
@@ -42,13 +42,12 @@ const DRAIN: Duration = Duration::from_secs(2);
 /// Crestline's application on Pingora.
 pub struct Proxy {
     live: Live,
-    access_log: Option<Arc<AccessLog>>,
 }
 
 impl Proxy {
     /// An application that answers by the snapshot in force.
-    pub fn new(live: Live, access_log: Option<Arc<AccessLog>>) -> Self {
-        Self { live, access_log }
+    pub fn new(live: Live) -> Self {
+        Self { live }
     }
 }
 
@@ -257,8 +256,12 @@ impl ProxyHttp for Proxy {
             ctx.in_flight = None;
             ctx.attempts.record(member, Outcome::Status(status));
         }
-        if let Some(log) = &self.access_log {
-            log_line::write(log, session, ctx);
+        let status = log_line::status(session, ctx);
+        if let Some(route) = &ctx.route {
+            route.tally.count(status);
+        }
+        if let Some(log) = &self.live.load().access_log {
+            log_line::write(log, session, ctx, status);
         }
     }
 }

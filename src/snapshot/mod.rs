@@ -2,6 +2,9 @@
 //!
 //! [`compile`] makes one of a text and tells all problems at once. What runs loads it by one
 //! pointer ([`Live`]); a request takes its route and keeps it to the end.
+//!
+//! INVARIANT: making a snapshot changes nothing that runs, so that one with problems can be
+//! thrown away; what it takes over from its predecessor is shared, and only read.
 
 mod route;
 
@@ -9,7 +12,6 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
-use pingora_core::server::configuration::ServerConf;
 
 pub use route::{Host, Route};
 
@@ -17,7 +19,10 @@ use crate::{
     config::{File, Named, SMALLEST},
     diagnostic::{Problem, Problems},
     downstream::config::{Address, Bounds, Config as ListenerConfig},
-    observe::access_log::{Target, line::Format},
+    observe::{
+        access_log::{AccessLog, Target, line::Format},
+        tally::Tally,
+    },
     routing::table::Table,
     upstream::{Upstream, config::Config as UpstreamConfig},
 };
@@ -25,7 +30,7 @@ use crate::{
 /// Where connections arrive.
 #[derive(Clone, Debug)]
 pub struct Listener {
-    /// The address.
+    /// The address; once it is bound, with the port that the system chose.
     pub address: Address,
     /// Whether HTTP/2 with prior knowledge is spoken.
     pub h2c: bool,
@@ -35,77 +40,114 @@ pub struct Listener {
 
 /// The compiled configuration.
 pub struct Snapshot {
+    /// Counts the configurations that were in force since the process began; the first is 1.
+    pub version: u64,
+    /// What the operator wrote.
+    pub file: Arc<File>,
+    /// Where connections arrive; at least one.
+    pub listeners: Box<[Listener]>,
+    /// Networks whose `X-Forwarded-*` fields count.
+    pub trusted: Arc<[IpNet]>,
     /// Which route takes a request.
     pub routes: Table<Arc<Route>>,
     /// Groups of backends, by name.
     pub upstreams: BTreeMap<String, Arc<Upstream>>,
+    /// The access log; `None` if it is off.
+    pub access_log: Option<Arc<AccessLog>>,
+    /// How the requests of this version ended.
+    pub tally: Arc<Tally>,
 }
 
 /// The snapshot in force.
 pub type Live = Arc<ArcSwap<Snapshot>>;
 
-/// All that a start needs.
-pub struct Compiled {
-    /// Pingora's half.
-    pub server: ServerConf,
-    /// Where connections arrive; at least one.
-    pub listeners: Vec<Listener>,
-    /// Networks whose `X-Forwarded-*` fields count.
-    pub trusted_proxies: Vec<IpNet>,
-    /// The access log; `None` if it is off.
-    pub access_log: Option<(Format, Target)>,
-    /// What requests see.
-    pub snapshot: Snapshot,
-}
-
 /// Compiles a text; `None` if any problem is an error.
-pub fn compile(text: &str, problems: &mut Problems) -> Option<Compiled> {
+pub fn compile(text: &str, problems: &mut Problems) -> Option<Snapshot> {
     let file = File::read(text, problems)?;
-    let compiled = assemble(file, problems);
-    (!problems.has_errors()).then_some(compiled)
+    let snapshot = assemble(Arc::new(file), None, problems);
+    (!problems.has_errors()).then_some(snapshot)
 }
 
-/// Makes what runs of what was read.
-pub fn assemble(file: File, problems: &mut Problems) -> Compiled {
-    let upstreams = upstreams(&file.upstreams, problems);
+/// Makes what runs of what was read; what is equal to its predecessor's stays the same.
+pub fn assemble(
+    file: Arc<File>,
+    predecessor: Option<&Snapshot>,
+    problems: &mut Problems,
+) -> Snapshot {
+    let tally = Arc::new(Tally::default());
+    let upstreams = upstreams(&file.upstreams, predecessor, problems);
     let routes = match &file.routes {
-        Some(routes) => route::table(routes, &file.upstreams, &upstreams, problems),
-        None => route::only(&file.upstreams, &upstreams, problems),
+        Some(routes) => route::table(routes, &file.upstreams, &upstreams, &tally, problems),
+        None => route::only(&file.upstreams, &upstreams, &tally, problems),
     };
     let access_log = file.access_log.build(problems);
-    Compiled {
-        listeners: listeners(file.listeners, problems),
-        trusted_proxies: file.trusted_proxies.iter().map(|network| network.0).collect(),
-        access_log,
-        snapshot: Snapshot { routes, upstreams },
-        server: file.server,
+    Snapshot {
+        version: predecessor.map_or(1, |old| old.version + 1),
+        listeners: listeners(&file.listeners, problems).into(),
+        trusted: file.trusted_proxies.iter().map(|network| network.0).collect(),
+        access_log: access_log.map(|(format, target)| log_to(format, target, predecessor)),
+        routes,
+        upstreams,
+        tally,
+        file,
     }
 }
 
 fn upstreams(
     named: &[Named<UpstreamConfig>],
+    predecessor: Option<&Snapshot>,
     problems: &mut Problems,
 ) -> BTreeMap<String, Arc<Upstream>> {
     if named.is_empty() {
         problems.push(Problem::error("no upstream is defined").help(SMALLEST));
     }
     let mut built = BTreeMap::new();
-    for (id, Named { name, config }) in (1..).zip(named) {
-        let upstream = config.as_ref().and_then(|config| config.build(name, id, problems));
-        if let Some(upstream) = upstream {
-            built.insert(name.value.clone(), Arc::new(upstream));
-        }
+    for Named { name, config } in named {
+        let Some(config) = config else { continue };
+        let old = predecessor.and_then(|old| old.upstreams.get(&name.value));
+        let kept = old.filter(|_| predecessor.and_then(|old| old.written(name)) == Some(config));
+        let upstream = match kept {
+            Some(old) => Some(old.clone()),
+            None => config.build(name, old.map(Arc::as_ref), problems).map(Arc::new),
+        };
+        built.extend(upstream.map(|upstream| (name.value.clone(), upstream)));
     }
     built
 }
 
-fn listeners(configs: Vec<ListenerConfig>, problems: &mut Problems) -> Vec<Listener> {
-    let configs = if configs.is_empty() {
-        let any = std::net::SocketAddr::from(([0, 0, 0, 0], 8080));
-        vec![ListenerConfig::at(Address::Socket(any))]
-    } else {
-        configs
-    };
+impl Snapshot {
+    /// Takes over the addresses that the listeners of a predecessor were bound to, which are the
+    /// same but for ports that the system chose.
+    pub fn bind_as(&mut self, predecessor: &Self) {
+        let mut bound: Vec<_> =
+            predecessor.file.listeners.iter().zip(&predecessor.listeners).collect();
+        for (written, listener) in self.file.listeners.iter().zip(&mut self.listeners) {
+            let same = |(old, _): &(&ListenerConfig, _)| old.address == written.address;
+            if let Some(index) = bound.iter().position(same) {
+                listener.address = bound.remove(index).1.address.clone();
+            }
+        }
+    }
+
+    /// An upstream as the operator wrote it.
+    fn written(&self, name: &str) -> Option<&UpstreamConfig> {
+        let mut named = self.file.upstreams.iter();
+        named.find(|upstream| upstream.name.value == name)?.config.as_ref()
+    }
+}
+
+/// The log that is kept already, if it is the same one.
+fn log_to(format: Format, target: Target, predecessor: Option<&Snapshot>) -> Arc<AccessLog> {
+    let old = predecessor.and_then(|old| old.access_log.as_ref());
+    let kept = old.filter(|log| log.is_the_one(format, &target));
+    kept.cloned().unwrap_or_else(|| AccessLog::new(format, target))
+}
+
+fn listeners(configs: &[ListenerConfig], problems: &mut Problems) -> Vec<Listener> {
+    if configs.is_empty() && !problems.has_errors() {
+        let problem = Problem::error("this list of listeners is empty: nothing would arrive");
+        problems.push(problem.help("leave `listeners` out to listen on 0.0.0.0:8080"));
+    }
     let mut listeners: Vec<Listener> = Vec::new();
     for config in configs {
         let address = &config.address;
@@ -117,7 +159,7 @@ fn listeners(configs: Vec<ListenerConfig>, problems: &mut Problems) -> Vec<Liste
         listeners.push(Listener {
             h2c: config.h2c,
             bounds: Arc::new(config.bounds(problems)),
-            address: config.address.value,
+            address: config.address.value.clone(),
         });
     }
     listeners

@@ -10,6 +10,7 @@ use crate::{
         route::{HostConfig, PathConfig, RouteConfig},
     },
     diagnostic::{Problem, Problems, suggest},
+    observe::tally::Tally,
     policy::Policies,
     routing::{
         pattern::PathPattern,
@@ -45,6 +46,8 @@ pub struct Route {
     pub via: bool,
     /// Who answers.
     pub upstream: Arc<Upstream>,
+    /// Counts how the requests of this configuration ended.
+    pub tally: Arc<Tally>,
 }
 
 type Upstreams = BTreeMap<String, Arc<Upstream>>;
@@ -54,6 +57,7 @@ pub(super) fn table(
     written: &[Option<RouteConfig>],
     named: &[Named<UpstreamConfig>],
     upstreams: &Upstreams,
+    tally: &Arc<Tally>,
     problems: &mut Problems,
 ) -> Table<Arc<Route>> {
     let mut table = Table::default();
@@ -63,7 +67,7 @@ pub(super) fn table(
     let configs: Vec<&RouteConfig> = written.iter().flatten().collect();
     for (index, config) in configs.iter().enumerate() {
         check_name(config, &configs[..index], problems);
-        if let Some(route) = build(config, named, upstreams, problems) {
+        if let Some(route) = build(config, named, upstreams, tally, problems) {
             insert(&mut table, config, &Arc::new(route), problems);
         }
     }
@@ -78,6 +82,7 @@ pub(super) fn table(
 pub(super) fn only(
     named: &[Named<UpstreamConfig>],
     upstreams: &Upstreams,
+    tally: &Arc<Tally>,
     problems: &mut Problems,
 ) -> Table<Arc<Route>> {
     let mut table = Table::default();
@@ -88,7 +93,7 @@ pub(super) fn only(
     }
     if let Some(upstream) = upstreams.values().next() {
         let rule = Rule { host: None, path: PathPattern::default() };
-        let inserted = table.insert(&rule, Arc::new(Route::to(upstream.clone())));
+        let inserted = table.insert(&rule, Arc::new(Route::to(upstream.clone(), tally.clone())));
         debug_assert!(inserted.is_ok(), "the table was empty");
     }
     table
@@ -96,7 +101,7 @@ pub(super) fn only(
 
 impl Route {
     /// A route that only passes on.
-    fn to(upstream: Arc<Upstream>) -> Self {
+    fn to(upstream: Arc<Upstream>, tally: Arc<Tally>) -> Self {
         Self {
             name: "default".to_owned(),
             policies: Policies::default(),
@@ -105,6 +110,7 @@ impl Route {
             forwarded: false,
             via: false,
             upstream,
+            tally,
         }
     }
 }
@@ -113,6 +119,7 @@ fn build(
     config: &RouteConfig,
     named: &[Named<UpstreamConfig>],
     upstreams: &Upstreams,
+    tally: &Arc<Tally>,
     problems: &mut Problems,
 ) -> Option<Route> {
     let policies = Policies::build(&config.policies);
@@ -136,6 +143,7 @@ fn build(
         forwarded: config.forwarded,
         via: config.via,
         upstream: upstreams.get(&target.value)?.clone(),
+        tally: tally.clone(),
     })
 }
 

@@ -4,6 +4,8 @@
 
 use std::{num::NonZero, thread, time::Duration};
 
+use pingora_core::server::configuration::ServerConf;
+
 use super::*;
 use crate::{
     diagnostic::{Color, Severity, Source, render},
@@ -14,7 +16,7 @@ const APP: &str = "upstreams: { app: { backends: [127.0.0.1:3031] } }\n";
 
 /// Compiles a text in which nothing is wrong.
 #[track_caller]
-fn good(text: &str) -> Compiled {
+fn good(text: &str) -> Snapshot {
     let mut problems = Problems::default();
     let compiled = compile(text, &mut problems);
     let source = Source { name: "text".to_owned(), text: text.to_owned() };
@@ -50,32 +52,32 @@ fn with_routes(routes: &str) -> String {
     format!("{APP}routes:\n{routes}")
 }
 
-fn route<'a>(compiled: &'a Compiled, host: &str, path: &str) -> &'a Route {
-    compiled.snapshot.routes.find(host, path).expect("a route")
+fn route<'a>(compiled: &'a Snapshot, host: &str, path: &str) -> &'a Route {
+    compiled.routes.find(host, path).expect("a route")
 }
 
 #[test]
 fn the_smallest_file_listens_on_8080_and_sends_everything_to_its_upstream() {
     let compiled = good(APP);
-    let [listener] = compiled.listeners.as_slice() else { panic!("one listener") };
+    let [listener] = &*compiled.listeners else { panic!("one listener") };
     assert_eq!(listener.address.to_string(), "0.0.0.0:8080");
     assert!(!listener.h2c);
     assert_eq!(*listener.bounds, Bounds::default());
-    assert!(compiled.trusted_proxies.is_empty());
-    assert_eq!(compiled.access_log, Some((Format::Json, Target::Stdout)));
+    assert!(compiled.trusted.is_empty());
+    assert!(compiled.access_log.as_ref().unwrap().is_the_one(Format::Json, &Target::Stdout));
 
     let route = route(&compiled, "any.test", "/any/path");
     assert_eq!(route.name, "default");
     assert!(matches!(route.host, Host::Pass));
     assert!(!route.path_as_sent && !route.forwarded && !route.via);
     assert_eq!(route.policies.body_bytes_max(), None);
-    assert!(Arc::ptr_eq(&route.upstream, &compiled.snapshot.upstreams["app"]));
+    assert!(Arc::ptr_eq(&route.upstream, &compiled.upstreams["app"]));
 }
 
 #[test]
 fn an_upstream_has_checks_retries_and_bounds_unless_told_otherwise() {
     let compiled = good(APP);
-    let upstream = &compiled.snapshot.upstreams["app"];
+    let upstream = &compiled.upstreams["app"];
     assert_eq!(&**upstream.name(), "app");
     assert_eq!(upstream.members().len(), 1);
     assert_eq!(upstream.retries_max(), 3);
@@ -93,7 +95,7 @@ fn an_upstream_has_checks_retries_and_bounds_unless_told_otherwise() {
     assert_eq!(seconds.map(|timeout| timeout.as_secs()), [1, 60, 60, 55, 3600]);
 
     let off = good("upstreams: { app: { backends: [127.0.0.1:1], health_check: off } }");
-    assert!(off.snapshot.upstreams["app"].checks().is_none());
+    assert!(off.upstreams["app"].checks().is_none());
 }
 
 #[test]
@@ -223,7 +225,7 @@ trusted_proxies: [10.0.0.0/33]
 fn trusted_proxies_are_networks_or_addresses() {
     let text = format!("{APP}trusted_proxies: [10.0.0.0/8, 192.0.2.1, '2001:db8::/32', '::1']");
     let networks = ["10.0.0.0/8", "192.0.2.1/32", "2001:db8::/32", "::1/128"];
-    assert_eq!(good(&text).trusted_proxies, networks.map(|text| text.parse().unwrap()));
+    assert_eq!(*good(&text).trusted, networks.map(|text| text.parse().unwrap()));
     for wrong in ["10.0.0.0/33", "10.0.0", "a.test", "10.0.0.0/8 "] {
         let text = format!("{APP}trusted_proxies: ['{wrong}']");
         assert_eq!(told(&text), [format!("2:19 `{wrong}` is no network")]);
@@ -234,7 +236,7 @@ fn trusted_proxies_are_networks_or_addresses() {
 
 #[test]
 fn pingoras_server_has_our_defaults_and_takes_what_is_written() {
-    let conf = good(APP).server;
+    let conf = good(APP).file.server();
     assert_eq!(conf.threads, thread::available_parallelism().map_or(1, NonZero::get));
     assert_eq!(conf.grace_period_seconds, Some(30));
     assert_eq!(conf.pid_file, "/run/crestline/crestline.pid");
@@ -259,7 +261,8 @@ client_bind_to_ipv6: ['::1']
 max_blocking_threads: 5
 "
     ))
-    .server;
+    .file
+    .server();
     assert_eq!((conf.threads, conf.listener_tasks_per_fd, conf.max_retries), (3, 2, 1));
     assert_eq!(conf.grace_period_seconds, Some(0));
     assert_eq!(conf.graceful_shutdown_timeout_seconds, Some(7));

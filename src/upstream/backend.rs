@@ -17,6 +17,7 @@ use std::{
 
 use http::HeaderValue;
 use pingora_core::{protocols::l4::socket::SocketAddr, upstreams::peer::HttpPeer};
+use serde::{Deserialize, Serialize};
 use tokio::{sync::Notify, time::Instant};
 
 use crate::upstream::ejection::{Entry, Gate};
@@ -34,7 +35,8 @@ pub enum Probe {
 }
 
 /// May this backend take a request now?
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Availability {
     /// It may.
     Ready,
@@ -46,6 +48,19 @@ pub enum Availability {
     Unhealthy,
     /// Observed traffic failed; the penalty lasts.
     Ejected,
+}
+
+impl Availability {
+    /// In one word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Trial => "trial",
+            Self::Draining => "draining",
+            Self::Unhealthy => "unhealthy",
+            Self::Ejected => "ejected",
+        }
+    }
 }
 
 /// The live record of one address.

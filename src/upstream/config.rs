@@ -1,7 +1,8 @@
 //! An upstream as the operator writes it, and what is made of it.
 
 use std::{
-    collections::BTreeSet, net, num::NonZeroU32, os::unix, path::PathBuf, str::FromStr, sync::Arc,
+    collections::BTreeSet, fmt, net, num::NonZeroU32, os::unix, path::PathBuf, str::FromStr,
+    sync::Arc,
 };
 
 use pingora_core::{protocols::l4::socket::SocketAddr, upstreams::peer::HttpPeer};
@@ -11,7 +12,7 @@ use crate::{
     diagnostic::{Problem, Problems},
     units::{self, Duration, Percent},
     upstream::{
-        Parts, Timeouts, Upstream, balance,
+        Account, Parts, Timeouts, Upstream, balance,
         discovery::dns::{Dns, Name},
         ejection::Rules,
         health, peer,
@@ -130,6 +131,16 @@ impl FromStr for Address {
             _ if port.is_empty() => Err(AddressError::NoPort(owned())),
             Ok(0) | Err(_) => Err(AddressError::BadPort(owned())),
             Ok(port) => Ok(Self::Name(host.to_owned(), port)),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socket(address) => address.fmt(f),
+            Self::Name(host, port) => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
 }
@@ -272,8 +283,14 @@ impl Config {
         }
     }
 
-    /// Makes the upstream; `id` keeps its pooled connections apart from those of others.
-    pub fn build(&self, name: &str, id: u64, problems: &mut Problems) -> Option<Upstream> {
+    /// Makes the upstream. A predecessor of the same name leaves it what is known of the same
+    /// addresses and names, its account, and its pooled connections.
+    pub fn build(
+        &self,
+        name: &str,
+        predecessor: Option<&Upstream>,
+        problems: &mut Problems,
+    ) -> Option<Upstream> {
         let name: Arc<str> = name.into();
         if self.backends.is_empty() {
             let problem = Problem::error(format!("upstream `{name}` has no backends"));
@@ -282,17 +299,20 @@ impl Config {
         }
         let (fixed, names) = self.targets(&name, problems);
         let timeouts = self.timeouts.build();
-        Some(Upstream::new(Parts {
+        let account = predecessor.map_or_else(Account::open, |old| old.account().clone());
+        let known = predecessor.and_then(Upstream::names);
+        let parts = Parts {
             checks: self.health_check.build(problems).map(Arc::new),
             ejection: (!self.ejection.is_off).then(|| self.ejection.rules()),
-            names: (!names.is_empty()).then(|| Dns::new(&name, names)),
-            peer: template(id, &timeouts),
+            names: (!names.is_empty()).then(|| Dns::new(&name, names, known)),
+            peer: template(account.pool(), &timeouts),
             name,
             fixed,
             balance: self.balance,
             retries_max: usize::from(self.retries.0),
             timeouts,
-        }))
+        };
+        Some(Upstream::new(parts, account, predecessor))
     }
 
     fn targets(&self, upstream: &str, problems: &mut Problems) -> (Targets, Vec<Name>) {
@@ -300,21 +320,19 @@ impl Config {
         let mut seen = BTreeSet::new();
         for backend in &self.backends.value {
             let BackendConfig { address, weight: Weight(weight) } = &backend.value.0;
-            let text = match address {
+            match address {
                 Address::Socket(address) => {
                     fixed.insert(SocketAddr::Inet(*address), *weight);
-                    address.to_string()
                 }
                 Address::Unix(path) => {
                     let address = unix::net::SocketAddr::from_pathname(path);
                     fixed.extend(address.map(|address| (SocketAddr::Unix(address), *weight)));
-                    format!("unix:{}", path.display())
                 }
                 Address::Name(host, port) => {
                     names.push(Name { host: host.clone(), port: *port, weight: *weight });
-                    format!("{host}:{port}")
                 }
-            };
+            }
+            let text = address.to_string();
             if !seen.insert(text.clone()) {
                 let message = format!("backend `{text}` stands twice in upstream `{upstream}`");
                 let help = "remove it, and give the one that stays a `weight` if it is to get more";
@@ -348,11 +366,11 @@ impl TimeoutsConfig {
 }
 
 /// The peer of every backend, but for the address.
-fn template(id: u64, timeouts: &Timeouts) -> HttpPeer {
+fn template(pool: u64, timeouts: &Timeouts) -> HttpPeer {
     const NOWHERE: net::SocketAddr =
         net::SocketAddr::new(net::IpAddr::V4(net::Ipv4Addr::UNSPECIFIED), 1);
     let mut peer = peer::plain(NOWHERE.into());
-    peer.group_key = id;
+    peer.group_key = pool;
     peer.options.connection_timeout = Some(timeouts.connect);
     peer.options.total_connection_timeout = Some(timeouts.connect);
     peer.options.write_timeout = Some(timeouts.between_bytes);

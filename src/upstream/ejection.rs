@@ -170,6 +170,19 @@ impl Gate {
         returned
     }
 
+    /// Forgets all failures: the upstream does not eject any longer.
+    pub fn forgive(&self) {
+        let mut ejection = self.ejection.lock().unwrap_or_else(PoisonError::into_inner);
+        *ejection = Ejection::default();
+        self.publish(&ejection);
+        self.leave_trial();
+    }
+
+    /// The end of the penalty, if the backend is ejected or on trial.
+    pub fn ejected_until(&self) -> Option<Instant> {
+        self.ejection.lock().unwrap_or_else(PoisonError::into_inner).until()
+    }
+
     fn publish(&self, ejection: &Ejection) {
         self.streak.store(ejection.streak(), Relaxed);
         self.until.store(ejection.until().map_or(0, clock::millis), Relaxed);

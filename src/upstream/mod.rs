@@ -15,7 +15,10 @@ pub mod retry;
 pub mod set;
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -81,9 +84,34 @@ pub struct Parts {
 pub struct Upstream {
     parts: Parts,
     set: ArcSwap<Set>,
+    account: Arc<Account>,
+}
+
+/// What an upstream has spent; it outlives a change of its configuration.
+pub struct Account {
+    /// Keeps its pooled connections apart from those of other upstreams.
+    pool: u64,
     requests: Counter,
     retries: Counter,
     budget: Mutex<RetryBudget>,
+}
+
+impl Account {
+    /// Opens an account, and with it a pool of connections that no other upstream uses.
+    pub fn open() -> Arc<Self> {
+        static POOLS: AtomicU64 = AtomicU64::new(1);
+        Arc::new(Self {
+            pool: POOLS.fetch_add(1, Relaxed),
+            requests: Counter::default(),
+            retries: Counter::default(),
+            budget: Mutex::new(RetryBudget::new(Instant::now())),
+        })
+    }
+
+    /// The number of its pool.
+    pub fn pool(&self) -> u64 {
+        self.pool
+    }
 }
 
 /// What a request has seen of a backend before.
@@ -98,16 +126,41 @@ pub enum Visit {
 }
 
 impl Upstream {
-    /// Starts an upstream; backends given by name follow with the first [`Self::discover`].
-    pub fn new(parts: Parts) -> Self {
-        let set = Set::new(&parts.fixed, parts.balance, untested(&parts), &parts.peer, None);
-        Self {
-            set: ArcSwap::from_pointee(set),
-            requests: Counter::default(),
-            retries: Counter::default(),
-            budget: Mutex::new(RetryBudget::new(Instant::now())),
-            parts,
+    /// Makes an upstream; backends given by name follow with the first [`Self::discover`].
+    ///
+    /// It inherits the live records of its predecessor by address, and nothing that serves now
+    /// is changed by that: [`Self::take_over`] does when the new one comes into force.
+    pub fn new(parts: Parts, account: Arc<Account>, predecessor: Option<&Self>) -> Self {
+        let mut targets = parts.fixed.clone();
+        if let Some(names) = &parts.names {
+            targets.extend(names.answered());
         }
+        let old = predecessor.map(|old| old.set.load_full());
+        let untested = untested(&parts);
+        let set = Set::new(&targets, parts.balance, untested, &parts.peer, old.as_deref());
+        Self { set: ArcSwap::from_pointee(set), account, parts }
+    }
+
+    /// Comes into force after a predecessor: facts that nobody will look at again are cleared.
+    pub fn take_over(&self) {
+        for member in self.set.load().members() {
+            if self.parts.checks.is_none() {
+                member.state.set_probe(Probe::Passing);
+            }
+            if self.parts.ejection.is_none() {
+                member.state.gate.forgive();
+            }
+        }
+    }
+
+    /// What it has spent, for its successor.
+    pub fn account(&self) -> &Arc<Account> {
+        &self.account
+    }
+
+    /// Its names, for the answers that a successor begins with.
+    pub fn names(&self) -> Option<&Dns> {
+        self.parts.names.as_ref()
     }
 
     /// Its name in the configuration.
@@ -132,7 +185,7 @@ impl Upstream {
 
     /// Counts a request that begins; the retry budget lives from it.
     pub fn count_request(&self) {
-        self.requests.increment();
+        self.account.requests.increment();
     }
 
     /// Takes a backend for one attempt: never one that failed this request, fit ones first; if
@@ -146,17 +199,23 @@ impl Upstream {
 
     /// Spends one retry of the budget, or refuses it.
     pub fn may_retry(&self, now: Instant) -> bool {
-        let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
-        let granted = budget.withdraw(now, self.requests.get());
+        let account = &self.account;
+        let mut budget = account.budget.lock().unwrap_or_else(PoisonError::into_inner);
+        let granted = budget.withdraw(now, account.requests.get());
         if granted {
-            self.retries.increment();
+            account.retries.increment();
         }
         granted
     }
 
     /// Retries since the start.
     pub fn retries(&self) -> u64 {
-        self.retries.get()
+        self.account.retries.get()
+    }
+
+    /// Requests since the start.
+    pub fn requests(&self) -> u64 {
+        self.account.requests.get()
     }
 
     /// Learns how an attempt ended: ejection counts, and a suspicious end is checked at once.
@@ -187,13 +246,9 @@ impl Upstream {
     /// Returns when the next look is due; `None` if never.
     pub async fn discover(&self) -> Option<Instant> {
         let names = self.parts.names.as_ref()?;
-        if let Ok((found, _)) = names.discover().await {
+        if names.discover().await.is_ok() {
             let mut targets = self.parts.fixed.clone();
-            targets.extend(
-                found.into_iter().map(|backend| {
-                    (backend.addr, u16::try_from(backend.weight).unwrap_or(u16::MAX))
-                }),
-            );
+            targets.extend(names.answered());
             let waits = self.keep_serving(&mut targets);
             self.replace(&targets);
             if waits {

@@ -14,7 +14,7 @@ fn upstream(yaml: &str) -> Upstream {
     let mut problems = Problems::default();
     let node = yaml::parse(&format!("{{ health_check: off, {yaml} }}")).unwrap();
     let config: Option<config::Config> = yaml::read(&node, "", &mut problems);
-    let upstream = config.and_then(|config| config.build("app", 1, &mut problems));
+    let upstream = config.and_then(|config| config.build("app", None, &mut problems));
     upstream.unwrap_or_else(|| panic!("{problems:?}"))
 }
 
@@ -117,7 +117,7 @@ fn backends_that_are_checked_serve_once_a_check_has_passed() {
     let upstream = upstream("backends: [127.0.0.1:1]").parts;
     let mut problems = Problems::default();
     let checks = health::config::Config::default().build(&mut problems).map(Arc::new);
-    let upstream = Upstream::new(Parts { checks, ..upstream });
+    let upstream = Upstream::new(Parts { checks, ..upstream }, Account::open(), None);
     assert!(upstream.select(Instant::now(), fresh).is_none());
     at(&upstream, 1).state.set_probe(Probe::Passing);
     assert!(upstream.select(Instant::now(), fresh).is_some());
@@ -292,7 +292,7 @@ proptest! {
     ) {
         let template = upstream("backends: [127.0.0.1:1]").parts;
         let fixed = (1u16..).zip(&backends).map(|(port, (weight, ..))| (address(port), *weight));
-        let upstream = Upstream::new(Parts { fixed: fixed.collect(), ..template });
+        let upstream = Upstream::new(Parts { fixed: fixed.collect(), ..template }, Account::open(), None);
         let base = Instant::now();
         let of = |member: &Member| backends[usize::from(port(member)) - 1];
         for member in upstream.members() {

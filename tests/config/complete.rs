@@ -104,7 +104,7 @@ fn one_file_has_every_key() {
         ".upstreams.*.timeouts",
     ];
     assert_eq!(proven, expected.map(str::to_owned).into());
-    let ours = ["access_log", "listeners", "routes", "trusted_proxies", "upstreams"];
+    let ours = ["access_log", "listeners", "routes", "trusted_proxies", "upstreams", "watch"];
     assert!(ours.iter().all(|key| keys[""].contains(*key)));
 }
 

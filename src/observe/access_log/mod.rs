@@ -67,6 +67,11 @@ impl AccessLog {
         })
     }
 
+    /// Whether it writes in this form and to this target.
+    pub fn is_the_one(&self, format: line::Format, target: &Target) -> bool {
+        self.format == format && self.target == *target
+    }
+
     /// Appends the line of one request, or drops it when its shard is full.
     pub fn write(&self, entry: &line::Entry<'_>) {
         let mut buffer = self.shards[counter::shard()].lock();

@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use hickory_resolver::TokioResolver;
 use log::{info, warn};
 use pingora::{Error, ErrorType, OrErr, Result};
+use pingora_core::protocols::l4::socket::SocketAddr as Address;
 use pingora_load_balancing::{Backend, Extensions, discovery::ServiceDiscovery};
 use tokio::time::{self, Instant};
 
@@ -53,14 +54,31 @@ struct Answer {
 }
 
 impl Dns {
-    /// Prepares the names of `upstream`; nothing is looked up yet.
-    pub fn new(upstream: &str, names: Vec<Name>) -> Self {
-        Self {
-            upstream: upstream.to_owned(),
-            names,
-            resolver: OnceLock::new(),
-            answers: Mutex::default(),
+    /// Prepares the names of `upstream`; nothing is looked up yet. What a predecessor knows of
+    /// the same names holds until it runs out.
+    pub fn new(upstream: &str, names: Vec<Name>, predecessor: Option<&Self>) -> Self {
+        let known = |name: &Name| predecessor.and_then(|old| old.answer_for(name));
+        let known =
+            names.iter().enumerate().filter_map(|(index, name)| Some((index, known(name)?)));
+        let answers = Mutex::new(known.collect());
+        Self { upstream: upstream.to_owned(), names, resolver: OnceLock::new(), answers }
+    }
+
+    /// The addresses that are known now, each with the weight of its name.
+    pub fn answered(&self) -> Vec<(Address, u16)> {
+        let mut answered = Vec::new();
+        for (index, name) in self.names.iter().enumerate() {
+            let addresses = self.answer(index).into_iter().flat_map(|answer| answer.addresses);
+            answered.extend(addresses.map(|address| (address.into(), name.weight)));
         }
+        answered
+    }
+
+    fn answer_for(&self, name: &Name) -> Option<Answer> {
+        let index = self.names.iter().position(|known| known.host == name.host)?;
+        let mut answer = self.answer(index)?;
+        answer.addresses.iter_mut().for_each(|address| address.set_port(name.port));
+        Some(answer)
     }
 
     /// When the next answer runs out.
@@ -135,16 +153,11 @@ impl ServiceDiscovery for Dns {
     async fn discover(&self) -> Result<(BTreeSet<Backend>, HashMap<u64, bool>)> {
         let lookups = self.names.iter().enumerate().map(|(index, name)| self.refresh(index, name));
         futures::future::join_all(lookups).await;
-        let mut backends = BTreeSet::new();
-        for (index, name) in self.names.iter().enumerate() {
-            for address in self.answer(index).into_iter().flat_map(|answer| answer.addresses) {
-                backends.insert(Backend {
-                    addr: address.into(),
-                    weight: usize::from(name.weight),
-                    ext: Extensions::new(),
-                });
-            }
-        }
-        Ok((backends, HashMap::new()))
+        let backends = self.answered().into_iter().map(|(addr, weight)| Backend {
+            addr,
+            weight: usize::from(weight),
+            ext: Extensions::new(),
+        });
+        Ok((backends.collect(), HashMap::new()))
     }
 }

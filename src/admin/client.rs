@@ -1,0 +1,80 @@
+//! Asks a running process: the other end of the admin socket.
+
+use std::{io, path::Path};
+
+use http::{Method, StatusCode, header::CONTENT_LENGTH};
+use pingora::Error;
+use pingora_core::protocols::{http::v1::client::HttpSession, l4::stream::Stream};
+use pingora_http::RequestHeader;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::{net::UnixStream, runtime};
+
+use crate::admin::Refused;
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody listens on the socket.
+    #[error("no running process can be reached at {0}: {1}")]
+    Unreachable(String, io::Error),
+    /// The exchange broke, or was not understood.
+    #[error("the running process did not answer as expected: {0}")]
+    Broken(String),
+    /// The process refused.
+    #[error("{1}")]
+    Refused(StatusCode, String),
+}
+
+/// Sends one request and reads its answer; nothing is sent as an empty body.
+///
+/// # Errors
+/// If the process cannot be reached, refuses, or answers nonsense.
+pub fn ask<T: DeserializeOwned>(
+    socket: &Path,
+    method: &Method,
+    path: &str,
+    body: Option<&Value>,
+) -> Result<T, ClientError> {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build();
+    let unreachable = |why| ClientError::Unreachable(socket.display().to_string(), why);
+    runtime.map_err(unreachable)?.block_on(async {
+        let stream = UnixStream::connect(socket).await.map_err(unreachable)?;
+        let body = body.map(Value::to_string).unwrap_or_default();
+        let exchanged = exchange(Stream::from(stream), method, path, body.as_bytes()).await;
+        let (status, answer) = exchanged.map_err(|why| ClientError::Broken(why.to_string()))?;
+        understand(status, &answer)
+    })
+}
+
+async fn exchange(
+    stream: Stream,
+    method: &Method,
+    path: &str,
+    body: &[u8],
+) -> Result<(StatusCode, Vec<u8>), Box<Error>> {
+    let mut session = HttpSession::new(Box::new(stream));
+    let mut header = RequestHeader::build(method.clone(), path.as_bytes(), None)?;
+    header.insert_header("host", "crestline")?;
+    header.insert_header(CONTENT_LENGTH, body.len().to_string())?;
+    session.write_request_header(Box::new(header)).await?;
+    if !body.is_empty() {
+        session.write_body(body).await?;
+    }
+    session.finish_body().await?;
+    session.read_response().await?;
+    let mut answer = Vec::new();
+    while let Some(piece) = session.read_body_bytes().await? {
+        answer.extend_from_slice(&piece);
+    }
+    Ok((session.get_status().unwrap_or_default(), answer))
+}
+
+fn understand<T: DeserializeOwned>(status: StatusCode, answer: &[u8]) -> Result<T, ClientError> {
+    let broken = |why: serde_json::Error| ClientError::Broken(why.to_string());
+    if status.is_success() {
+        return serde_json::from_slice(answer).map_err(broken);
+    }
+    let Refused { error } = serde_json::from_slice(answer).map_err(broken)?;
+    Err(ClientError::Refused(status, error))
+}

@@ -1,0 +1,258 @@
+//! What runs: the answer to `crestline status`.
+
+use std::{
+    fmt, process,
+    time::{Duration, SystemTime},
+};
+
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use crate::{
+    control::{Control, probation::Standing},
+    upstream::{Upstream, backend::Availability, backend::Member},
+};
+
+/// What runs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The version of the program.
+    pub program: String,
+    /// The id of the process.
+    pub pid: u32,
+    /// How long it has been serving.
+    pub uptime_seconds: u64,
+    /// The configuration in force.
+    pub configuration: Configuration,
+    /// Where connections arrive.
+    pub listeners: Vec<ListenerStatus>,
+    /// The groups of backends, by name.
+    pub upstreams: Vec<UpstreamStatus>,
+}
+
+/// The configuration in force, and those before.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Configuration {
+    /// Its version.
+    pub version: u64,
+    /// How long it has been in force.
+    pub age_seconds: u64,
+    /// The file that it was read from.
+    pub file: Option<String>,
+    /// Whether it is read again when its files change.
+    pub watch: bool,
+    /// How the last probation stands, if there was one.
+    pub probation: Option<Standing>,
+    /// The versions that can be gone back to, the newest first.
+    pub versions: Vec<VersionStatus>,
+}
+
+/// A version that is kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VersionStatus {
+    /// Its number.
+    pub version: u64,
+    /// How long ago it came into force.
+    pub age_seconds: u64,
+    /// What it changed.
+    pub summary: String,
+}
+
+/// A listener.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ListenerStatus {
+    /// Where it listens.
+    pub address: String,
+    /// Whether it speaks HTTP/2 with prior knowledge.
+    pub h2c: bool,
+}
+
+/// A group of backends.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UpstreamStatus {
+    /// Its name.
+    pub name: String,
+    /// Requests that were sent to it since the process began.
+    pub requests: u64,
+    /// Attempts beyond the first.
+    pub retries: u64,
+    /// Its backends, by address.
+    pub backends: Vec<BackendStatus>,
+}
+
+/// A backend.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BackendStatus {
+    /// Its address.
+    pub address: String,
+    /// Its share, relative to the others.
+    pub weight: u16,
+    /// Whether it may take a request: `ready`, `trial`, `unhealthy`, `ejected` or `draining`.
+    pub availability: Availability,
+    /// For how long it is ejected still, begun seconds included.
+    pub ejected_seconds: Option<u64>,
+    /// Requests that it is answering.
+    pub in_flight: u32,
+}
+
+impl Status {
+    /// Looks at what runs now.
+    pub fn of(control: &Control) -> Self {
+        let snapshot = control.live().load();
+        let now = SystemTime::now();
+        let age = |since| now.duration_since(since).unwrap_or_default().as_secs();
+        let versions = control.versions().into_iter().rev();
+        let versions: Vec<_> = versions
+            .map(|kept| VersionStatus {
+                version: kept.number,
+                age_seconds: age(kept.since),
+                summary: kept.summary,
+            })
+            .collect();
+        let current = versions.iter().find(|kept| kept.version == snapshot.version);
+        Self {
+            program: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: process::id(),
+            uptime_seconds: age(control.started()),
+            configuration: Configuration {
+                version: snapshot.version,
+                age_seconds: current.map_or(0, |kept| kept.age_seconds),
+                file: control.path().map(|path| path.display().to_string()),
+                watch: snapshot.file.watch,
+                probation: control.probation().map(|standing| standing.borrow().clone()),
+                versions,
+            },
+            listeners: snapshot
+                .listeners
+                .iter()
+                .map(|listener| ListenerStatus {
+                    address: listener.address.to_string(),
+                    h2c: listener.h2c,
+                })
+                .collect(),
+            upstreams: snapshot
+                .upstreams
+                .values()
+                .map(|upstream| upstream.as_ref().into())
+                .collect(),
+        }
+    }
+}
+
+impl From<&Upstream> for UpstreamStatus {
+    fn from(upstream: &Upstream) -> Self {
+        let now = Instant::now();
+        Self {
+            name: upstream.name().to_string(),
+            requests: upstream.requests(),
+            retries: upstream.retries(),
+            backends: upstream.members().iter().map(|member| backend(member, now)).collect(),
+        }
+    }
+}
+
+fn backend(member: &Member, now: Instant) -> BackendStatus {
+    let state = &member.state;
+    let ejected = state.gate.ejected_until().map(|until| until.saturating_duration_since(now));
+    BackendStatus {
+        address: state.name().to_owned(),
+        weight: member.weight,
+        availability: state.availability(now),
+        ejected_seconds: ejected.map(|rest| rest.as_secs() + 1),
+        in_flight: state.in_flight(),
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { program, pid, uptime_seconds, configuration, listeners, upstreams } = self;
+        writeln!(f, "crestline {program}, process {pid}, up {}", span(*uptime_seconds))?;
+        configuration.fmt(f)?;
+        for ListenerStatus { address, h2c } in listeners {
+            writeln!(f, "listener {address}{}", if *h2c { " (h2c)" } else { "" })?;
+        }
+        upstreams.iter().try_for_each(|upstream| write!(f, "\n{upstream}"))
+    }
+}
+
+impl fmt::Display for Configuration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { version, age_seconds, file, watch, probation, .. } = self;
+        write!(f, "configuration v{version}")?;
+        if let Some(file) = file {
+            write!(f, " of {file}")?;
+        }
+        let watched = if *watch { ", watched" } else { "" };
+        writeln!(f, ", in force for {}{watched}", span(*age_seconds))?;
+        match probation {
+            Some(Standing::Running { version }) => writeln!(f, "v{version} is on probation"),
+            Some(Standing::TakenBack { version, told }) => {
+                writeln!(f, "v{version} was taken back: {told}")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for UpstreamStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fit = |backend: &&BackendStatus| {
+            matches!(backend.availability, Availability::Ready | Availability::Trial)
+        };
+        let (fit, all) = (self.backends.iter().filter(fit).count(), self.backends.len());
+        let Self { name, requests, retries, .. } = self;
+        writeln!(
+            f,
+            "upstream {name}: {fit} of {all} in service; {requests} requests, {retries} retries"
+        )?;
+        let widest = self.backends.iter().map(|backend| backend.address.len()).max().unwrap_or(0);
+        for backend in &self.backends {
+            let BackendStatus { address, weight, availability, ejected_seconds, in_flight } =
+                backend;
+            let word = availability.as_str();
+            write!(f, "  {address:widest$}  {word:9}  weight {weight}, {in_flight} in flight")?;
+            if let Some(rest) = ejected_seconds {
+                write!(f, ", ejected for {rest}s")?;
+            }
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+}
+
+/// `3h 12m`, `42s`: two units at most, as a person says it.
+fn span(seconds: u64) -> String {
+    let units = [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)];
+    let first = units.iter().position(|(_, size)| *size <= seconds).unwrap_or(units.len() - 1);
+    let mut rest = Duration::from_secs(seconds).as_secs();
+    let mut words = Vec::new();
+    for (unit, size) in units.iter().skip(first).take(2) {
+        let count = rest / size;
+        rest %= size;
+        if 0 < count || words.is_empty() {
+            words.push(format!("{count}{unit}"));
+        }
+    }
+    words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_told_as_people_say_them() {
+        let cases = [
+            (0, "0s"),
+            (59, "59s"),
+            (60, "1m"),
+            (61, "1m 1s"),
+            (3_600, "1h"),
+            (90_000, "1d 1h"),
+            (86_401, "1d"),
+        ];
+        for (seconds, words) in cases {
+            assert_eq!(span(seconds), words);
+        }
+    }
+}

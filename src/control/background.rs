@@ -1,0 +1,79 @@
+//! Everything that runs beside requests, as one Pingora background service.
+//!
+//! The service is ready, and listeners open, when every upstream had its first round: its names
+//! looked up, each backend asked once. That is bounded by the timeouts of the checks.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use log::{error, info, warn};
+use pingora_core::{
+    server::ShutdownWatch,
+    services::{ServiceReadyNotifier, background::BackgroundService},
+};
+use tokio::{
+    runtime::Handle,
+    time::{self, Instant},
+};
+
+use crate::control::{Control, lock, signals, watcher};
+
+/// How often the counts that a probation compares with are taken.
+const SAMPLE_EVERY: Duration = Duration::from_secs(1);
+
+/// The service.
+pub struct Background {
+    control: Arc<Control>,
+}
+
+impl Background {
+    /// The work that belongs to what `control` has charge of.
+    pub fn new(control: Arc<Control>) -> Self {
+        Self { control }
+    }
+}
+
+#[async_trait]
+impl BackgroundService for Background {
+    async fn start_with_ready_notifier(
+        &self,
+        mut shutdown: ShutdownWatch,
+        ready: ServiceReadyNotifier,
+    ) {
+        let control = &self.control;
+        // Threads begin here, after the process may have forked.
+        if let Err(why) = signals::listen(control.clone()) {
+            warn!("signals: SIGHUP and SIGUSR1 are not answered: {why}");
+        }
+        let snapshot = control.live.load_full();
+        if let Some(log) = &snapshot.access_log
+            && let Err(why) = log.start()
+        {
+            error!("access log: nothing is written: {why}");
+        }
+        let started = Instant::now();
+        {
+            let mut keepers = control.keepers.lock().await;
+            let prepared = keepers.prepare(&snapshot.upstreams).await;
+            keepers.settle(&snapshot.upstreams, prepared);
+        }
+        drop(snapshot);
+        info!("upstreams: first round over after {:.0?}", started.elapsed());
+        let _ = control.runtime.set(Handle::current());
+        tokio::spawn(control.clone().reload_when_asked());
+        tokio::spawn(watcher::run(control.clone()));
+        tokio::spawn(sample(control.clone()));
+        ready.notify_ready();
+        let _ = shutdown.wait_for(|stopping| *stopping).await;
+        // Checks go on while requests in flight finish: they may still need another backend.
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn sample(control: Arc<Control>) {
+    loop {
+        time::sleep(SAMPLE_EVERY).await;
+        let snapshot = control.live.load();
+        lock(&control.recent).sample(snapshot.version, snapshot.tally.get());
+    }
+}

@@ -1,0 +1,165 @@
+//! Background work of the upstreams: discovery and checks, one task for each upstream.
+//!
+//! A configuration that is about to come into force brings new backends, which are probed before
+//! they take requests ([`Keepers::prepare`]). Backends that are known already are left to the
+//! tasks of the configuration in force until it is replaced ([`Keepers::settle`]): what a new
+//! check thinks of them must not change what runs.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    sync::{mpsc, watch},
+    task::{AbortHandle, JoinSet},
+    time::{self, Instant},
+};
+
+use crate::upstream::{Upstream, backend::Probe, health};
+
+/// A lookup that hangs holds a start or a reload up for no longer than this.
+const DISCOVERY_MAX: Duration = Duration::from_secs(2);
+/// What a round of checks may take beyond their timeout.
+const SLACK: Duration = Duration::from_millis(100);
+
+type Upstreams = BTreeMap<String, Arc<Upstream>>;
+
+/// The tasks of the upstreams in force, by name.
+#[derive(Default)]
+pub(super) struct Keepers {
+    running: HashMap<String, Keeper>,
+}
+
+/// The task of one upstream; dropping it ends the task.
+struct Keeper {
+    upstream: Arc<Upstream>,
+    in_force: watch::Sender<bool>,
+    task: AbortHandle,
+}
+
+/// The tasks of upstreams that are not in force yet.
+pub(super) struct Prepared {
+    fresh: HashMap<String, Keeper>,
+}
+
+impl Keepers {
+    /// Starts the work of upstreams that do not run yet, and returns when each of their new
+    /// backends was asked once, or when that takes too long. Runs in the runtime that is to do
+    /// the work.
+    pub(super) async fn prepare(&self, upstreams: &Upstreams) -> Prepared {
+        let (first_round, mut rest) = mpsc::channel(1);
+        let mut fresh = HashMap::new();
+        let mut longest = Duration::ZERO;
+        for (name, upstream) in upstreams {
+            if self.running.get(name).is_some_and(|known| Arc::ptr_eq(&known.upstream, upstream)) {
+                continue;
+            }
+            longest =
+                longest.max(upstream.checks().map_or(Duration::ZERO, |checks| checks.timeout));
+            fresh.insert(name.clone(), Keeper::start(upstream.clone(), first_round.clone()));
+        }
+        drop(first_round);
+        if !fresh.is_empty() {
+            let _ = time::timeout(DISCOVERY_MAX + longest + SLACK, rest.recv()).await;
+        }
+        Prepared { fresh }
+    }
+
+    /// Lets the prepared tasks take over, and ends those of upstreams that are no longer in force.
+    pub(super) fn settle(&mut self, upstreams: &Upstreams, prepared: Prepared) {
+        self.running.retain(|name, _| upstreams.contains_key(name));
+        for (name, keeper) in prepared.fresh {
+            // The old one ends here, before the new one watches the backends of both.
+            self.running.remove(&name);
+            keeper.upstream.take_over();
+            keeper.in_force.send_replace(true);
+            self.running.insert(name, keeper);
+        }
+    }
+}
+
+impl Keeper {
+    fn start(upstream: Arc<Upstream>, first_round: mpsc::Sender<()>) -> Self {
+        let (in_force, watched) = watch::channel(false);
+        let task = tokio::spawn(keep(upstream.clone(), first_round, watched)).abort_handle();
+        Self { upstream, in_force, task }
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Keeps one upstream: looks its names up when they are due, and watches the backends that there
+/// are. Holds `first_round` until each new one of them was asked once.
+async fn keep(
+    upstream: Arc<Upstream>,
+    first_round: mpsc::Sender<()>,
+    mut in_force: watch::Receiver<bool>,
+) {
+    let mut watches = Watches::default();
+    let mut first_round = Some(first_round);
+    loop {
+        let due = upstream.discover().await;
+        let all = *in_force.borrow_and_update();
+        watches.reconcile(&upstream, all, first_round.take().as_ref());
+        tokio::select! {
+            () = until(due) => {}
+            changed = in_force.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => time::sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The tasks that watch the backends of one upstream, by address.
+#[derive(Default)]
+struct Watches {
+    tasks: JoinSet<()>,
+    by_name: HashMap<String, AbortHandle>,
+}
+
+impl Watches {
+    /// Starts a watch for each new backend, and stops those of backends that are gone. Those that
+    /// were known before this upstream follow when `all` are to be watched.
+    fn reconcile(
+        &mut self,
+        upstream: &Upstream,
+        all: bool,
+        first_round: Option<&mpsc::Sender<()>>,
+    ) {
+        let Some(checks) = upstream.checks() else { return };
+        while self.tasks.try_join_next().is_some() {} // those that were stopped before
+        let members = upstream.members();
+        self.by_name.retain(|name, watch| {
+            let stays = members.iter().any(|member| member.state.name() == name);
+            if !stays {
+                watch.abort();
+            }
+            stays
+        });
+        let (unused, _) = mpsc::channel(1);
+        for member in members.into_iter().filter(|member| all || is_new(&member.state)) {
+            let name = member.state.name().to_owned();
+            self.by_name.entry(name).or_insert_with(|| {
+                let token = first_round.unwrap_or(&unused).clone();
+                let state = member.state.clone();
+                let name = upstream.name().clone();
+                self.tasks.spawn(health::watch(name, state, checks.clone(), token))
+            });
+        }
+    }
+}
+
+fn is_new(state: &crate::upstream::backend::BackendState) -> bool {
+    state.probe() == Probe::Pending
+}

@@ -1,0 +1,55 @@
+//! `watch: true`: a reload when the files change, once they have been still for a moment.
+//!
+//! The files are looked at, not listened to: two looks a second cost a few system calls, see an
+//! editor's rename and the swapped symbolic link of a Kubernetes `ConfigMap` alike, and miss
+//! nothing on any file system.
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{task, time};
+
+use crate::control::{Control, Unchanged};
+
+/// From one look to the next; files are still when two looks see the same.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// What can be seen of a file without reading it; `None` if it is not there.
+type Look = Option<(u64, u64, u64, i64, i64)>;
+
+/// Watches for as long as the process lives; does nothing while `watch` is off.
+pub(super) async fn run(control: Arc<Control>) {
+    let Some(path) = control.path.clone() else { return };
+    // The first look leads to a reload, too: the files may have changed since they were read.
+    let mut loaded = None;
+    let mut before = None;
+    loop {
+        time::sleep(LOOK_EVERY).await;
+        if !control.live.load().file.watch {
+            (loaded, before) = (None, None);
+            continue;
+        }
+        let of = path.clone();
+        let now = task::spawn_blocking(move || look_at_all(&of)).await.ok();
+        let is_still = now == before;
+        if is_still && now != loaded {
+            loaded.clone_from(&now);
+            control.reload_and_tell(Unchanged::Unsaid).await;
+        }
+        before = now;
+    }
+}
+
+fn look_at_all(path: &Path) -> Vec<(PathBuf, Look)> {
+    vec![(path.to_owned(), look_at(path))]
+}
+
+fn look_at(path: &Path) -> Look {
+    let seen = fs::metadata(path).ok()?;
+    Some((seen.dev(), seen.ino(), seen.size(), seen.mtime(), seen.mtime_nsec()))
+}
