@@ -3,7 +3,7 @@
 use std::{
     io::{self, IsTerminal, Write},
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
 };
 
@@ -15,7 +15,7 @@ use structopt::{
 use crate::{
     config::{self, File},
     demo,
-    diagnostic::{Color, Problem, Problems, Source, render},
+    diagnostic::{Color, Problem, Problems, Sources, render},
     downstream::config::Address,
     observe::process_log,
     server::{self, Start},
@@ -171,17 +171,11 @@ fn serve(compiled: Result<Compiled, ExitCode>, start: Start) -> ExitCode {
 fn with_file(path: Option<PathBuf>) -> Result<Compiled, ExitCode> {
     let path = path.unwrap_or_else(|| CONF.into());
     let mut problems = Problems::default();
-    let source = match config::load(Path::new(&path)) {
-        Ok(source) => source,
-        Err(problem) => {
-            problems.push(problem);
-            show(&problems, None);
-            return Err(ExitCode::from(EXIT_CONFIG));
-        }
-    };
-    let compiled = snapshot::compile(&source.text, &mut problems);
-    show(&problems, Some(&source));
-    compiled.ok_or(ExitCode::from(EXIT_CONFIG))
+    let loaded = config::load(&path, &mut problems);
+    let file = File::read(&loaded, &mut problems);
+    let compiled = file.map(|file| snapshot::assemble(file, &mut problems));
+    show(&problems, &loaded.sources);
+    compiled.filter(|_| !problems.has_errors()).ok_or(ExitCode::from(EXIT_CONFIG))
 }
 
 fn without_file(backends: Vec<BackendConfig>, port: u16) -> Result<Compiled, ExitCode> {
@@ -189,17 +183,17 @@ fn without_file(backends: Vec<BackendConfig>, port: u16) -> Result<Compiled, Exi
     let any = Address::Socket(SocketAddr::from(([0, 0, 0, 0], port)));
     let file = File::of(any, Config::of(backends));
     let compiled = snapshot::assemble(file, &mut problems);
-    show(&problems, None);
+    show(&problems, &Sources::default());
     if problems.has_errors() { Err(ExitCode::from(EXIT_USAGE)) } else { Ok(compiled) }
 }
 
-fn show(problems: &Problems, source: Option<&Source>) {
+fn show(problems: &Problems, sources: &Sources) {
     if problems.is_empty() {
         return;
     }
     let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let colored = io::stderr().is_terminal() && !plain;
-    say(&render(problems, source, if colored { Color::Always } else { Color::Never }));
+    say(&render(problems, sources, if colored { Color::Always } else { Color::Never }));
     let errors = problems.iter().filter(|problem| is_error(problem)).count();
     if 0 < errors {
         let s = if errors == 1 { "" } else { "s" };

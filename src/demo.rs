@@ -12,7 +12,6 @@ use structopt::StructOpt;
 use tokio::runtime;
 
 use crate::{
-    config::File,
     demo::origin::Origin,
     diagnostic::{Problem, Problems},
     server::{self, Start},
@@ -64,10 +63,9 @@ pub fn run(options: Options) -> Result<(), DemoError> {
     let compiled = {
         let mut problems = Problems::default();
         let text = configuration(options.port, &origins);
-        let file = File::read(&text, &mut problems);
-        let compiled = file.map(|file| snapshot::assemble(file, &mut problems));
+        let compiled = snapshot::compile(&text, &mut problems);
         let wrong = || problems.iter().map(|problem: &Problem| problem.message.clone()).collect();
-        compiled.filter(|_| !problems.has_errors()).ok_or_else(|| DemoError::Config(wrong()))?
+        compiled.ok_or_else(|| DemoError::Config(wrong()))?
     };
     let upstream = compiled.snapshot.upstreams.values().next().cloned();
     let prepared = server::prepare(compiled, Start::default())?;

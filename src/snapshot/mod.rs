@@ -14,7 +14,7 @@ use pingora_core::server::configuration::ServerConf;
 pub use route::{Host, Route};
 
 use crate::{
-    config::{File, Named, SMALLEST},
+    config::{File, Loaded, Named, SMALLEST},
     diagnostic::{Problem, Problems},
     downstream::config::{Address, Bounds, Config as ListenerConfig},
     observe::access_log::{Target, line::Format},
@@ -58,9 +58,10 @@ pub struct Compiled {
     pub snapshot: Snapshot,
 }
 
-/// Compiles a text; `None` if any problem is an error.
+/// Compiles a text alone, without environment and included files; `None` if any problem is an
+/// error.
 pub fn compile(text: &str, problems: &mut Problems) -> Option<Compiled> {
-    let file = File::read(text, problems)?;
+    let file = File::read(&Loaded::of(text, problems), problems)?;
     let compiled = assemble(file, problems);
     (!problems.has_errors()).then_some(compiled)
 }

@@ -45,7 +45,12 @@ impl<'a> NodeDeserializer<'a> {
     }
 
     fn text(self, wanted: &dyn Expected) -> Result<&'a str, Error> {
-        self.node().text().ok_or_else(|| self.expected(&wanted.to_string()))
+        self.node().text().ok_or_else(|| match (&self.node().value, self.place.entry) {
+            (Value::Null, Some(entry)) => self
+                .expected(&wanted.to_string())
+                .help(format!("write one after `{}:`, or remove the key", entry.key)),
+            _ => self.expected(&wanted.to_string()),
+        })
     }
 
     fn entries(self) -> Result<&'a [Entry], Error> {
@@ -53,7 +58,9 @@ impl<'a> NodeDeserializer<'a> {
             Value::Mapping(entries) => Ok(entries),
             // An empty file has no keys, and lacks those that are needed.
             Value::Null if self.place.path.is_empty() => Ok(&[]),
-            Value::Null => Err(self.expected("a mapping").help("write `{}` for an empty one")),
+            Value::Null => Err(self
+                .expected("a mapping")
+                .help("write its keys below it, indented further, or `{}` if it has none")),
             _ => Err(self.expected("a mapping")),
         }
     }
@@ -62,7 +69,12 @@ impl<'a> NodeDeserializer<'a> {
         match &self.node().value {
             Value::Sequence(items) => Ok(items),
             Value::Null => Err(self.expected("a list").help("write `[]` for an empty one")),
-            Value::Mapping(_) => Err(self.expected("a list")),
+            Value::Mapping(entries) => Err(match entries.as_slice() {
+                [] => self.expected("a list").help("write `[]` for an empty one"),
+                [first, ..] => self
+                    .expected("a list")
+                    .help(format!("put a hyphen before each item: `- {}: …`", first.key)),
+            }),
             _ => Err(self.expected("a list").help("put it in brackets: `[…]`")),
         }
     }
@@ -131,6 +143,7 @@ impl<'de> Deserializer<'de> for NodeDeserializer<'_> {
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match &self.node().value {
             Value::Null => visitor.visit_unit(),
+            Value::Unfilled => Err(Error::LOST),
             Value::Bool(value) => visitor.visit_bool(*value),
             Value::Int(value) => visitor.visit_i64(*value),
             Value::Float(value) => visitor.visit_f64(*value),

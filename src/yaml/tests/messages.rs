@@ -183,6 +183,8 @@ error: expected a list, found a mapping
   |
 2 | routes: { a: b }
   |         ^^^^^^^^ in `routes`
+  |
+help: put a hyphen before each item: `- a: …`
 
 error: expected a whole number as key, found `abc`
  --> crestline.yaml:3:16
@@ -218,7 +220,7 @@ error: expected a mapping, found nothing
 1 | upstreams:
   | ^^^^^^^^^ in `upstreams`
   |
-help: write `{}` for an empty one
+help: write its keys below it, indented further, or `{}` if it has none
 ",
     );
 }
