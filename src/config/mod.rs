@@ -204,9 +204,12 @@ fn upstreams(entries: &[&Entry], problems: &mut Problems) -> Vec<Named<upstream:
 
 /// What is wrong with a value under a key of the top level that holds one kind of value.
 fn wrong_kind(key: &str, value: &Node) -> Problem {
-    let expected = match key {
-        "upstreams" => "a mapping from names to upstreams",
-        _ => "a list",
+    let (expected, help) = match key {
+        "upstreams" => (
+            "a mapping from names to upstreams",
+            "name each one, as in `upstreams: { app: { backends: [127.0.0.1:3031] } }`",
+        ),
+        _ => ("a list", "put a hyphen before each item"),
     };
-    Problem::error(format!("`{key}` is not {expected}")).at(value.span)
+    Problem::error(format!("`{key}` is not {expected}")).at(value.span).help(help)
 }

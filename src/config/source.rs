@@ -9,7 +9,7 @@ mod values;
 
 use std::{
     collections::BTreeSet,
-    env,
+    env, fmt,
     fs::File,
     io::{self, Read},
     path::{Path, PathBuf},
@@ -29,7 +29,6 @@ const FILE_BYTES_MAX: u64 = 16 << 20;
 const FILES_MAX: usize = 1000;
 
 /// A configuration as it was read from its files.
-#[derive(Debug)]
 pub struct Loaded {
     /// The texts, for showing problems.
     pub sources: Sources,
@@ -112,6 +111,13 @@ impl Loaded {
             watched: Watched::default(),
             is_whole: true,
         }
+    }
+}
+
+/// Without the values, of which some may be secrets.
+impl fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Loaded").field("files", &self.files).finish_non_exhaustive()
     }
 }
 

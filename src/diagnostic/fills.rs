@@ -167,10 +167,12 @@ impl Fills {
         }
         let lower = text.to_ascii_lowercase();
         let is_public = |fragment: &[u8]| self.sources.contain(fragment);
-        let windows: HashSet<&[u8]> = lower.as_bytes().windows(TELLING).collect();
+        // A short value without one of its ends, such as the `660` of `0660`, tells all of it.
+        let telling = TELLING.min(suspect.known.fill.value.len().max(QUOTED_TELLING) - 1);
+        let windows: HashSet<&[u8]> = lower.as_bytes().windows(telling).collect();
         suspect.known.forms.iter().any(|form| {
             let fragment = |window: &[u8]| windows.contains(window) && !is_public(window);
-            form.as_bytes().windows(TELLING).any(fragment)
+            form.as_bytes().windows(telling).any(fragment)
                 || is_quoted
                     && QUOTED_TELLING <= lower.len()
                     && form.contains(&lower)

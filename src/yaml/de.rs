@@ -41,15 +41,23 @@ impl<'a> NodeDeserializer<'a> {
     }
 
     fn expected(self, wanted: &str) -> Error {
-        Error::expected(wanted, self.node().found())
+        let error = Error::expected(wanted, self.node().found());
+        let is_absent = self.place.entry.is_none_or(|entry| entry.key_span == self.node().span);
+        match self.node().raw.as_deref() {
+            Some("") if !is_absent => error.help("what is filled in is empty: give it a value"),
+            _ => error,
+        }
     }
 
     fn text(self, wanted: &dyn Expected) -> Result<&'a str, Error> {
-        self.node().text().ok_or_else(|| match (&self.node().value, self.place.entry) {
-            (Value::Null, Some(entry)) => self
-                .expected(&wanted.to_string())
-                .help(format!("write one after `{}:`, or remove the key", entry.key)),
-            _ => self.expected(&wanted.to_string()),
+        self.node().text().ok_or_else(|| {
+            let error = self.expected(&wanted.to_string());
+            match self.place.entry {
+                Some(entry) if entry.key_span == self.node().span => {
+                    error.help(format!("write one after `{}:`, or remove the key", entry.key))
+                }
+                _ => error,
+            }
         })
     }
 
@@ -82,7 +90,9 @@ impl<'a> NodeDeserializer<'a> {
     fn integer<T: TryFrom<i128>>(self, min: i128, max: i128) -> Result<T, Error> {
         let raw = self.node().raw.as_deref().unwrap_or_default();
         let Some(value) = integer(raw) else {
-            return Err(self.expected("a whole number"));
+            let error = self.expected("a whole number");
+            let is_quoted = self.node().text().and_then(integer).is_some();
+            return Err(if is_quoted { error.help("take the quotes away") } else { error });
         };
         let digits = raw.trim_start_matches(['+', '-']);
         let is_decimal = digits.bytes().all(|byte| byte.is_ascii_digit());

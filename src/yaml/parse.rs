@@ -181,7 +181,7 @@ impl<'t> Tree<'t, '_, '_> {
     fn check_key(&mut self, key: &Node, span: Span) -> Result<(), Problem> {
         let Some(filling) = &mut self.filling else { return Ok(()) };
         let problem =
-            || Problem::error("nothing is filled in to a key").at(span).help("write the key out");
+            || Problem::error("a key cannot be filled in").at(span).help("write the key out");
         if filling.has_filled(key.span) || key.value == Value::Unfilled {
             return Err(problem());
         }

@@ -16,9 +16,9 @@ pub(super) fn syntax_problem(error: &ScanError, text: &str, first: usize) -> Pro
     if let Some(length) = bare_variable(text, start) {
         let place = Span { start: first + start - 1, end: first + start + length };
         let written = &text[start - 1..start + length];
-        return Problem::error(format!("`{written}` must be in quotes here"))
+        return Problem::error(format!("`{written}` must be in quotes between brackets or braces"))
             .at(place)
-            .help("inside `[…]` and `{…}`, a brace has a meaning of its own");
+            .help("a number needs a line of its own, since quotes make it a text");
     }
     describe(error.kind()).at(Span { start: first + start, end: first + start })
 }

@@ -95,14 +95,15 @@ impl Joined<'_> {
             let first = all.iter().find(|first| first.key == entry.key);
             if let Some(first) = first.map(|first| self.line_of(first.key_span)) {
                 let name = &entry.key;
-                let (message, label) = if is_upstream {
-                    (format!("upstream `{name}` is defined twice"), format!("first in {first}"))
+                let (message, label, help) = if is_upstream {
+                    let message = format!("upstream `{name}` is defined twice");
+                    (message, format!("first in {first}"), "rename or remove one of them")
                 } else {
                     let message = format!("the key `{name}` of `{key}` is written twice");
-                    (message, format!("first written in {first}"))
+                    (message, format!("first written in {first}"), "remove one of them")
                 };
                 let problem = Problem::error(message).at(entry.key_span).label(label);
-                self.leave_out(problem.help("rename or remove one of them"));
+                self.leave_out(problem.help(help));
                 if !is_upstream {
                     continue;
                 }

@@ -108,12 +108,12 @@ fn comments_and_texts_alone_are_not_filled_in() {
 
 #[test]
 fn a_key_is_never_filled_in() {
-    let told = vec![("nothing is filled in to a key".to_owned(), "${N}".to_owned())];
+    let told = vec![("a key cannot be filled in".to_owned(), "${N}".to_owned())];
     assert_eq!(filled("${N}: 1\nb: 2\n").1, told);
     let mut known = known();
     let mut filling = Filling::new(&mut known);
     let by_alias = parse_file("a: &a ${HOST}\n*a : 2\n", 1, Some(&mut filling)).unwrap_err();
-    assert_eq!(by_alias.message, "nothing is filled in to a key");
+    assert_eq!(by_alias.message, "a key cannot be filled in");
 }
 
 #[test]

@@ -203,6 +203,8 @@ error: expected a whole number, found the text `\"4\"`
   |
 4 | threads: \"4\"
   |          ^^^ in `threads`
+  |
+help: take the quotes away
 ",
     );
 }

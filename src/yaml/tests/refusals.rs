@@ -175,7 +175,10 @@ fn a_variable_in_brackets_needs_quotes() {
         let problem = parse(text).unwrap_err();
         let span = problem.span.unwrap();
         let written = &text[span.start - 1..span.end - 1];
-        assert_eq!(problem.message, format!("`{written}` must be in quotes here"));
+        assert_eq!(
+            problem.message,
+            format!("`{written}` must be in quotes between brackets or braces")
+        );
         assert!(written.starts_with("${B") && written.ends_with('}'), "{written}");
     }
 }
