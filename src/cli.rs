@@ -5,7 +5,7 @@ mod remote;
 use std::{
     io::{self, IsTerminal, Write},
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
     sync::Arc,
 };
@@ -19,7 +19,7 @@ use crate::{
     config::{self, File},
     control::Provenance,
     demo,
-    diagnostic::{Color, Problem, Problems, Source, render},
+    diagnostic::{Color, Problem, Problems, Sources, render},
     downstream::config::Address,
     observe::process_log,
     server::{self, Start},
@@ -184,20 +184,15 @@ type Read = (Snapshot, Provenance);
 fn with_file(path: Option<PathBuf>) -> Result<Read, ExitCode> {
     let path = path.unwrap_or_else(|| CONF.into());
     let mut problems = Problems::default();
-    let source = match config::load(Path::new(&path)) {
-        Ok(source) => source,
-        Err(problem) => {
-            problems.push(problem);
-            show(&problems, None);
-            return Err(ExitCode::from(EXIT_CONFIG));
-        }
-    };
-    let compiled = snapshot::compile(&source.text, &mut problems);
-    show(&problems, Some(&source));
-    let snapshot = compiled.ok_or(ExitCode::from(EXIT_CONFIG))?;
+    let loaded = config::load(&path, &mut problems);
+    let file = File::read(&loaded, &mut problems).map(Arc::new);
+    let snapshot = file.map(|file| snapshot::assemble(file, None, &mut problems));
+    show(&problems, &loaded.sources);
+    let snapshot = snapshot.filter(|_| !problems.has_errors());
+    let snapshot = snapshot.ok_or(ExitCode::from(EXIT_CONFIG))?;
     // A daemon may change its folder, and the file must be found again.
     let path = std::path::absolute(&path).unwrap_or(path);
-    Ok((snapshot, Provenance { path: Some(path), source: Some(Arc::new(source)) }))
+    Ok((snapshot, Provenance { path: Some(path), texts: loaded.texts() }))
 }
 
 fn without_file(backends: Vec<BackendConfig>, port: u16) -> Result<Read, ExitCode> {
@@ -205,20 +200,20 @@ fn without_file(backends: Vec<BackendConfig>, port: u16) -> Result<Read, ExitCod
     let any = Address::Socket(SocketAddr::from(([0, 0, 0, 0], port)));
     let file = File::of(any, Config::of(backends));
     let snapshot = snapshot::assemble(Arc::new(file), None, &mut problems);
-    show(&problems, None);
+    show(&problems, &Sources::default());
     if problems.has_errors() {
         return Err(ExitCode::from(EXIT_USAGE));
     }
     Ok((snapshot, Provenance::default()))
 }
 
-fn show(problems: &Problems, source: Option<&Source>) {
+fn show(problems: &Problems, sources: &Sources) {
     if problems.is_empty() {
         return;
     }
     let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let colored = io::stderr().is_terminal() && !plain;
-    say(&render(problems, source, if colored { Color::Always } else { Color::Never }));
+    say(&render(problems, sources, if colored { Color::Always } else { Color::Never }));
     let errors = problems.iter().filter(|problem| is_error(problem)).count();
     if 0 < errors {
         let s = if errors == 1 { "" } else { "s" };

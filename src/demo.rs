@@ -12,7 +12,6 @@ use structopt::StructOpt;
 use tokio::runtime;
 
 use crate::{
-    config::File,
     control::Provenance,
     demo::origin::Origin,
     diagnostic::{Problem, Problems},
@@ -65,10 +64,9 @@ pub fn run(options: Options) -> Result<(), DemoError> {
     let snapshot = {
         let mut problems = Problems::default();
         let text = configuration(options.port, &origins);
-        let file = File::read(&text, &mut problems);
-        let compiled = file.map(|file| snapshot::assemble(Arc::new(file), None, &mut problems));
+        let compiled = snapshot::compile(&text, &mut problems);
         let wrong = || problems.iter().map(|problem: &Problem| problem.message.clone()).collect();
-        compiled.filter(|_| !problems.has_errors()).ok_or_else(|| DemoError::Config(wrong()))?
+        compiled.ok_or_else(|| DemoError::Config(wrong()))?
     };
     let upstream = snapshot.upstreams.values().next().cloned();
     let prepared = server::prepare(snapshot, Provenance::default(), Start::default())?;

@@ -2,18 +2,25 @@
 //!
 //! The configuration's reader and its compiler both push [`Problem`]s into one
 //! [`Problems`], so that an operator sees all of them in one run; [`render`] makes the
-//! text, and [`nearest`] and [`suggest`] find the word that was probably meant.
+//! text, and [`nearest`] and [`suggest`] find the word that was probably meant. What was
+//! filled into the configuration from outside is kept out of all of it ([`Fills`]).
+
+mod fills;
+mod sources;
 
 use std::fmt::Write as _;
-use std::ops::Range;
+use std::sync::Arc;
 
 use annotate_snippets::renderer::Renderer;
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Snippet};
 
+pub use fills::{Fill, Fills};
+pub use sources::{Place, Sources};
+
 /// So many words are listed before a help line says how many more there are.
 const LISTED_MAX: usize = 12;
 
-/// A stretch of the source, in bytes.
+/// A stretch of the [`Sources`], in bytes. The default is in no file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Span {
     /// The first byte.
@@ -48,19 +55,11 @@ pub struct Problem {
 
 /// All problems of one run.
 ///
-/// INVARIANT: in order of place, those without a place first.
+/// INVARIANT: in order of place, those without a place first; no value that is hidden shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Problems {
     sorted: Vec<Problem>,
-}
-
-/// The text that the places refer to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Source {
-    /// What the text is called, usually its path.
-    pub name: String,
-    /// The text itself.
-    pub text: String,
+    hidden: Option<Arc<Fills>>,
 }
 
 /// Whether [`render`] colours its text.
@@ -73,13 +72,15 @@ pub enum Color {
 }
 
 /// Renders all problems, each with its line, carets and help; nothing for none.
-pub fn render(problems: &Problems, source: Option<&Source>, color: Color) -> String {
+///
+/// A problem without a place is shown with the name of the first file, if there is any.
+pub fn render(problems: &Problems, sources: &Sources, color: Color) -> String {
     let renderer = match color {
         Color::Always => Renderer::styled(),
         Color::Never => Renderer::plain(),
     };
     let texts: Vec<_> =
-        problems.iter().map(|problem| renderer.render(&report(problem, source)) + "\n").collect();
+        problems.iter().map(|problem| renderer.render(&report(problem, sources)) + "\n").collect();
     texts.join("\n")
 }
 
@@ -142,10 +143,10 @@ impl Problem {
         Self::new(Severity::Warning, message.into())
     }
 
-    /// Says where.
+    /// Says where; a span that is in no file says nothing.
     #[must_use]
     pub fn at(self, span: Span) -> Self {
-        Self { span: Some(span), ..self }
+        Self { span: (span != Span::default()).then_some(span), ..self }
     }
 
     /// Puts words beside the carets.
@@ -166,11 +167,22 @@ impl Problem {
 }
 
 impl Problems {
-    /// Adds a problem at its place.
+    /// Adds a problem at its place, without the values that are hidden.
     pub fn push(&mut self, problem: Problem) {
+        let problem = match &self.hidden {
+            Some(fills) => fills.redact(problem),
+            None => problem,
+        };
         let place = |problem: &Problem| problem.span.map(|span| span.start);
         let index = self.sorted.partition_point(|earlier| place(earlier) <= place(&problem));
         self.sorted.insert(index, problem);
+    }
+
+    /// Keeps values that were filled in out of all problems, those that were told included.
+    pub fn hide(&mut self, fills: Arc<Fills>) {
+        let told = std::mem::take(&mut self.sorted);
+        self.sorted = told.into_iter().map(|problem| fills.redact(problem)).collect();
+        self.hidden = Some(fills);
     }
 
     /// Does one of them forbid the configuration?
@@ -203,42 +215,17 @@ impl<'a> IntoIterator for &'a Problems {
     }
 }
 
-impl Source {
-    /// Answers the line and column of a byte, both from 1, the column in characters.
-    pub fn line_column(&self, offset: usize) -> (usize, usize) {
-        let before = &self.text[..self.boundary(offset)];
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
-    }
-
-    /// Moves an offset back to the start of a character, into the text.
-    fn boundary(&self, offset: usize) -> usize {
-        let mut offset = offset.min(self.text.len());
-        while !self.text.is_char_boundary(offset) {
-            offset -= 1;
-        }
-        offset
-    }
-
-    /// Cuts a span to its first line, where the carets go, and to the text.
-    fn carets(&self, span: Span) -> Range<usize> {
-        let start = self.boundary(span.start);
-        let end = self.boundary(span.end).max(start);
-        let line = &self.text[start..end];
-        start..start + line.lines().next().map_or(0, |line| line.trim_end().len())
-    }
-}
-
-fn report<'a>(problem: &'a Problem, source: Option<&'a Source>) -> Vec<Group<'a>> {
+fn report<'a>(problem: &'a Problem, sources: &'a Sources) -> Vec<Group<'a>> {
     let level = match problem.severity {
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
     };
     let title = level.primary_title(problem.message.as_str());
-    let mut groups = vec![match (source, problem.span) {
-        (None, _) => Group::with_title(title),
-        (Some(source), None) => title.element(Origin::path(source.name.as_str())),
-        (Some(source), Some(span)) => {
+    let place = problem.span.and_then(|span| Some((sources.at(span)?, span)));
+    let mut groups = vec![match (place, sources.first()) {
+        (None, None) => Group::with_title(title),
+        (None, Some(whole)) => title.element(Origin::path(whole.name.as_str())),
+        (Some((source, span)), _) => {
             let carets =
                 AnnotationKind::Primary.span(source.carets(span)).label(problem.label.as_deref());
             title.element(

@@ -1,7 +1,9 @@
 //! What an operator sees of a wrong file: `crestline check` on every file of `tests/config`.
 //!
-//! Beside each `NAME.yaml` lies `NAME.expected`: all of standard error, and the exit code. To
-//! write them anew after a message has changed, run
+//! Beside each `NAME.yaml` lies `NAME.expected`: all of standard error, and the exit code. A
+//! case of several files is a folder, `NAME/crestline.yaml` and `NAME/expected`. The variables
+//! in `NAME.env` or `NAME/env`, each on a line, are the whole environment. To write the answers
+//! anew after a message has changed, run
 //!
 //! ```text
 //! UPDATE_EXPECTED=1 cargo test --test integration config::
@@ -26,10 +28,58 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config")
 }
 
+/// A file to check, and what lies beside it.
+struct Case {
+    name: String,
+    folder: PathBuf,
+    file: String,
+    expected: PathBuf,
+    environment: Vec<(String, String)>,
+}
+
+impl Case {
+    fn of(path: &Path) -> Option<Self> {
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        let (folder, file, expected, environment) = if path.is_dir() {
+            (path, "crestline.yaml".to_owned(), path.join("expected"), path.join("env"))
+        } else if path.extension() == Some(OsStr::new("yaml")) {
+            let beside = |extension| path.with_extension(extension);
+            (path.parent()?, format!("{name}.yaml"), beside("expected"), beside("env"))
+        } else {
+            return None;
+        };
+        let environment = variables(&environment);
+        Some(Self { name, folder: folder.to_owned(), file, expected, environment })
+    }
+
+    fn check(&self) -> (String, i32) {
+        check_in(&self.folder, &self.file, &self.environment)
+    }
+}
+
+/// All cases, in order of their names.
+fn cases() -> Vec<Case> {
+    let paths = fs::read_dir(folder()).unwrap().map(|file| file.unwrap().path());
+    let paths: BTreeSet<PathBuf> = paths.collect();
+    paths.iter().filter_map(|path| Case::of(path)).collect()
+}
+
+/// The variables that a file names, if it is there.
+fn variables(file: &Path) -> Vec<(String, String)> {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let pairs = text.lines().map(|line| line.split_once('=').expect("NAME=value"));
+    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
 /// Checks a file of a folder, from within it: what is told on standard error, and the exit code.
 fn check(folder: &Path, file: &str) -> (String, i32) {
+    check_in(folder, file, &[])
+}
+
+fn check_in(folder: &Path, file: &str, environment: &[(String, String)]) -> (String, i32) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_crestline"));
     command.args(["check", file]).current_dir(folder).stdin(Stdio::null());
+    command.env_clear().envs(environment.iter().cloned());
     let output = command.output().unwrap();
     assert_eq!(output.stdout, b"", "standard output is for programs");
     (String::from_utf8(output.stderr).unwrap(), output.status.code().expect("no signal"))
@@ -42,43 +92,59 @@ fn check_text(text: impl AsRef<[u8]>) -> (String, i32) {
     check(folder.path(), "crestline.yaml")
 }
 
-/// The names in the folder that end so, without it.
-fn names(extension: &str) -> BTreeSet<String> {
-    let files = fs::read_dir(folder()).unwrap().map(|file| file.unwrap().path());
-    let files = files.filter(|path| path.extension() == Some(OsStr::new(extension)));
-    files.map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).collect()
-}
-
 #[test]
 fn every_wrong_file_is_told_where_and_what_to_do() {
     let update = std::env::var_os("UPDATE_EXPECTED").is_some();
     let mut different = Vec::new();
-    for name in names("yaml") {
-        let (told, code) = check(&folder(), &format!("{name}.yaml"));
+    for case in cases() {
+        let (told, code) = case.check();
         let told = format!("{told}exit code: {code}\n");
-        let expected = folder().join(format!("{name}.expected"));
         if update {
-            fs::write(expected, told).unwrap();
-        } else if fs::read_to_string(&expected).unwrap_or_default() != told {
-            different.push(format!("--- {name}\n{told}"));
+            fs::write(&case.expected, told).unwrap();
+        } else if fs::read_to_string(&case.expected).unwrap_or_default() != told {
+            different.push(format!("--- {}\n{told}", case.name));
         }
     }
     assert!(different.is_empty(), "not as expected:\n{}", different.join("\n"));
-    assert_eq!(names("expected"), names("yaml"), "each file has its answer, and no other");
+    let answers = fs::read_dir(folder()).unwrap().map(|file| file.unwrap().path());
+    let answers: BTreeSet<_> =
+        answers.filter(|path| path.extension() == Some(OsStr::new("expected"))).collect();
+    let files = cases().into_iter().map(|case| case.expected);
+    let files: BTreeSet<_> = files.filter(|path| path.parent() == Some(&folder())).collect();
+    assert_eq!(answers, files, "each file has its answer, and no other");
 }
 
 /// Only warnings may be passed over: a file with any error is refused, and one without is not.
 #[test]
 fn errors_refuse_a_file_and_warnings_do_not() {
-    for name in names("yaml") {
-        let (told, code) = check(&folder(), &format!("{name}.yaml"));
+    for case in cases() {
+        let (name, (told, code)) = (&case.name, case.check());
         let is_wrong = told.lines().any(|line| line.starts_with("error: "));
         assert_eq!(code, if is_wrong { WRONG } else { 0 }, "{name}:\n{told}");
-        let is_good = told.ends_with(&format!("{name}.yaml is good\n"));
+        let is_good = told.ends_with(&format!("{} is good\n", case.file));
         assert_eq!(is_good, !is_wrong, "{name}:\n{told}");
         let harmless = name.starts_with("good") || name.starts_with("warning");
         assert_eq!(is_wrong, !harmless, "{name}:\n{told}");
     }
+}
+
+/// What came from the environment or a file may be a secret, and stands in no message.
+#[test]
+fn no_value_that_was_filled_in_is_told() {
+    let mut looked_at = 0;
+    for case in cases() {
+        let secrets = fs::read_dir(case.folder.join("secrets")).into_iter().flatten();
+        let secrets = secrets.map(|file| fs::read_to_string(file.unwrap().path()).unwrap());
+        let (told, _) = case.check();
+        let values = case.environment.iter().map(|(_, value)| value.clone()).chain(secrets);
+        for value in values.filter(|value| 4 <= value.len()) {
+            looked_at += 1;
+            for line in value.lines().filter(|line| !line.is_empty()) {
+                assert!(!told.contains(line), "{}: {line} in {told}", case.name);
+            }
+        }
+    }
+    assert!(5 < looked_at);
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod failover;
 mod forwarding;
 mod h2c;
 mod health;
+mod includes;
 mod listeners;
 mod logs;
 mod origin_faults;

@@ -146,22 +146,12 @@ fn finish(result: Result<ExitCode, Failure>) -> ExitCode {
 fn socket_of(conf: Option<PathBuf>) -> Result<PathBuf, Failure> {
     let path = conf.unwrap_or_else(|| CONF.into());
     let mut problems = Problems::default();
-    let told = |problems: &Problems, source| {
-        show(problems, source);
-        Failure::Told(ExitCode::from(EXIT_CONFIG))
-    };
-    let source = match config::load(&path) {
-        Ok(source) => source,
-        Err(problem) => {
-            problems.push(problem);
-            return Err(told(&problems, None));
-        }
-    };
-    match config::pid_file(&source.text) {
-        Ok(pid_file) => Ok(socket::path(&pid_file)),
-        Err(problem) => {
-            problems.push(problem);
-            Err(told(&problems, Some(&source)))
+    let loaded = config::load(&path, &mut problems);
+    match config::pid_file(&loaded) {
+        Some(pid_file) => Ok(socket::path(&pid_file)),
+        None => {
+            show(&problems, &loaded.sources);
+            Err(Failure::Told(ExitCode::from(EXIT_CONFIG)))
         }
     }
 }

@@ -1,25 +1,29 @@
 //! The file as the operator wrote it: Pingora's keys and ours side by side, each half strict.
 //!
+//! [`load`] reads it, and what it includes, as one tree; [`File::read`] makes types of that.
 //! This room only gathers: every key belongs to the module that it configures. Each upstream,
 //! listener and route is read on its own, so that one mistake does not hide another.
 
 pub mod route;
 pub mod server;
+pub mod source;
 
-use std::{collections::BTreeMap, fs, io::Read, path::Path};
+use std::collections::{BTreeMap, BTreeSet};
 
 use pingora_core::server::configuration::ServerConf;
 
+pub use source::{Loaded, load};
+
 use crate::{
     config::route::RouteConfig,
-    diagnostic::{Problem, Problems, Source, Span, nearest},
+    diagnostic::{Problem, Problems, nearest},
     downstream, observe, upstream,
     yaml::{self, Entry, Node, Short, Spanned, Value},
 };
 
 /// The keys of ours that stand at the top level.
-const KEYS: [&str; 6] =
-    ["access_log", "listeners", "routes", "trusted_proxies", "upstreams", "watch"];
+const KEYS: [&str; 7] =
+    ["access_log", "include", "listeners", "routes", "trusted_proxies", "upstreams", "watch"];
 
 /// A configuration as written. What could not be read is left out; its problems are told.
 #[derive(Debug)]
@@ -52,44 +56,13 @@ pub struct Named<T> {
     pub config: Option<T>,
 }
 
-/// The largest file that is read.
-const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
-
-/// Reads the file at a path.
-///
-/// # Errors
-/// If it cannot be read, is no text, or is larger than 16 MiB.
-pub fn load(path: &Path) -> Result<Source, Problem> {
-    let name = path.display().to_string();
-    let unreadable = |why: std::io::Error| {
-        let help = "check the path and its permissions";
-        Problem::error(format!("cannot read `{name}`: {why}")).help(help)
-    };
-    let file = fs::File::open(path).map_err(unreadable)?;
-    let mut bytes = Vec::new();
-    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    if FILE_BYTES_MAX < bytes.len() as u64 {
-        return Err(Problem::error(format!("`{name}` is larger than 16 MiB")));
+/// The `pid_file` of a configuration that may have all kinds of problems; `None` if those are
+/// such that it cannot be told.
+pub fn pid_file(loaded: &Loaded) -> Option<String> {
+    match loaded.root.as_ref()?.get("pid_file") {
+        Some(entry) => entry.value.text().map(str::to_owned),
+        None => Some(server::defaults().pid_file),
     }
-    match String::from_utf8(bytes) {
-        Ok(text) => Ok(Source { name, text }),
-        Err(why) => {
-            let at = why.utf8_error().valid_up_to();
-            let line = 1 + memchr::memchr_iter(b'\n', &why.as_bytes()[..at]).count();
-            let message = format!("`{name}` is not UTF-8: byte {at}, in line {line}, breaks it");
-            Err(Problem::error(message).help("save the file as UTF-8"))
-        }
-    }
-}
-
-/// The `pid_file` of a text that may have all kinds of problems.
-///
-/// # Errors
-/// If the text is no YAML.
-pub fn pid_file(text: &str) -> Result<String, Problem> {
-    let root = yaml::parse(text)?;
-    let written = root.get("pid_file").and_then(|entry| entry.value.text());
-    Ok(written.map_or_else(|| server::defaults().pid_file, str::to_owned))
 }
 
 impl File {
@@ -122,17 +95,12 @@ impl File {
         }
     }
 
-    /// Reads a text; all that is wrong with its form goes to `problems`.
-    pub fn read(text: &str, problems: &mut Problems) -> Option<Self> {
-        let root = match yaml::parse(text) {
-            Ok(root) => root,
-            Err(problem) => {
-                problems.push(problem);
-                return None;
-            }
-        };
-        let entries = match root.value {
+    /// Makes types of what was loaded; all that is wrong with its form goes to `problems`.
+    pub fn read(loaded: &Loaded, problems: &mut Problems) -> Option<Self> {
+        let root = loaded.root.as_ref()?;
+        let entries = match &root.value {
             Value::Mapping(entries) => entries,
+            Value::Unfilled => return None,
             Value::Null => {
                 problems.push(Problem::error("the configuration is empty").help(SMALLEST));
                 return None;
@@ -148,9 +116,9 @@ impl File {
         let server_keys = server_keys
             .map(|entry| Spanned { value: entry.key.clone(), span: entry.key_span })
             .collect();
-        let listeners = list(&ours, "listeners", problems)
+        let listeners = list(loaded, &ours, "listeners", problems)
             .unwrap_or_else(|| vec![Some(downstream::config::Config::default())]);
-        Some(Self {
+        let file = Self {
             server_keys,
             server: server::read(pingoras, root.span, problems),
             watch: find(&ours, "watch")
@@ -164,8 +132,35 @@ impl File {
                 .unwrap_or_default(),
             listeners: listeners.into_iter().flatten().collect(),
             upstreams: upstreams(&ours, problems),
-            routes: list(&ours, "routes", problems),
-        })
+            routes: list(loaded, &ours, "routes", problems),
+        };
+        let has_lost = |key| {
+            let is_kind: fn(&Value) -> bool = match key {
+                "routes" => |value| matches!(value, Value::Sequence(_)),
+                _ => |value| matches!(value, Value::Mapping(_)),
+            };
+            find(&ours, key).is_some_and(|node| !is_kind(&node.value))
+        };
+        let is_whole = loaded.is_whole && !has_lost("routes") && !has_lost("upstreams");
+        Some(if is_whole { file } else { file.with_room_for_the_rest() })
+    }
+
+    /// Takes for granted what may stand in a part that could not be read, which is told:
+    /// the upstreams that routes name, and routes to the upstreams that no route names.
+    fn with_room_for_the_rest(mut self) -> Self {
+        let routes = self.routes.get_or_insert_default();
+        let names = routes.iter().flatten().map(|route| route.upstream.value.clone());
+        let mut missing: BTreeSet<String> = names.collect();
+        for upstream in &self.upstreams {
+            missing.remove(&upstream.name.value);
+        }
+        if missing.is_empty() && self.upstreams.is_empty() {
+            missing.insert(String::new());
+        }
+        routes.push(None);
+        let missing = missing.into_iter();
+        self.upstreams.extend(missing.map(|name| Named { name: Spanned::new(name), config: None }));
+        self
     }
 }
 
@@ -174,14 +169,14 @@ pub const SMALLEST: &str =
     "the smallest file is `upstreams: { app: { backends: [127.0.0.1:3031] } }`";
 
 /// Parts our keys from Pingora's; a key that neither half knows is told here.
-fn split(entries: Vec<Entry>, problems: &mut Problems) -> (Vec<Entry>, Vec<Entry>) {
+fn split<'a>(entries: &'a [Entry], problems: &mut Problems) -> (Vec<&'a Entry>, Vec<Entry>) {
     let pingoras = server::keys();
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for entry in entries {
         if KEYS.contains(&entry.key.as_str()) {
             ours.push(entry);
         } else if pingoras.contains(&entry.key) {
-            theirs.push(entry);
+            theirs.push(entry.clone());
         } else {
             let known = KEYS.iter().copied().chain(pingoras.iter().map(String::as_str));
             let meant = nearest(&entry.key, known);
@@ -194,30 +189,44 @@ fn split(entries: Vec<Entry>, problems: &mut Problems) -> (Vec<Entry>, Vec<Entry
     (ours, theirs)
 }
 
-fn find<'a>(entries: &'a [Entry], key: &str) -> Option<&'a Node> {
+fn find<'a>(entries: &[&'a Entry], key: &str) -> Option<&'a Node> {
     entries.iter().find(|entry| entry.key == key).map(|entry| &entry.value)
 }
 
 /// Reads the elements of a list one by one; `None` stands for one that could not be read.
+///
+/// In messages, they are counted from the beginning of their file.
 fn list<T: serde::de::DeserializeOwned>(
-    entries: &[Entry],
+    loaded: &Loaded,
+    entries: &[&Entry],
     key: &str,
     problems: &mut Problems,
 ) -> Option<Vec<Option<T>>> {
     let node = find(entries, key)?;
     let Value::Sequence(elements) = &node.value else {
-        problems.push(wrong(key, "a list", node.span));
+        if node.value != Value::Unfilled {
+            problems.push(wrong_kind(key, node));
+        }
         return None;
     };
-    let elements = elements.iter().enumerate();
-    let read = |(index, element)| yaml::read(element, &format!("{key}[{index}]"), problems);
-    Some(elements.map(read).collect())
+    let (mut read, mut index, mut last) = (Vec::new(), 0, node.span);
+    for element in elements {
+        if !loaded.sources.share_a_file(last, element.span) {
+            index = 0;
+        }
+        last = element.span;
+        read.push(yaml::read(element, &format!("{key}[{index}]"), problems));
+        index += 1;
+    }
+    Some(read)
 }
 
-fn upstreams(entries: &[Entry], problems: &mut Problems) -> Vec<Named<upstream::config::Config>> {
+fn upstreams(entries: &[&Entry], problems: &mut Problems) -> Vec<Named<upstream::config::Config>> {
     let Some(node) = find(entries, "upstreams") else { return Vec::new() };
     let Value::Mapping(named) = &node.value else {
-        problems.push(wrong("upstreams", "a mapping from names to upstreams", node.span));
+        if node.value != Value::Unfilled {
+            problems.push(wrong_kind("upstreams", node));
+        }
         return Vec::new();
     };
     let named = named.iter();
@@ -228,6 +237,14 @@ fn upstreams(entries: &[Entry], problems: &mut Problems) -> Vec<Named<upstream::
     named.map(read).collect()
 }
 
-fn wrong(key: &str, expected: &str, span: Span) -> Problem {
-    Problem::error(format!("`{key}` is not {expected}")).at(span)
+/// What is wrong with a value under a key of the top level that holds one kind of value.
+fn wrong_kind(key: &str, value: &Node) -> Problem {
+    let (expected, help) = match key {
+        "upstreams" => (
+            "a mapping from names to upstreams",
+            "name each one, as in `upstreams: { app: { backends: [127.0.0.1:3031] } }`",
+        ),
+        _ => ("a list", "put a hyphen before each item"),
+    };
+    Problem::error(format!("`{key}` is not {expected}")).at(value.span).help(help)
 }

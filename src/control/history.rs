@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc, time::SystemTime};
 
-use crate::{config::File, diagnostic::Source};
+use crate::config::{File, source::Texts};
 
 /// So many versions are kept, the one in force included.
 const VERSIONS_MAX: usize = 10;
@@ -16,8 +16,8 @@ pub struct Version {
     pub since: SystemTime,
     /// What the operator wrote, read.
     pub file: Arc<File>,
-    /// The same as text; `None` for a process that was started without a file.
-    pub source: Option<Arc<Source>>,
+    /// The same as text; empty for a process that was started without a file.
+    pub texts: Texts,
     /// The receipt of the change that brought it, or how it came to be.
     pub summary: String,
 }

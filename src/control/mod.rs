@@ -26,14 +26,17 @@ use tokio::{
 };
 
 use crate::{
-    config::{self, File},
+    config::{
+        self, File,
+        source::{Texts, Watched},
+    },
     control::{
         history::{History, Version},
         keepers::Keepers,
         probation::{Probation, Recent, Terms},
         receipt::Receipt,
     },
-    diagnostic::{Color, Problem, Problems, Source, render},
+    diagnostic::{Color, Problem, Problems, Sources, render},
     observe::access_log::AccessLog,
     snapshot::{self, Live, Snapshot},
 };
@@ -47,13 +50,15 @@ pub struct Provenance {
     /// The file, as an absolute path; `None` if it was started without one.
     pub path: Option<PathBuf>,
     /// What was read of it.
-    pub source: Option<Arc<Source>>,
+    pub texts: Texts,
 }
 
 /// The owner of all change.
 pub struct Control {
     live: Live,
     path: Option<PathBuf>,
+    /// Where the configuration was last read from, whether it could be used or not.
+    watched: Mutex<Watched>,
     started: SystemTime,
     history: Mutex<History>,
     /// Held for the time of a change.
@@ -101,13 +106,14 @@ impl Control {
             number: first.version,
             since: now,
             file: first.file.clone(),
-            source: provenance.source,
+            texts: provenance.texts.clone(),
             summary: "read at the start".to_owned(),
         });
         drop(first);
         Arc::new(Self {
             live,
             path: provenance.path,
+            watched: Mutex::new(provenance.texts.watched),
             started: now,
             history: Mutex::new(history),
             keepers: sync::Mutex::default(),
@@ -137,6 +143,12 @@ impl Control {
     /// The versions that are kept, oldest first.
     pub fn versions(&self) -> Vec<Version> {
         lock(&self.history).all().cloned().collect()
+    }
+
+    /// The texts of a version; none if it is no longer kept.
+    pub fn sources(&self, version: u64) -> Sources {
+        let history = lock(&self.history);
+        history.find(version).map(|kept| kept.texts.sources.clone()).unwrap_or_default()
     }
 
     /// Asks for a reload without waiting for it; several such wishes at a time are one.
@@ -174,7 +186,7 @@ impl Control {
         let wanted = self.wanted(goal)?;
         let this = self.clone();
         let compiled = task::spawn_blocking(move || this.compile(wanted)).await;
-        let (new, receipt, source) = compiled.map_err(|_| Refusal::NotServing)??;
+        let (new, receipt, texts) = compiled.map_err(|_| Refusal::NotServing)??;
         if receipt.from == receipt.to {
             return Ok(receipt);
         }
@@ -187,7 +199,7 @@ impl Control {
             number: receipt.to,
             since: SystemTime::now(),
             file: new.file.clone(),
-            source,
+            texts,
             summary: receipt.to_string(),
         });
         info!("reload: {receipt}");
@@ -214,15 +226,18 @@ impl Control {
     fn compile(&self, wanted: Wanted) -> Result<Compiled, Refusal> {
         let old = self.live.load();
         let mut problems = Problems::default();
-        let (file, source, repeats) = match wanted {
+        let (file, texts, repeats) = match wanted {
             Wanted::File(path) => {
-                let source = config::load(&path).map_err(told)?;
-                let file = File::read(&source.text, &mut problems).map(Arc::new);
-                (file, Some(Arc::new(source)), None)
+                let loaded = config::load(&path, &mut problems);
+                lock(&self.watched).clone_from(&loaded.watched);
+                (File::read(&loaded, &mut problems).map(Arc::new), loaded.texts(), None)
             }
-            Wanted::Version(version) => (Some(version.file), version.source, Some(version.number)),
+            Wanted::Version(version) => {
+                problems.hide(version.texts.fills.clone());
+                (Some(version.file), version.texts, Some(version.number))
+            }
         };
-        let shown = |problems: &Problems| render(problems, source.as_deref(), Color::Never);
+        let shown = |problems: &Problems| render(problems, &texts.sources, Color::Never);
         let Some(file) = file else { return Err(Refusal::Problems(shown(&problems))) };
         let changes = receipt::changes(&old.file, &file);
         let mut new = snapshot::assemble(file.clone(), Some(&old), &mut problems);
@@ -233,7 +248,7 @@ impl Control {
         new.bind_as(&old);
         let to = if changes.is_empty() { old.version } else { new.version };
         let warnings = shown(&problems);
-        Ok((new, Receipt { from: old.version, to, repeats, changes, warnings }, source))
+        Ok((new, Receipt { from: old.version, to, repeats, changes, warnings }, texts))
     }
 
     /// Starts the new access log, if it is another one, and lets the old one end.
@@ -302,7 +317,7 @@ enum Unchanged {
     Unsaid,
 }
 
-type Compiled = (Snapshot, Receipt, Option<Arc<Source>>);
+type Compiled = (Snapshot, Receipt, Texts);
 
 enum Wanted {
     File(PathBuf),
@@ -313,7 +328,7 @@ enum Wanted {
 fn told(problem: Problem) -> Refusal {
     let mut problems = Problems::default();
     problems.push(problem);
-    Refusal::Problems(render(&problems, None, Color::Never))
+    Refusal::Problems(render(&problems, &Sources::default(), Color::Never))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

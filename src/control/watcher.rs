@@ -14,7 +14,10 @@ use std::{
 
 use tokio::{task, time};
 
-use crate::control::{Control, Unchanged};
+use crate::{
+    config::source::Watched,
+    control::{Control, Unchanged, lock},
+};
 
 /// From one look to the next; files are still when two looks see the same.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -24,7 +27,9 @@ type Look = Option<(u64, u64, u64, i64, i64)>;
 
 /// Watches for as long as the process lives; does nothing while `watch` is off.
 pub(super) async fn run(control: Arc<Control>) {
-    let Some(path) = control.path.clone() else { return };
+    if control.path.is_none() {
+        return;
+    }
     // The first look leads to a reload, too: the files may have changed since they were read.
     let mut loaded = None;
     let mut before = None;
@@ -34,8 +39,8 @@ pub(super) async fn run(control: Arc<Control>) {
             (loaded, before) = (None, None);
             continue;
         }
-        let of = path.clone();
-        let now = task::spawn_blocking(move || look_at_all(&of)).await.ok();
+        let watched = lock(&control.watched).clone();
+        let now = task::spawn_blocking(move || look_at_all(&watched)).await.ok();
         let is_still = now == before;
         if is_still && now != loaded {
             loaded.clone_from(&now);
@@ -45,8 +50,13 @@ pub(super) async fn run(control: Arc<Control>) {
     }
 }
 
-fn look_at_all(path: &Path) -> Vec<(PathBuf, Look)> {
-    vec![(path.to_owned(), look_at(path))]
+/// Looks at all files of a configuration, those that a pattern has come to match included.
+fn look_at_all(watched: &Watched) -> Vec<(PathBuf, Look)> {
+    let looks = watched.files().into_iter().map(|path| {
+        let look = look_at(&path);
+        (path, look)
+    });
+    looks.collect()
 }
 
 fn look_at(path: &Path) -> Look {

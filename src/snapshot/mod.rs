@@ -16,7 +16,7 @@ use ipnet::IpNet;
 pub use route::{Host, Route};
 
 use crate::{
-    config::{File, Named, SMALLEST},
+    config::{File, Loaded, Named, SMALLEST},
     diagnostic::{Problem, Problems},
     downstream::config::{Address, Bounds, Config as ListenerConfig},
     observe::{
@@ -61,9 +61,10 @@ pub struct Snapshot {
 /// The snapshot in force.
 pub type Live = Arc<ArcSwap<Snapshot>>;
 
-/// Compiles a text; `None` if any problem is an error.
+/// Compiles a text alone, without environment and included files; `None` if any problem is an
+/// error.
 pub fn compile(text: &str, problems: &mut Problems) -> Option<Snapshot> {
-    let file = File::read(text, problems)?;
+    let file = File::read(&Loaded::of(text, problems), problems)?;
     let snapshot = assemble(Arc::new(file), None, problems);
     (!problems.has_errors()).then_some(snapshot)
 }

@@ -8,7 +8,7 @@ use pingora_core::server::configuration::ServerConf;
 
 use super::*;
 use crate::{
-    diagnostic::{Color, Severity, Source, render},
+    diagnostic::{Color, Severity, Sources, render},
     upstream::health::state::Thresholds,
 };
 
@@ -19,8 +19,8 @@ const APP: &str = "upstreams: { app: { backends: [127.0.0.1:3031] } }\n";
 fn good(text: &str) -> Snapshot {
     let mut problems = Problems::default();
     let compiled = compile(text, &mut problems);
-    let source = Source { name: "text".to_owned(), text: text.to_owned() };
-    assert!(problems.is_empty(), "{}", render(&problems, Some(&source), Color::Never));
+    let sources = Sources::of("text", text);
+    assert!(problems.is_empty(), "{}", render(&problems, &sources, Color::Never));
     compiled.unwrap()
 }
 
@@ -29,10 +29,10 @@ fn told(text: &str) -> Vec<String> {
     let mut problems = Problems::default();
     let compiled = compile(text, &mut problems);
     assert_eq!(compiled.is_none(), problems.has_errors());
-    let source = Source { name: String::new(), text: text.to_owned() };
+    let sources = Sources::of("", text);
     let line = |problem: &Problem| {
-        let place = problem.span.map(|span| source.line_column(span.start));
-        let place = place.map_or(String::new(), |(line, column)| format!("{line}:{column} "));
+        let place = problem.span.and_then(|span| sources.place(span));
+        let place = place.map_or(String::new(), |it| format!("{}:{} ", it.line, it.column));
         let kind = if problem.severity == Severity::Warning { "warning: " } else { "" };
         format!("{kind}{place}{}", problem.message)
     };

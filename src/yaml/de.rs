@@ -41,11 +41,24 @@ impl<'a> NodeDeserializer<'a> {
     }
 
     fn expected(self, wanted: &str) -> Error {
-        Error::expected(wanted, self.node().found())
+        let error = Error::expected(wanted, self.node().found());
+        let is_absent = self.place.entry.is_none_or(|entry| entry.key_span == self.node().span);
+        match self.node().raw.as_deref() {
+            Some("") if !is_absent => error.help("what is filled in is empty: give it a value"),
+            _ => error,
+        }
     }
 
     fn text(self, wanted: &dyn Expected) -> Result<&'a str, Error> {
-        self.node().text().ok_or_else(|| self.expected(&wanted.to_string()))
+        self.node().text().ok_or_else(|| {
+            let error = self.expected(&wanted.to_string());
+            match self.place.entry {
+                Some(entry) if entry.key_span == self.node().span => {
+                    error.help(format!("write one after `{}:`, or remove the key", entry.key))
+                }
+                _ => error,
+            }
+        })
     }
 
     fn entries(self) -> Result<&'a [Entry], Error> {
@@ -53,7 +66,9 @@ impl<'a> NodeDeserializer<'a> {
             Value::Mapping(entries) => Ok(entries),
             // An empty file has no keys, and lacks those that are needed.
             Value::Null if self.place.path.is_empty() => Ok(&[]),
-            Value::Null => Err(self.expected("a mapping").help("write `{}` for an empty one")),
+            Value::Null => Err(self
+                .expected("a mapping")
+                .help("write its keys below it, indented further, or `{}` if it has none")),
             _ => Err(self.expected("a mapping")),
         }
     }
@@ -62,7 +77,12 @@ impl<'a> NodeDeserializer<'a> {
         match &self.node().value {
             Value::Sequence(items) => Ok(items),
             Value::Null => Err(self.expected("a list").help("write `[]` for an empty one")),
-            Value::Mapping(_) => Err(self.expected("a list")),
+            Value::Mapping(entries) => Err(match entries.as_slice() {
+                [] => self.expected("a list").help("write `[]` for an empty one"),
+                [first, ..] => self
+                    .expected("a list")
+                    .help(format!("put a hyphen before each item: `- {}: …`", first.key)),
+            }),
             _ => Err(self.expected("a list").help("put it in brackets: `[…]`")),
         }
     }
@@ -70,7 +90,9 @@ impl<'a> NodeDeserializer<'a> {
     fn integer<T: TryFrom<i128>>(self, min: i128, max: i128) -> Result<T, Error> {
         let raw = self.node().raw.as_deref().unwrap_or_default();
         let Some(value) = integer(raw) else {
-            return Err(self.expected("a whole number"));
+            let error = self.expected("a whole number");
+            let is_quoted = self.node().text().and_then(integer).is_some();
+            return Err(if is_quoted { error.help("take the quotes away") } else { error });
         };
         let digits = raw.trim_start_matches(['+', '-']);
         let is_decimal = digits.bytes().all(|byte| byte.is_ascii_digit());
@@ -131,6 +153,7 @@ impl<'de> Deserializer<'de> for NodeDeserializer<'_> {
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match &self.node().value {
             Value::Null => visitor.visit_unit(),
+            Value::Unfilled => Err(Error::LOST),
             Value::Bool(value) => visitor.visit_bool(*value),
             Value::Int(value) => visitor.visit_i64(*value),
             Value::Float(value) => visitor.visit_f64(*value),

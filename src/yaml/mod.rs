@@ -45,12 +45,14 @@
 //! - An error that a type reports with `custom` is shown at the value; what follows
 //!   `"\nhelp: "` in its message becomes the help line.
 //! - A value read as `IgnoredAny` counts as a key that nobody knows.
+//! - A value that could not be filled in counts as one that could not be read.
 //! - Avoid `untagged` and `flatten`: serde copies the value first, and places are lost.
 
 mod access;
 mod choice;
 mod de;
 mod error;
+mod fill;
 mod node;
 mod parse;
 mod reader;
@@ -59,8 +61,9 @@ mod syntax;
 mod text;
 
 pub use error::Error;
+pub use fill::{Filling, Values};
 pub use node::{Entry, Node, Value};
-pub use parse::parse;
+pub use parse::{parse, parse_file};
 pub use reader::read;
 pub use spanned::Spanned;
 pub use text::{Short, text};

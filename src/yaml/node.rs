@@ -34,6 +34,8 @@ pub enum Value {
     Float(f64),
     /// A text.
     String(String),
+    /// A text that could not be filled in, which is told already.
+    Unfilled,
     /// A list.
     Sequence(Vec<Node>),
     /// A mapping, in the order written; its keys are distinct.
@@ -64,7 +66,7 @@ impl Node {
     pub fn text(&self) -> Option<&str> {
         match &self.value {
             Value::String(text) => Some(text),
-            Value::Null | Value::Sequence(_) | Value::Mapping(_) => None,
+            Value::Null | Value::Unfilled | Value::Sequence(_) | Value::Mapping(_) => None,
             Value::Bool(_) | Value::Int(_) | Value::Float(_) => self.raw.as_deref(),
         }
     }

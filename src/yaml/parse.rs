@@ -4,6 +4,9 @@
 //! are bounded, so that no text of a few lines can fill the memory or the stack. Of YAML's
 //! rarer features, tags, merge keys, keys that are not words and further documents are
 //! refused: each has a plainer way to write the same thing.
+//!
+//! Values are filled in here ([`Filling`]), because an event still knows whether its text
+//! was in quotes, and because what an alias copies is counted when it is filled in already.
 
 use std::collections::HashMap;
 
@@ -11,9 +14,10 @@ use serde_saphyr::granit_parser::{
     Event, Parser, ScalarStyle, Span as EventSpan, StrInput, options,
 };
 
+use super::fill::Filling;
 use super::node::{Entry, Node, Value};
 use super::syntax::syntax_problem;
-use crate::diagnostic::{Problem, Span};
+use crate::diagnostic::{Problem, Sources, Span};
 
 /// Lists and mappings may lie this deep in one another.
 const DEPTH_MAX: usize = 64;
@@ -21,16 +25,33 @@ const DEPTH_MAX: usize = 64;
 /// Anchors and aliases together may copy this many values and bytes of text.
 const COPIED_MAX: usize = 1 << 18;
 
-/// Parses a text that holds at most one document; an empty one is [`Value::Null`].
+/// Parses a text that is a configuration of its own; nothing is filled in.
 pub fn parse(text: &str) -> Result<Node, Problem> {
-    let options = options! { emit_comments: false };
-    let events = Parser::new_from_str_with_options(text, options);
-    Tree { text, events, anchors: HashMap::new(), copied: 0, visible: 0 }.document()
+    parse_file(text, Sources::FIRST, None)
 }
 
-struct Tree<'t> {
+/// Parses a text that holds at most one document; an empty one is [`Value::Null`].
+///
+/// `start` is the place of its first byte among the [`Sources`]. Values that cannot be
+/// filled in are told to `filling`, and stand in the tree as [`Value::Unfilled`].
+pub fn parse_file(
+    text: &str,
+    start: usize,
+    filling: Option<&mut Filling<'_>>,
+) -> Result<Node, Problem> {
+    let options = options! { emit_comments: false };
+    let events = Parser::new_from_str_with_options(text, options);
+    let anchors = HashMap::new();
+    Tree { text, start, events, filling, anchors, copied: 0, visible: start }.document()
+}
+
+struct Tree<'t, 'f, 'v> {
     text: &'t str,
+    /// The place of the first byte.
+    start: usize,
     events: Parser<'t, StrInput<'t>>,
+    /// Absent where nothing is filled in, as in keys.
+    filling: Option<&'f mut Filling<'v>>,
     /// Every anchored node that is complete.
     anchors: HashMap<usize, Node>,
     /// The weight of all copies made for aliases.
@@ -39,7 +60,7 @@ struct Tree<'t> {
     visible: usize,
 }
 
-impl<'t> Tree<'t> {
+impl<'t> Tree<'t, '_, '_> {
     fn document(mut self) -> Result<Node, Problem> {
         let mut root = None;
         loop {
@@ -55,15 +76,16 @@ impl<'t> Tree<'t> {
                 event => root = Some(self.node(event, span, 0)?),
             }
         }
-        Ok(root.unwrap_or_else(|| Node::plain(Span::default(), String::new())))
+        let beginning = Span { start: self.start, end: self.start };
+        Ok(root.unwrap_or_else(|| Node::plain(beginning, String::new())))
     }
 
     fn next(&mut self) -> Result<(Event<'t>, Span), Problem> {
-        let end = self.text.len();
+        let end = self.start + self.text.len();
         let Some(next) = self.events.next_event() else {
             return Ok((Event::StreamEnd, Span { start: end, end }));
         };
-        let (event, span) = next.map_err(|error| syntax_problem(&error, self.text))?;
+        let (event, span) = next.map_err(|error| syntax_problem(&error, self.text, self.start))?;
         if let Some(tag) = event.tag() {
             let place = self.bytes(span.tag_span().unwrap_or(span));
             return Err(Problem::error(format!("the tag `{}` is not supported", tag.original()))
@@ -84,7 +106,7 @@ impl<'t> Tree<'t> {
         }
         let (node, anchor) = match event {
             Event::Scalar(text, style, anchor, _) => {
-                (scalar(text.into_owned(), style, span), anchor)
+                (self.scalar(text.into_owned(), style, span), anchor)
             }
             Event::SequenceStart(_, anchor, _) => (self.sequence(span, depth)?, anchor),
             Event::MappingStart(_, anchor, _) => (self.mapping(span, depth)?, anchor),
@@ -122,7 +144,7 @@ impl<'t> Tree<'t> {
             }
             let key = self.key(event, key_span, depth)?;
             if let Some(first) = first_places.insert(key.clone(), key_span) {
-                let line = self.text[..first.start].matches('\n').count() + 1;
+                let line = self.text[..first.start - self.start].matches('\n').count() + 1;
                 return Err(Problem::error(format!("the key `{key}` is written twice"))
                     .at(key_span)
                     .label(format!("first written on line {line}")));
@@ -137,17 +159,50 @@ impl<'t> Tree<'t> {
     }
 
     fn key(&mut self, event: Event<'t>, span: Span, depth: usize) -> Result<String, Problem> {
-        if &self.text[span.start..span.end] == "<<" {
+        if &self.text[span.start - self.start..span.end - self.start] == "<<" {
             return Err(Problem::error("merge keys (`<<`) are not supported")
                 .at(span)
                 .help("write the keys out, or share a whole value with an alias"));
         }
-        let node = self.node(event, span, depth + 1)?;
+        let filling = self.filling.take();
+        let node = self.node(event, span, depth + 1);
+        self.filling = filling;
+        let node = node?;
+        self.check_key(&node, span)?;
         match node.text().or(node.raw.as_deref()) {
             Some(key) if !key.is_empty() => Ok(key.to_owned()),
             _ => Err(Problem::error("expected a word as key")
                 .at(span)
                 .help("a text that begins with `{`, `[` or `:` must be in quotes")),
+        }
+    }
+
+    /// Refuses a key that looks as if it were filled in, and one that is, by an alias.
+    fn check_key(&mut self, key: &Node, span: Span) -> Result<(), Problem> {
+        let Some(filling) = &mut self.filling else { return Ok(()) };
+        let problem =
+            || Problem::error("a key cannot be filled in").at(span).help("write the key out");
+        if filling.has_filled(key.span) || key.value == Value::Unfilled {
+            return Err(problem());
+        }
+        if key.text().is_some_and(|text| text.contains("${")) {
+            filling.tell(problem());
+        }
+        Ok(())
+    }
+
+    fn scalar(&mut self, text: String, style: ScalarStyle, span: Span) -> Node {
+        let is_plain = matches!(style, ScalarStyle::Plain);
+        // The parser writes `~` for a value that is absent.
+        let text = if is_plain && span.start == span.end { String::new() } else { text };
+        let text = match &mut self.filling {
+            Some(filling) => filling.fill(text, span),
+            None => Some(text),
+        };
+        match text {
+            None => Node { span, value: Value::Unfilled, raw: None },
+            Some(text) if is_plain => Node::plain(span, text),
+            Some(text) => Node { span, value: Value::String(text), raw: None },
         }
     }
 
@@ -186,20 +241,12 @@ impl<'t> Tree<'t> {
         }
     }
 
-    /// The bytes of an event, without the line breaks that end a block scalar.
+    /// The place of an event, without the line breaks that end a block scalar.
     fn bytes(&self, span: EventSpan) -> Span {
         let range = span.byte_range().unwrap_or_default();
         let visible = self.text.get(range.clone()).unwrap_or_default().trim_end().len();
-        Span { start: range.start, end: range.start + visible }
-    }
-}
-
-fn scalar(text: String, style: ScalarStyle, span: Span) -> Node {
-    match style {
-        // The parser writes `~` for a value that is absent.
-        ScalarStyle::Plain if span.start == span.end => Node::plain(span, String::new()),
-        ScalarStyle::Plain => Node::plain(span, text),
-        _ => Node { span, value: Value::String(text), raw: None },
+        let start = self.start + range.start;
+        Span { start, end: start + visible }
     }
 }
 

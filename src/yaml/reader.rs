@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 
 use super::de::NodeDeserializer;
 use super::error::{Error, Kind};
-use super::node::{Entry, Node};
+use super::node::{Entry, Node, Value};
 use crate::diagnostic::{Problem, Problems, Span, nearest, suggest_among};
 
 /// A file with more broken values than this is read no further.
@@ -26,6 +26,9 @@ const PASSES_MAX: usize = 100;
 /// answer is `None` if a value could not be read. Unknown keys are errors, too, but what
 /// remains without them is answered, so that later checks can go on.
 pub fn read<T: DeserializeOwned>(node: &Node, path: &str, problems: &mut Problems) -> Option<T> {
+    if node.value == Value::Unfilled {
+        return None;
+    }
     let reader =
         Reader { problems: RefCell::default(), left_out: RefCell::default(), losses: Cell::new(0) };
     let root = Place { node, entry: None, parent: "", path: path.to_owned() };
@@ -92,6 +95,7 @@ impl Reader {
     pub(super) fn passes_over(&self, node: &Node) -> bool {
         let reason = self.reason(node);
         if reason == Some(Reason::Broken) {
+            self.mark(node, Reason::Broken);
             self.losses.set(self.losses.get() + 1);
         }
         reason.is_some()
@@ -160,6 +164,9 @@ impl Reader {
     }
 
     fn reason(&self, node: &Node) -> Option<Reason> {
+        if node.value == Value::Unfilled {
+            return Some(Reason::Broken);
+        }
         self.left_out.borrow().get(&ptr::from_ref(node)).copied()
     }
 

@@ -4,15 +4,30 @@ use serde_saphyr::granit_parser::{ErrorKind, ScanError};
 
 use crate::diagnostic::{Problem, Span};
 
-/// Says what is wrong with a text, and what was usually meant.
-pub(super) fn syntax_problem(error: &ScanError, text: &str) -> Problem {
+/// Says what is wrong with a text, and what was usually meant; `first` is the place of its
+/// first byte.
+pub(super) fn syntax_problem(error: &ScanError, text: &str, first: usize) -> Problem {
     let mut start = error.marker().byte_offset().unwrap_or_default().min(text.len());
     if is_about_a_tab(error.kind()) {
         // The parser stands at the value before the tab, or just after it.
         let line = text[..start].rfind('\n').map_or(0, |newline| newline + 1);
         start = text[line..].find('\t').map_or(start, |tab| line + tab);
     }
-    describe(error.kind()).at(Span { start, end: start })
+    if let Some(length) = bare_variable(text, start) {
+        let place = Span { start: first + start - 1, end: first + start + length };
+        let written = &text[start - 1..start + length];
+        return Problem::error(format!("`{written}` must be in quotes between brackets or braces"))
+            .at(place)
+            .help("a number needs a line of its own, since quotes make it a text");
+    }
+    describe(error.kind()).at(Span { start: first + start, end: first + start })
+}
+
+/// The length of the braces of a `${…}` that the parser took for a mapping.
+fn bare_variable(text: &str, start: usize) -> Option<usize> {
+    let (before, after) = text.split_at_checked(start)?;
+    let line = after.lines().next()?;
+    (before.ends_with('$') && line.starts_with('{')).then(|| line.find('}').map(|end| end + 1))?
 }
 
 fn is_about_a_tab(kind: &ErrorKind) -> bool {

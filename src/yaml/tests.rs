@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::{Short, Spanned, parse, read};
-use crate::diagnostic::{Color, Problems, Source, render};
+use crate::diagnostic::{Color, Problems, Sources, render};
 use crate::units::{Duration, Percent, Rate};
 
 #[derive(Debug, PartialEq, Deserialize)]
@@ -137,8 +137,7 @@ fn attempt<T: DeserializeOwned>(text: &str) -> (Option<T>, String) {
             None
         }
     };
-    let source = Source { name: "crestline.yaml".to_owned(), text: text.to_owned() };
-    (value, render(&problems, Some(&source), Color::Never))
+    (value, render(&problems, &Sources::of("crestline.yaml", text), Color::Never))
 }
 
 /// Reads a text in which nothing is wrong.

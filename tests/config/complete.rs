@@ -7,7 +7,7 @@ use std::{
 };
 
 use crestline::{
-    diagnostic::{Color, Problems, Source, render},
+    diagnostic::{Color, Problems, Sources, render},
     snapshot,
     yaml::{self, Node, Value},
 };
@@ -61,11 +61,12 @@ fn keys(node: &Node) -> BTreeMap<String, BTreeSet<String>> {
 
 /// The text with a key more at the beginning of a mapping.
 fn with_odd_key(text: &str, mapping: &Node) -> Option<String> {
-    let first = mapping.entries().first()?.key_span.start;
+    let first = mapping.entries().first()?.key_span.start - Sources::FIRST;
     let (before, after) = text.split_at(first);
     let line = before.rfind('\n').map_or(0, |newline| newline + 1);
     let indent = " ".repeat(first - line);
-    let end = if text[mapping.span.start..].starts_with('{') { ", " } else { "\n" };
+    let end =
+        if text[mapping.span.start - Sources::FIRST..].starts_with('{') { ", " } else { "\n" };
     let indent = if end == "\n" { indent.as_str() } else { "" };
     Some(format!("{before}zzz: 1{end}{indent}{after}"))
 }
@@ -104,7 +105,8 @@ fn one_file_has_every_key() {
         ".upstreams.*.timeouts",
     ];
     assert_eq!(proven, expected.map(str::to_owned).into());
-    let ours = ["access_log", "listeners", "routes", "trusted_proxies", "upstreams", "watch"];
+    let ours =
+        ["access_log", "include", "listeners", "routes", "trusted_proxies", "upstreams", "watch"];
     assert!(ours.iter().all(|key| keys[""].contains(*key)));
 }
 
@@ -117,8 +119,8 @@ fn the_annotated_example_shows_every_key() {
     for text in [text.clone(), uncommented(&text)] {
         let mut problems = Problems::default();
         let compiled = snapshot::compile(&text, &mut problems);
-        let source = Source { name: "conf/crestline.yaml".to_owned(), text };
-        assert!(compiled.is_some(), "{}", render(&problems, Some(&source), Color::Never));
+        let sources = Sources::of("conf/crestline.yaml", text);
+        assert!(compiled.is_some(), "{}", render(&problems, &sources, Color::Never));
     }
 
     let shown = keys(&yaml::parse(&uncommented(&text)).unwrap());

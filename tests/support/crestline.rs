@@ -46,7 +46,27 @@ impl Crestline {
         let yaml = completed(yaml, folder.path());
         let file = folder.path().join("crestline.yaml");
         fs::write(&file, &yaml).unwrap();
-        Self::spawn(&["-c", file.to_str().unwrap()], listeners_in(&yaml), folder).await
+        Self::spawn(command(&["-c", file.to_str().unwrap()]), listeners_in(&yaml), folder).await
+    }
+
+    /// Starts it with a file that lies beside others, in an environment.
+    pub(crate) async fn start_among(
+        files: &[(&str, &str)],
+        environment: &[(&str, &str)],
+        yaml: &str,
+    ) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            let file = folder.path().join(name);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, text).unwrap();
+        }
+        let yaml = completed(yaml, folder.path());
+        let file = folder.path().join("crestline.yaml");
+        fs::write(&file, &yaml).unwrap();
+        let mut command = command(&["-c", file.to_str().unwrap()]);
+        command.envs(environment.iter().copied());
+        Self::spawn(command, listeners_in(&yaml), folder).await
     }
 
     /// Starts it with a file of several parts, each indented as it likes.
@@ -56,11 +76,11 @@ impl Crestline {
 
     /// Starts it with arguments alone. Returns when it listens.
     pub(crate) async fn start_with(arguments: &[&str]) -> Self {
-        Self::spawn(arguments, 1, tempfile::tempdir().unwrap()).await
+        Self::spawn(command(arguments), 1, tempfile::tempdir().unwrap()).await
     }
 
-    async fn spawn(arguments: &[&str], listeners: usize, folder: TempDir) -> Self {
-        let mut child = command(arguments).stderr(Stdio::piped()).spawn().unwrap();
+    async fn spawn(mut command: Command, listeners: usize, folder: TempDir) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let mut crestline = Self {

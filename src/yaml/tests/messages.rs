@@ -183,6 +183,8 @@ error: expected a list, found a mapping
   |
 2 | routes: { a: b }
   |         ^^^^^^^^ in `routes`
+  |
+help: put a hyphen before each item: `- a: …`
 
 error: expected a whole number as key, found `abc`
  --> crestline.yaml:3:16
@@ -201,6 +203,8 @@ error: expected a whole number, found the text `\"4\"`
   |
 4 | threads: \"4\"
   |          ^^^ in `threads`
+  |
+help: take the quotes away
 ",
     );
 }
@@ -218,7 +222,7 @@ error: expected a mapping, found nothing
 1 | upstreams:
   | ^^^^^^^^^ in `upstreams`
   |
-help: write `{}` for an empty one
+help: write its keys below it, indented further, or `{}` if it has none
 ",
     );
 }

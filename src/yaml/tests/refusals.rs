@@ -168,3 +168,17 @@ error: this `[` is never closed
 ",
     );
 }
+
+#[test]
+fn a_variable_in_brackets_needs_quotes() {
+    for text in ["a: [1, ${B}, 2]\n", "a: { b: ${B} }\n", "a: [x${B}]\n", "a: [${B:-1, 2}]\n"] {
+        let problem = parse(text).unwrap_err();
+        let span = problem.span.unwrap();
+        let written = &text[span.start - 1..span.end - 1];
+        assert_eq!(
+            problem.message,
+            format!("`{written}` must be in quotes between brackets or braces")
+        );
+        assert!(written.starts_with("${B") && written.ends_with('}'), "{written}");
+    }
+}
