@@ -4,11 +4,13 @@
 //! listener and route is read on its own, so that one mistake does not hide another.
 
 pub mod route;
+pub mod schema;
 pub mod server;
 
-use std::{fs, io::Read, path::Path};
+use std::{collections::BTreeMap, fs, io::Read, path::Path};
 
 use pingora_core::server::configuration::ServerConf;
+use schemars::JsonSchema;
 
 use crate::{
     config::route::RouteConfig,
@@ -21,25 +23,37 @@ use crate::{
 const KEYS: [&str; 5] = ["access_log", "listeners", "routes", "trusted_proxies", "upstreams"];
 
 /// A configuration as written. What could not be read is left out; its problems are told.
-#[derive(Debug)]
+///
+/// The attributes tell the schema how a part is written where that is not how it is kept.
+#[derive(Debug, PartialEq, JsonSchema)]
+#[schemars(deny_unknown_fields, title = "The configuration of Crestline")]
+#[schemars(description = "Pingora's keys and Crestline's, side by side.")]
 pub struct File {
     /// Pingora's half, with Crestline's defaults.
+    #[schemars(flatten, with = "server::keys::Keys")]
     pub server: ServerConf,
-    /// The access log.
-    pub access_log: observe::access_log::config::Config,
-    /// Networks whose `X-Forwarded-*` fields count.
+    /// Networks whose `X-Forwarded-*` and `X-Request-Id` fields count: the proxies in front of
+    /// this one. Default: `[]`, no one's.
+    #[schemars(default)]
     pub trusted_proxies: Vec<downstream::config::Network>,
-    /// Where connections arrive.
+    /// One line for each request. Default: `{}`.
+    #[schemars(default, with = "Short<observe::access_log::config::Config>")]
+    pub access_log: observe::access_log::config::Config,
+    /// Where connections arrive. Default: one listener, at `0.0.0.0:8080`.
+    #[schemars(default)]
     pub listeners: Vec<downstream::config::Config>,
-    /// Groups of backends, by name, in the order written.
+    /// Groups of backends, by name, in the order written. Default: none, and a file needs one.
+    #[schemars(default, with = "BTreeMap<String, upstream::config::Config>")]
     pub upstreams: Vec<Named<upstream::config::Config>>,
-    /// Which requests go where; `None` if the key is absent, and within for one that could not
-    /// be read.
+    /// Which requests go where. The most specific host comes first, then the most specific path.
+    /// Default: everything goes to the one upstream.
+    // `None` if the key is absent, and within for one that could not be read.
+    #[schemars(default, with = "Vec<RouteConfig>")]
     pub routes: Option<Vec<Option<RouteConfig>>>,
 }
 
 /// A part that has a name of its own in the file.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Named<T> {
     /// The name.
     pub name: Spanned<String>,

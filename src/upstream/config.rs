@@ -5,6 +5,7 @@ use std::{
 };
 
 use pingora_core::{protocols::l4::socket::SocketAddr, upstreams::peer::HttpPeer};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer};
 
 use crate::{
@@ -17,43 +18,50 @@ use crate::{
         health, peer,
         set::Targets,
     },
-    yaml::{self, Short, Spanned},
+    yaml::{self, Short, Spanned, Word},
 };
 
 /// Retries beyond this many serve nobody: Pingora makes 16 attempts at most.
 const RETRIES_MAX: u8 = 10;
+/// The largest share of a backend.
+const WEIGHT_MAX: u16 = 256;
 
+/// A named group of backends, with one way to share requests out, to check and to retry.
+///
 /// What the operator writes under `upstreams:` for each name.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Upstream")]
 pub struct Config {
     /// Where requests go: `127.0.0.1:3031`, `name:port`, `unix:/path`, or with a weight
     /// `{ address: …, weight: 2 }`. All addresses of a name are used.
+    #[schemars(length(min = 1), extend("uniqueItems" = true))]
     pub backends: Spanned<Vec<Spanned<Short<BackendConfig>>>>,
     /// How requests are shared out. Default: `round_robin`.
     #[serde(default)]
     pub balance: balance::Config,
-    /// How backends are checked. Default: `tcp` every 5 s; `off` trusts them all.
+    /// How backends are checked. Default: `tcp`.
     #[serde(default)]
     pub health_check: Short<health::config::Config>,
-    /// When observed failures take a backend out of service. `off` never does.
+    /// When observed failures take a backend out of service. Default: `{}`.
     #[serde(default)]
     pub ejection: Short<EjectionConfig>,
-    /// How often one request is tried again on another backend, 0 to 10. Default: 3.
+    /// How often one request is tried again on another backend. Default: `3`.
     #[serde(default)]
     pub retries: Retries,
-    /// How long the parts of an exchange may take.
+    /// How long the parts of an exchange may take. Default: `{}`.
     #[serde(default)]
     pub timeouts: TimeoutsConfig,
 }
 
 /// A backend and its share.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Backend")]
 pub struct BackendConfig {
     /// Where it listens.
     pub address: Address,
-    /// Its share of the requests, relative to the others, 1 to 256. Default: 1.
+    /// Its share of the requests, relative to the others. Default: `1`.
     #[serde(default)]
     pub weight: Weight,
 }
@@ -66,8 +74,17 @@ impl FromStr for BackendConfig {
     }
 }
 
+impl Word for BackendConfig {
+    fn word(generator: &mut SchemaGenerator) -> Schema {
+        generator.subschema_for::<Address>()
+    }
+}
+
 /// Where a backend listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema)]
+#[schemars(with = "String", rename = "BackendAddress")]
+#[schemars(example = &"127.0.0.1:3031", example = &"app.internal:3031", example = &"unix:/run/app.sock")]
+#[schemars(extend("pattern" = r"^(unix:/.*|([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.%]+\]):[0-9]+)$"))]
 pub enum Address {
     /// An address and a port.
     Socket(net::SocketAddr),
@@ -151,8 +168,9 @@ impl<'de> Deserialize<'de> for Address {
 }
 
 /// The share of a backend, 1 to 256.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Weight(u16);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+#[schemars(inline)]
+pub struct Weight(#[schemars(range(min = 1, max = WEIGHT_MAX))] u16);
 
 impl Default for Weight {
     fn default() -> Self {
@@ -162,13 +180,14 @@ impl Default for Weight {
 
 impl<'de> Deserialize<'de> for Weight {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        units::in_range(deserializer, 1..=256).map(Self)
+        units::in_range(deserializer, 1..=WEIGHT_MAX).map(Self)
     }
 }
 
 /// How often one request is tried again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Retries(u8);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+#[schemars(inline)]
+pub struct Retries(#[schemars(range(max = RETRIES_MAX))] u8);
 
 impl Default for Retries {
     fn default() -> Self {
@@ -182,15 +201,19 @@ impl<'de> Deserialize<'de> for Retries {
     }
 }
 
+/// When traffic takes a backend out of service.
+///
 /// What the operator writes under `ejection:`.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Ejection")]
 pub struct EjectionConfig {
     /// So many failures in a row eject: connections that fail, break or time out, and the
-    /// statuses 502, 503 and 504. Default: 3.
+    /// statuses 502, 503 and 504. Default: `3`.
     pub consecutive_failures: NonZeroU32,
     /// For how long; each relapse doubles it, up to 5 minutes. Default: `10s`.
     #[serde(deserialize_with = "units::positive")]
+    #[schemars(extend("pattern" = units::POSITIVE))]
     pub eject_for: Duration,
     /// The share of the upstream's backends that may be ejected at a time. Default: `50%`.
     pub max_ejected: Percent,
@@ -220,29 +243,43 @@ impl FromStr for EjectionConfig {
     }
 }
 
+impl Word for EjectionConfig {
+    fn word(_: &mut SchemaGenerator) -> Schema {
+        yaml::words(&[("off", "Never ejects a backend.")])
+    }
+}
+
 /// The only word that ejection knows.
 #[derive(Debug, thiserror::Error)]
 #[error("`{0}` is no way to eject\nhelp: write `off`, or a mapping such as `{{ eject_for: 10s }}`")]
 pub struct NotOff(String);
 
-/// What the operator writes under `timeouts:`.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+/// How long the parts of an exchange with an origin may take.
+///
+/// What the operator writes under an upstream's `timeouts:`.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "UpstreamTimeouts")]
 pub struct TimeoutsConfig {
     /// Making the connection. Default: `1s`.
     #[serde(deserialize_with = "units::positive")]
+    #[schemars(extend("pattern" = units::POSITIVE))]
     pub connect: Duration,
     /// From the end of the request to the first byte of the answer. Default: `60s`.
     #[serde(deserialize_with = "units::positive")]
+    #[schemars(extend("pattern" = units::POSITIVE))]
     pub first_byte: Duration,
     /// Between two pieces of the answer, or of the request. Default: `60s`.
     #[serde(deserialize_with = "units::positive")]
+    #[schemars(extend("pattern" = units::POSITIVE))]
     pub between_bytes: Duration,
     /// How long an unused connection is kept; stay below what the origin keeps. Default: `55s`.
     #[serde(deserialize_with = "units::positive")]
+    #[schemars(extend("pattern" = units::POSITIVE))]
     pub idle: Duration,
     /// Between two bytes of a WebSocket, in either direction. Default: `1h`.
     #[serde(deserialize_with = "units::positive")]
+    #[schemars(extend("pattern" = units::POSITIVE))]
     pub tunnel: Duration,
 }
 
