@@ -8,6 +8,7 @@
 //! ```
 
 mod comments;
+mod forms;
 mod keys;
 mod verdicts;
 
@@ -102,6 +103,28 @@ fn the_schema_and_the_manual_that_ship_are_those_of_the_types() {
             let shipped = fs::read_to_string(path).unwrap_or_default();
             assert!(shipped == text, "{name} is not what the types tell: {HOW_TO_UPDATE}");
         }
+    }
+}
+
+#[test]
+fn every_link_of_the_manual_leads_to_a_heading() {
+    let manual = schema::manual();
+    let headings: Vec<String> = manual
+        .lines()
+        .filter_map(|line| line.strip_prefix("## ").or(line.strip_prefix("### ")))
+        .map(|heading| {
+            let kept = heading.to_lowercase().replace(' ', "-");
+            kept.chars().filter(|kept| kept.is_alphanumeric() || "-_".contains(*kept)).collect()
+        })
+        .collect();
+    let links: Vec<&str> = manual
+        .match_indices("](#")
+        .map(|(at, open)| manual[at + open.len()..].split(')').next().unwrap())
+        .collect();
+    assert!(20 < links.len());
+    for link in links {
+        let led = headings.iter().filter(|heading| *heading == link).count();
+        assert_eq!(led, 1, "#{link} leads to {led} headings of {headings:?}");
     }
 }
 

@@ -137,3 +137,38 @@ fn one_choice(schema: &mut Map<String, Value>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::config::{KEYS, server::keys};
+
+    /// The top level alone is read by hand, so it alone could be told wrongly.
+    #[test]
+    fn the_top_level_is_told_as_it_is_read() {
+        let schema = types();
+        let told = schema["properties"].as_object().unwrap().keys().map(String::as_str);
+        let read = KEYS.into_iter().chain(keys::KEYS.iter().map(|key| key.name));
+        assert_eq!(
+            told.collect::<BTreeSet<_>>(),
+            read.collect::<BTreeSet<_>>(),
+            "left: the fields of `config::File`; right: the keys that `File::read` takes"
+        );
+    }
+
+    #[test]
+    fn a_choice_has_no_choices_within_and_is_none_if_one_is_left() {
+        let mut schema = json!({ "oneOf": [
+            { "anyOf": [{ "const": "a" }, { "const": "b" }] }, { "type": "null" }, { "$ref": "#/c" },
+        ] });
+        each(&mut schema, &mut one_choice);
+        let flat = json!({ "anyOf": [{ "const": "a" }, { "const": "b" }, { "$ref": "#/c" }] });
+        assert_eq!(schema, flat);
+        let mut optional =
+            json!({ "anyOf": [{ "$ref": "#/c" }, { "type": "null" }], "title": "t" });
+        each(&mut optional, &mut one_choice);
+        assert_eq!(optional, json!({ "$ref": "#/c", "title": "t" }));
+    }
+}

@@ -101,7 +101,7 @@ impl<'de> Deserialize<'de> for HostPattern {
 /// A host that can stand in a `Host` field, with or without a port.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema)]
 #[schemars(with = "String", example = &"app.internal", example = &"app.internal:8080")]
-#[schemars(extend("pattern" = r"^([^\s@/?#:\[\]]+|\[[^\s@/?#\[\]]+\])(:[0-9]+)?$"))]
+#[schemars(extend("pattern" = r"^[^\s@/?#]*[^\s@/?#:](:[0-9]+)?$"))]
 pub struct HostName(pub HeaderValue);
 
 impl<'de> Deserialize<'de> for HostName {

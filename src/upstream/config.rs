@@ -84,7 +84,7 @@ impl Word for BackendConfig {
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema)]
 #[schemars(with = "String", rename = "BackendAddress")]
 #[schemars(example = &"127.0.0.1:3031", example = &"app.internal:3031", example = &"unix:/run/app.sock")]
-#[schemars(extend("pattern" = r"^(unix:/.*|([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.%]+\]):[0-9]+)$"))]
+#[schemars(extend("pattern" = r"^(unix:/.*|([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.%]+\]):\+?[0-9]+)$"))]
 pub enum Address {
     /// An address and a port.
     Socket(net::SocketAddr),

@@ -12,13 +12,13 @@ use serde_json::{Value, json};
 use super::{examples, parsed, root};
 
 /// The schema, ready to judge as an editor does.
-struct Editor {
+pub(super) struct Editor {
     schemas: Schemas,
     index: SchemaIndex,
 }
 
 impl Editor {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         const NAME: &str = "file:///crestline.schema.json";
         let mut compiler = Compiler::new();
         compiler.enable_format_assertions();
@@ -28,7 +28,7 @@ impl Editor {
         Self { schemas, index }
     }
 
-    fn judge(&self, file: &Value) -> Result<(), String> {
+    pub(super) fn judge(&self, file: &Value) -> Result<(), String> {
         self.schemas.validate(file, self.index).map_err(|why| format!("{why:#}"))
     }
 

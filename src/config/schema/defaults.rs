@@ -52,3 +52,35 @@ fn json(node: &Node) -> Value {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn default_of(description: &str) -> Option<Value> {
+        let mut schema = json!({ "properties": { "key": { "description": description } } });
+        read(schema.as_object_mut()?);
+        schema["properties"]["key"].get("default").cloned()
+    }
+
+    #[test]
+    fn a_default_in_backticks_is_a_value() {
+        assert_eq!(default_of("How long. Default: `5s`."), Some(json!("5s")));
+        assert_eq!(default_of("How many. Default: `3`."), Some(json!(3)));
+        assert_eq!(default_of("Which. Default: `[200-299]`."), Some(json!(["200-299"])));
+        assert_eq!(default_of("Which. Default: `{}`, all of them."), Some(json!({})));
+    }
+
+    #[test]
+    fn a_default_in_words_is_none() {
+        assert_eq!(default_of("Threads. Default: the number of cores."), None);
+        assert_eq!(default_of("Where. Default: one listener, at `0.0.0.0:8080`."), None);
+        assert_eq!(default_of("The name."), None);
+    }
+
+    #[test]
+    fn the_meaning_comes_before_the_default() {
+        assert_eq!(split("How long. Default: `5s`."), ("How long.", Some("`5s`")));
+        assert_eq!(split("The name."), ("The name.", None));
+    }
+}

@@ -81,3 +81,39 @@ fn is_one_value(schema: &Map<String, Value>) -> bool {
         _ => is_bound,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn accepted(mut schema: Value) -> Value {
+        accept(&mut schema);
+        schema
+    }
+
+    #[test]
+    fn one_value_may_be_a_variable_and_keeps_its_notes_outside() {
+        let schema = json!({ "description": "d", "type": "integer", "minimum": 1 });
+        let bounds = json!({ "type": "integer", "minimum": 1 });
+        let wanted = json!({ "description": "d", "anyOf": [bounds, variable()] });
+        assert_eq!(accepted(schema), wanted);
+    }
+
+    #[test]
+    fn a_choice_has_one_variable_at_its_end() {
+        let off = json!({ "const": "off", "description": "d" });
+        let full = json!({ "$ref": "#/$defs/Full" });
+        let wanted = json!({ "anyOf": [off.clone(), full.clone(), variable()] });
+        assert_eq!(accepted(json!({ "anyOf": [off, full] })), wanted);
+    }
+
+    #[test]
+    fn what_is_no_value_or_takes_any_text_stays() {
+        let mapping = json!({ "type": "object", "properties": {} });
+        let text = json!({ "type": ["string", "number", "boolean"] });
+        let reference = json!({ "$ref": "#/$defs/Full", "description": "d" });
+        for schema in [mapping, text, reference] {
+            assert_eq!(accepted(schema.clone()), schema);
+        }
+    }
+}

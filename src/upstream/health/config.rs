@@ -158,7 +158,7 @@ impl<'de> Deserialize<'de> for CheckPath {
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema)]
 #[schemars(with = "String", example = &"200-299", example = &204)]
 #[schemars(extend("type" = ["string", "integer"], "minimum" = 100, "maximum" = 599))]
-#[schemars(extend("pattern" = r"^[1-5][0-9][0-9](\s*-\s*[1-5][0-9][0-9])?$"))]
+#[schemars(extend("pattern" = r"^\s*\+?0*[1-5][0-9][0-9]\s*(-\s*\+?0*[1-5][0-9][0-9]\s*)?$"))]
 pub struct StatusRange(RangeInclusive<u16>);
 
 /// What is no range of statuses.

@@ -176,3 +176,32 @@ fn number(schema: &Value, count: usize) -> String {
         _ => noun,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn nouns_are_made_of_names() {
+        let both = |name: &str| (noun(name), counted(&noun(name), 2));
+        assert_eq!(both("ByteSize"), ("byte size".to_owned(), "byte sizes".to_owned()));
+        assert_eq!(both("Policy"), ("policy".to_owned(), "policies".to_owned()));
+        assert_eq!(counted("backend address", 2), "backend addresses");
+    }
+
+    #[test]
+    fn what_a_key_takes_is_said_in_words() {
+        let schema = json!({ "$defs": { "Duration": { "pattern": "s$" } } });
+        let words = Words { schema: &schema, anchors: Vec::new() };
+        let number = json!({ "type": "integer", "minimum": 1, "maximum": 9 });
+        assert_eq!(words.takes(&number), "number, 1 to 9");
+        let duration = json!({ "$ref": "#/$defs/Duration" });
+        assert_eq!(words.takes(&duration), "[duration](#duration)");
+        let choice = json!({ "anyOf": [{ "const": "off" }, { "const": "on" }, duration] });
+        assert_eq!(words.takes(&choice), "`off`, `on` or [duration](#duration)");
+        let list = json!({ "type": "array", "items": { "type": "integer" } });
+        assert_eq!(words.takes(&list), "list of numbers");
+    }
+}
