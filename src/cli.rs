@@ -16,7 +16,7 @@ use structopt::{
 };
 
 use crate::{
-    config::{self, File},
+    config::{self, File, schema},
     control::Provenance,
     demo,
     diagnostic::{Color, Problem, Problems, Sources, render},
@@ -80,6 +80,12 @@ enum Command {
     Reload(remote::Reload),
     /// Shows what the running process is doing
     Status(remote::Show),
+    /// Prints the JSON Schema of the configuration, for editors
+    Schema {
+        /// Prints the reference manual instead
+        #[structopt(long)]
+        markdown: bool,
+    },
 }
 
 /// A backend as the command line takes it: `http://host:port`, or an address.
@@ -120,6 +126,12 @@ fn usage(error: &clap::Error) -> ExitCode {
 }
 
 impl Arguments {
+    /// Was any flag given that is about running?
+    fn is_given_flags(&self) -> bool {
+        let Self { conf, daemon, upgrade, test, backends, port, command: _ } = self;
+        conf.is_some() || *daemon || *upgrade || *test || !backends.is_empty() || port.is_some()
+    }
+
     fn run(self) -> ExitCode {
         let start = Start { upgrade: self.upgrade, daemon: self.daemon };
         match self.command {
@@ -127,6 +139,12 @@ impl Arguments {
             Some(Command::Check { file }) => check(file.or(self.conf)),
             Some(Command::Reload(options)) => options.run(self.conf),
             Some(Command::Status(options)) => options.status(self.conf),
+            Some(Command::Schema { .. }) if self.is_given_flags() => {
+                say("error: `crestline schema` takes no other flag than `--markdown`\n");
+                ExitCode::from(EXIT_USAGE)
+            }
+            Some(Command::Schema { markdown: true }) => print(&schema::manual()),
+            Some(Command::Schema { markdown: false }) => print(&schema::editors()),
             None if self.test => check(self.conf),
             None if !self.backends.is_empty() => {
                 let backends = self.backends.into_iter().map(|backend| backend.0).collect();
@@ -134,6 +152,18 @@ impl Arguments {
             }
             None => serve(with_file(self.conf), start),
         }
+    }
+}
+
+/// Output for programs goes to stdout; a reader that has seen enough is no failure.
+fn print(text: &str) -> ExitCode {
+    let mut stdout = io::stdout();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(why) if why.kind() != io::ErrorKind::BrokenPipe => {
+            say(&format!("error: cannot print: {why}\n"));
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::SUCCESS,
     }
 }
 

@@ -4,16 +4,22 @@ use std::{fmt, str::FromStr};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 use crate::yaml;
 
-/// The name of a field, in the case in which the operator wrote it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// The name of a field; its case is kept.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, JsonSchema)]
+#[schemars(with = "String", rename = "FieldName", example = &"x-edge")]
+#[schemars(extend("pattern" = "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$", "not" = { "enum": RESERVED }))]
 pub struct Name(String);
 
-/// The value of a field.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The value of a field: one line, without spaces at its ends. Numbers and booleans are taken as
+/// they are written.
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema)]
+#[schemars(with = "String", rename = "FieldValue", example = &"crestline")]
+#[schemars(extend("type" = ["string", "number", "boolean"], "pattern" = VALUE_PATTERN))]
 pub struct Value(pub HeaderValue);
 
 /// Fields that frame a message or belong to one connection: Crestline alone writes them.
@@ -27,6 +33,10 @@ const RESERVED: [&str; 8] = [
     "transfer-encoding",
     "upgrade",
 ];
+
+/// What a value looks like; for schemas.
+const VALUE_PATTERN: &str =
+    r"^([^\u0000-\u0020\u007f]([^\u0000-\u0008\u000a-\u001f\u007f]*[^\u0000-\u0020\u007f])?)?$";
 
 /// Why a name cannot be set, added or removed.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]

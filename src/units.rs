@@ -16,6 +16,7 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time;
 
+use schemars::JsonSchema;
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
 use self::notation::Notation;
@@ -24,19 +25,23 @@ pub use self::notation::UnitError;
 /// A span of time, written with `us`, `ms`, `s`, `m`, `h` or `d`.
 ///
 /// Its text is exact to the microsecond; what is finer is not printed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema)]
+#[schemars(with = "String", example = &"5s", extend("pattern" = DURATION.pattern()))]
 pub struct Duration(pub time::Duration);
 
 /// A number of bytes, written with `B`, `KiB`, `MiB` or `GiB`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema)]
+#[schemars(with = "String", example = &"64KiB", extend("pattern" = BYTE_SIZE.pattern()))]
 pub struct ByteSize(pub u64);
 
 /// A whole percentage from `0%` to `100%`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema)]
+#[schemars(with = "String", example = &"50%", extend("pattern" = "^0*(100|[0-9]{1,2})%$"))]
 pub struct Percent(u8);
 
 /// So many events in each period, such as `100/s` or `10/m`; never zero.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, JsonSchema)]
+#[schemars(with = "String", example = &"100/s", extend("pattern" = RATE.pattern()))]
 pub struct Rate {
     /// The events allowed in one period.
     pub count: NonZeroU32,
@@ -93,6 +98,9 @@ const RATE: Notation = Notation {
     likely: &["/s", "/m"],
     units: &[("/s", 1), ("/m", 60), ("/h", 3_600)],
 };
+
+/// What the text of a quantity looks like that is not zero; for schemas, beside [`positive`].
+pub const POSITIVE: &str = "[1-9]";
 
 /// Reads a duration that must not be zero; for `deserialize_with`.
 pub fn positive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {

@@ -11,8 +11,6 @@
 //!
 //! and read the difference as somebody who was woken up by it.
 
-mod complete;
-
 use std::{
     collections::BTreeSet,
     ffi::OsStr,

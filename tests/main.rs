@@ -23,6 +23,7 @@ mod logs;
 mod origin_faults;
 mod paths;
 mod policies;
+mod schema;
 mod section_a;
 mod streaming;
 mod tidy;

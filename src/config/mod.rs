@@ -5,12 +5,14 @@
 //! listener and route is read on its own, so that one mistake does not hide another.
 
 pub mod route;
+pub mod schema;
 pub mod server;
 pub mod source;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use pingora_core::server::configuration::ServerConf;
+use schemars::JsonSchema;
 
 pub use source::{Loaded, load};
 
@@ -26,29 +28,49 @@ const KEYS: [&str; 7] =
     ["access_log", "include", "listeners", "routes", "trusted_proxies", "upstreams", "watch"];
 
 /// A configuration as written. What could not be read is left out; its problems are told.
-#[derive(Debug)]
+///
+/// The attributes tell the schema how a part is written where that is not how it is kept.
+#[derive(Debug, PartialEq, JsonSchema)]
+#[schemars(deny_unknown_fields, title = "The configuration of Crestline")]
+#[schemars(description = "Pingora's keys and Crestline's, side by side.")]
 pub struct File {
     /// Pingora's half, with Crestline's defaults.
+    #[schemars(flatten, with = "server::keys::Keys")]
     pub server: ServerConf,
     /// Which of Pingora's keys were written, and where.
+    #[schemars(skip)]
     pub server_keys: Vec<Spanned<String>>,
-    /// Whether the configuration is read again when its files change.
+    /// More files, as paths or patterns such as `conf.d/*.yaml`, seen from the folder of this one.
+    /// Their lists and mappings are joined with those of this file; no name may stand twice.
+    /// Default: `[]`.
+    #[schemars(default)]
+    pub include: Vec<String>,
+    /// Whether the files are read again when they change, once they have been still for a moment.
+    /// Default: `false`.
+    #[schemars(default)]
     pub watch: bool,
-    /// The access log.
-    pub access_log: observe::access_log::config::Config,
-    /// Networks whose `X-Forwarded-*` fields count.
+    /// Networks whose `X-Forwarded-*` and `X-Request-Id` fields count: the proxies in front of
+    /// this one. Default: `[]`, no one's.
+    #[schemars(default)]
     pub trusted_proxies: Vec<downstream::config::Network>,
-    /// Where connections arrive; if the key is absent, the default one.
+    /// One line for each request. Default: `{}`.
+    #[schemars(default, with = "Short<observe::access_log::config::Config>")]
+    pub access_log: observe::access_log::config::Config,
+    /// Where connections arrive. Default: one listener, at `0.0.0.0:8080`.
+    #[schemars(default)]
     pub listeners: Vec<downstream::config::Config>,
-    /// Groups of backends, by name, in the order written.
+    /// Groups of backends, by name, in the order written. Default: none, and a file needs one.
+    #[schemars(default, with = "BTreeMap<String, upstream::config::Config>")]
     pub upstreams: Vec<Named<upstream::config::Config>>,
-    /// Which requests go where; `None` if the key is absent, and within for one that could not
-    /// be read.
+    /// Which requests go where. The most specific host comes first, then the most specific path.
+    /// Default: everything goes to the one upstream.
+    // `None` if the key is absent, and within for one that could not be read.
+    #[schemars(default, with = "Vec<RouteConfig>")]
     pub routes: Option<Vec<Option<RouteConfig>>>,
 }
 
 /// A part that has a name of its own in the file.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Named<T> {
     /// The name.
     pub name: Spanned<String>,
@@ -72,6 +94,7 @@ impl File {
         Self {
             server: server::defaults(),
             server_keys: Vec::new(),
+            include: Vec::new(),
             watch: false,
             access_log: observe::access_log::config::Config::default(),
             trusted_proxies: Vec::new(),
@@ -120,6 +143,7 @@ impl File {
             .unwrap_or_else(|| vec![Some(downstream::config::Config::default())]);
         let file = Self {
             server_keys,
+            include: loaded.watched.includes(),
             server: server::read(pingoras, root.span, problems),
             watch: find(&ours, "watch")
                 .and_then(|node| yaml::read(node, "watch", problems))

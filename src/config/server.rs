@@ -3,11 +3,14 @@
 //! Pingora itself ignores keys that it does not know, and has keys that do nothing in this
 //! program. Both are refused here, because no key may be accepted that does nothing.
 
+pub mod keys;
+
 use std::{collections::BTreeSet, net::IpAddr, num::NonZero, thread};
 
 use pingora_core::server::configuration::ServerConf;
 
 use crate::{
+    config::server::keys::{DAEMONS, IDLE, KEYS, Takes, Version},
     diagnostic::{Problem, Problems, Span},
     yaml::{self, Entry, Node, Value},
 };
@@ -19,24 +22,10 @@ const UPGRADE_SOCK: &str = "/run/crestline/upgrade.sock";
 /// How long requests in flight may take to finish at a stop or an upgrade.
 const GRACE_PERIOD_SECONDS: u64 = 30;
 
-/// Keys that Pingora reads and that do nothing here, each with the reason.
-const IDLE_KEYS: [(&str, &str); 8] = [
-    ("version", "the version of the file means nothing to Pingora"),
-    ("ca_file", "connections to origins are plaintext in this version"),
-    ("upstream_debug_ssl_keylog", "connections to origins are plaintext in this version"),
-    ("downstream_tls_offload_threadpools", "listeners are plaintext in this version"),
-    ("downstream_tls_offload_thread_per_pool", "listeners are plaintext in this version"),
-    ("runtime_enable_alt_timer", "this program is not built with tokio_unstable"),
-    ("runtime_metrics_poll_time_histogram", "this program is not built with tokio_unstable"),
-    ("upgrade_sock_connect_accept_max_retries", "Pingora 0.9 does not look at it"),
-];
-
 /// The names of all keys that Pingora knows.
 pub fn keys() -> BTreeSet<String> {
-    match serde_json::to_value(ServerConf::default()) {
-        Ok(serde_json::Value::Object(keys)) => keys.into_iter().map(|(key, _)| key).collect(),
-        _ => BTreeSet::new(),
-    }
+    let names = KEYS.iter().map(|key| key.name).chain(IDLE.map(|(name, _)| name));
+    names.map(str::to_owned).collect()
 }
 
 /// The configuration of Pingora's server without a file.
@@ -97,45 +86,39 @@ pub fn read(entries: Vec<Entry>, span: Span, problems: &mut Problems) -> ServerC
 /// What Pingora would accept and then panic over, ignore, or misuse.
 fn check(entry: &Entry, is_daemon: bool, problems: &mut Problems) {
     let Entry { key, key_span, value } = entry;
-    // One entry stands for the histogram and all its details.
-    let idle = |idle: &str| idle == key || (idle.ends_with("histogram") && key.starts_with(idle));
-    if let Some((_, reason)) = IDLE_KEYS.iter().find(|(key, _)| idle(key)) {
+    if let Some((_, reason)) = IDLE.iter().find(|(idle, _)| idle == key) {
         let problem = Problem::error(format!("`{key}` would do nothing: {reason}"));
         problems.push(problem.at(*key_span).help("remove it"));
     }
-    let at_least_one = ["threads", "listener_tasks_per_fd", "max_retries", "max_blocking_threads"];
-    if at_least_one.contains(&key.as_str()) && value.value == Value::Int(0) {
-        let help = match key.as_str() {
-            "threads" => "leave it out to use all cores",
-            "max_retries" => {
-                "it counts attempts, so 1 means no retry; see `retries` of an upstream"
-            }
-            "listener_tasks_per_fd" => "leave it out to use one",
-            _ => "leave it out to let the runtime choose",
-        };
-        let problem = Problem::error(format!("`{key}` is 0, and must be at least 1"));
-        problems.push(problem.at(value.span).help(help));
-    }
-    if let ("client_bind_to_ipv4" | "client_bind_to_ipv6", Value::Sequence(list)) =
-        (key.as_str(), &value.value)
-    {
-        let wants_v4 = key.ends_with('4');
-        for element in list {
-            let address = element.text().and_then(|text| text.parse::<IpAddr>().ok());
-            if address.is_none_or(|address| address.is_ipv4() != wants_v4) {
-                let text = element.text().unwrap_or_default();
-                let version = if wants_v4 { "IPv4" } else { "IPv6" };
-                let problem = Problem::error(format!("`{text}` is no {version} address"));
-                problems.push(problem.at(element.span));
+    match (keys::find(key).map(|key| &key.takes), &value.value) {
+        (Some(Takes::AtLeastOne(instead)), Value::Int(0)) => {
+            let problem = Problem::error(format!("`{key}` is 0, and must be at least 1"));
+            problems.push(problem.at(value.span).help(*instead));
+        }
+        (Some(Takes::Addresses(version)), Value::Sequence(list)) => {
+            for element in list {
+                check_address(element, *version, problems);
             }
         }
+        _ => {}
     }
-    let daemons = ["error_log", "user", "group", "working_directory", "daemon_wait_for_ready"];
-    if daemons.contains(&key.as_str()) && !is_daemon {
+    if DAEMONS.contains(&key.as_str()) && !is_daemon {
         let message = format!("`{key}` takes effect only for a daemon");
         let help = "set `daemon: true` or start with `-d`, or leave it to the service manager";
         problems.push(Problem::warning(message).at(*key_span).help(help));
     }
+}
+
+/// Pingora panics over an address of the other version.
+fn check_address(element: &Node, version: Version, problems: &mut Problems) {
+    let text = element.text().unwrap_or_default();
+    let address = text.parse::<IpAddr>();
+    if address.is_ok_and(|address| address.is_ipv4() == (version == Version::V4)) {
+        return;
+    }
+    let problem = Problem::error(format!("`{text}` is no {} address", version.name()));
+    let help = format!("write an address such as `{}`", version.example());
+    problems.push(problem.at(element.span).help(help));
 }
 
 /// Pingora offloads connecting only if both of these say how.

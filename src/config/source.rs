@@ -148,6 +148,11 @@ impl fmt::Debug for Loaded {
 }
 
 impl Watched {
+    /// The list under `include:`, as it was written.
+    pub fn includes(&self) -> Vec<String> {
+        self.patterns.iter().map(|pattern| pattern.as_written().to_owned()).collect()
+    }
+
     /// Lists the files that the configuration would be read from now: the main file, what
     /// its patterns match by now, and the secrets that it names.
     ///
@@ -208,7 +213,7 @@ impl Loading<'_> {
                 if !seen.insert(identity(&file)) {
                     continue;
                 }
-                if FILES_MAX <= seen.len() - 1 {
+                if FILES_MAX < seen.len() {
                     self.is_whole = false;
                     let problem = Problem::error(format!("more than {FILES_MAX} files are read"));
                     let help = "the main file and those that it includes are counted together";

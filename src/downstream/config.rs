@@ -9,6 +9,7 @@ use std::{
 };
 
 use ipnet::IpNet;
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 
 use crate::{
@@ -18,9 +19,12 @@ use crate::{
     yaml::{self, Spanned},
 };
 
+/// A place where connections arrive.
+///
 /// What the operator writes in the list under `listeners:`.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Listener")]
 pub struct Config {
     /// Where to listen: `0.0.0.0:80`, `[::]:80` (IPv4 as well), or `unix:/path`.
     pub address: Spanned<Address>,
@@ -28,16 +32,19 @@ pub struct Config {
     /// Default: `false`.
     #[serde(default)]
     pub h2c: bool,
-    /// How long a client may take.
+    /// How long a client may take. Default: `{}`.
     #[serde(default)]
     pub timeouts: TimeoutsConfig,
-    /// How much a client may send before its request is refused.
+    /// How much a client may send before its request is refused. Default: `{}`.
     #[serde(default)]
     pub limits: LimitsConfig,
 }
 
 /// Where a listener listens.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, JsonSchema)]
+#[schemars(with = "String", rename = "ListenerAddress")]
+#[schemars(example = &"0.0.0.0:80", example = &"[::]:80", example = &"unix:/run/crestline/http.sock")]
+#[schemars(extend("pattern" = r"^(unix:/[^ ]*|([0-9.]+|\[[0-9A-Fa-f:.%]+\]):[0-9]+)$"))]
 pub enum Address {
     /// An address and a port.
     Socket(SocketAddr),
@@ -79,7 +86,9 @@ impl<'de> Deserialize<'de> for Address {
 }
 
 /// A network whose peers may say who their clients are: `10.0.0.0/8`, or one address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+#[schemars(with = "String", example = &"10.0.0.0/8", example = &"2001:db8::1")]
+#[schemars(extend("pattern" = "^[0-9A-Fa-f:.]+(/[0-9]+)?$"))]
 pub struct Network(pub IpNet);
 
 /// What is no network.
@@ -102,21 +111,28 @@ impl<'de> Deserialize<'de> for Network {
     }
 }
 
+/// How long a client may take.
+///
 /// What the operator writes under a listener's `timeouts:`.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "ListenerTimeouts")]
 pub struct TimeoutsConfig {
     /// A request head, from its first byte to its last. Default: `10s`.
     #[serde(deserialize_with = "units::positive")]
+    #[schemars(extend("pattern" = units::POSITIVE))]
     pub header: Duration,
     /// Between an answer and the next request. Default: `75s`.
     #[serde(deserialize_with = "units::positive")]
+    #[schemars(extend("pattern" = units::POSITIVE))]
     pub idle: Duration,
     /// Between two pieces of a request's body. Default: `30s`.
     #[serde(deserialize_with = "units::positive")]
+    #[schemars(extend("pattern" = units::POSITIVE))]
     pub body: Duration,
     /// How long a client may not take any of its answer. Default: `30s`.
     #[serde(deserialize_with = "units::positive")]
+    #[schemars(extend("pattern" = units::POSITIVE))]
     pub write: Duration,
 }
 
@@ -131,17 +147,25 @@ impl Default for TimeoutsConfig {
     }
 }
 
+/// How much a client may send.
+///
 /// What the operator writes under a listener's `limits:`.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "ListenerLimits")]
 pub struct LimitsConfig {
-    /// The head of a request, all of it; `431` beyond. At most, and by default, `64KiB`.
+    /// The head of a request, all of it; `431` beyond. From `64B` to `64KiB`. Default: `64KiB`.
     pub header_size: Spanned<ByteSize>,
-    /// The fields of a request; `431` beyond. At most 256; default: 128.
+    /// The fields of a request; `431` beyond. Default: `128`.
+    #[schemars(range(min = 1, max = HEADER_FIELDS_MAX))]
     pub header_fields: Spanned<usize>,
-    /// The target of a request (path and query); `414` beyond. Default: `16KiB`.
+    /// The target of a request (path and query); `414` beyond. From `64B` to `64KiB`.
+    /// Default: `16KiB`.
     pub target_size: Spanned<ByteSize>,
 }
+
+/// Pingora reads this many fields at most.
+const HEADER_FIELDS_MAX: usize = 256;
 
 const LIMITS: head::Limits =
     head::Limits { header_size: 64 * 1024, header_fields: 128, target_size: 16 * 1024 };
@@ -229,10 +253,11 @@ impl LimitsConfig {
         let header_size = size("header_size", &self.header_size, LIMITS.header_size);
         let target_size = size("target_size", &self.target_size, LIMITS.header_size);
         let fields = &self.header_fields;
-        // Pingora reads 256 fields at most.
-        if !(1..=256).contains(&fields.value) {
-            let message =
-                format!("`{}` is out of range for `header_fields`: 1 to 256", fields.value);
+        if !(1..=HEADER_FIELDS_MAX).contains(&fields.value) {
+            let message = format!(
+                "`{}` is out of range for `header_fields`: 1 to {HEADER_FIELDS_MAX}",
+                fields.value
+            );
             problems.push(Problem::error(message).at(fields.span));
         }
         head::Limits { header_size, header_fields: fields.value, target_size }

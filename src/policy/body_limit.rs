@@ -5,6 +5,7 @@
 
 use http::header::CONTENT_LENGTH;
 use pingora_http::RequestHeader;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::{
@@ -13,9 +14,10 @@ use crate::{
     units::ByteSize,
 };
 
-/// What the operator writes under `body_limit:`, a size such as `10MiB`.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+/// The largest request body that is taken; `413` beyond.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(transparent)]
+#[schemars(inline)]
 pub struct Config(pub ByteSize);
 
 /// What runs.

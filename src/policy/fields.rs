@@ -6,19 +6,21 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 use pingora::Result;
 use pingora_http::{RequestHeader, ResponseHeader};
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::field::{Name, Value};
 
-/// What the operator writes: `{ set: { name: value }, add: { … }, remove: [name] }`.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+/// Edits of header fields: `{ set: { name: value }, add: { … }, remove: [name] }`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "FieldEdits")]
 pub struct Config {
-    /// Fields that replace all of their name.
+    /// Fields that replace all of their name. Default: `{}`.
     pub set: BTreeMap<Name, Value>,
-    /// Fields that are added beside those of their name.
+    /// Fields that are added beside those of their name. Default: `{}`.
     pub add: BTreeMap<Name, Value>,
-    /// Names whose fields are removed, before the others are set and added.
+    /// Names whose fields are removed, before the others are set and added. Default: `[]`.
     pub remove: Vec<Name>,
 }
 

@@ -12,15 +12,17 @@ mod response_headers;
 
 use pingora::Result;
 use pingora_http::{RequestHeader, ResponseHeader};
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::policy::contract::{Flow, Hooks};
 
 macro_rules! policies {
     ($($(#[$doc:meta])* $Name:ident = $module:ident,)*) => {
-        /// A policy as the operator writes it: one key, the name of the policy.
-        #[derive(Clone, Debug, PartialEq, Deserialize)]
+        /// What may happen to a request: one key, the name of the policy.
+        #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
         #[serde(rename_all = "snake_case")]
+        #[schemars(rename = "Policy")]
         pub enum PolicyConfig { $($(#[$doc])* $Name($module::Config),)* }
 
         /// A policy that runs.

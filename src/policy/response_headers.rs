@@ -2,6 +2,7 @@
 
 use pingora::Result;
 use pingora_http::ResponseHeader;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::policy::{
@@ -9,9 +10,10 @@ use crate::policy::{
     fields::{self, Edits},
 };
 
-/// What the operator writes under `response_headers:`.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+/// Edits of the header fields that the client is sent.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(transparent)]
+#[schemars(inline)]
 pub struct Config(pub fields::Config);
 
 /// What runs.

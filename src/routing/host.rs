@@ -3,6 +3,7 @@
 use std::{fmt, net::Ipv6Addr, str::FromStr};
 
 use http::HeaderValue;
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 use crate::yaml;
@@ -13,7 +14,9 @@ const HOST_LENGTH_MAX: usize = 255;
 /// A host that a route names: `a.example.com`, or `*.example.com` for all names below it.
 ///
 /// The order is the order of matching: exact before wildcard, longer wildcards first.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema)]
+#[schemars(with = "String", example = &"shop.example.com", example = &"*.example.com")]
+#[schemars(extend("pattern" = r"^(\*\.)?([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])$"))]
 pub enum HostPattern {
     /// This host.
     Exact(String),
@@ -95,8 +98,10 @@ impl<'de> Deserialize<'de> for HostPattern {
     }
 }
 
-/// A host that can stand in a `Host` field.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A host that can stand in a `Host` field, with or without a port.
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema)]
+#[schemars(with = "String", example = &"app.internal", example = &"app.internal:8080")]
+#[schemars(extend("pattern" = r"^[^\s@/?#]*[^\s@/?#:](:[0-9]+)?$"))]
 pub struct HostName(pub HeaderValue);
 
 impl<'de> Deserialize<'de> for HostName {

@@ -5,6 +5,7 @@ use std::{
     str::FromStr,
 };
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 
 use crate::{
@@ -15,7 +16,9 @@ use crate::{
 /// A path that a route names, in canonical form.
 ///
 /// The order is the order of matching: exact before prefix.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema)]
+#[schemars(with = "String", example = &"/api/", example = &"= /health")]
+#[schemars(extend("pattern" = r"^(=\s*)?/[^\s?*#\\]*$"))]
 pub enum PathPattern {
     /// This path.
     Exact(String),

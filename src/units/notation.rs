@@ -69,6 +69,12 @@ impl Notation {
         number.checked_mul(size).ok_or_else(|| self.out_of_range(text))
     }
 
+    /// What such a text looks like, as a regular expression for schemas.
+    pub(super) fn pattern(&self) -> String {
+        let units: Vec<_> = self.units.iter().map(|(name, _)| *name).collect();
+        format!("^[0-9]+({})$", units.join("|"))
+    }
+
     /// Takes a text apart: its number, its unit, and the size of that unit.
     pub(super) fn split(&self, text: &str) -> Result<(u64, &'static str, u64), UnitError> {
         let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();

@@ -1,12 +1,14 @@
 //! An upstream as the operator writes it, and what is made of it.
 
-use std::{
-    collections::BTreeSet, fmt, net, num::NonZeroU32, os::unix, path::PathBuf, str::FromStr,
-    sync::Arc,
-};
+mod address;
+
+use std::{collections::BTreeSet, net, num::NonZeroU32, os::unix, str::FromStr, sync::Arc};
 
 use pingora_core::{protocols::l4::socket::SocketAddr, upstreams::peer::HttpPeer};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer};
+
+pub use address::{Address, AddressError};
 
 use crate::{
     diagnostic::{Problem, Problems},
@@ -18,43 +20,50 @@ use crate::{
         health, peer,
         set::Targets,
     },
-    yaml::{self, Short, Spanned},
+    yaml::{self, Short, Spanned, Word},
 };
 
 /// Retries beyond this many serve nobody: Pingora makes 16 attempts at most.
 const RETRIES_MAX: u8 = 10;
+/// The largest share of a backend.
+const WEIGHT_MAX: u16 = 256;
 
+/// A named group of backends, with one way to share requests out, to check and to retry.
+///
 /// What the operator writes under `upstreams:` for each name.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Upstream")]
 pub struct Config {
     /// Where requests go: `127.0.0.1:3031`, `name:port`, `unix:/path`, or with a weight
     /// `{ address: …, weight: 2 }`. All addresses of a name are used.
+    #[schemars(length(min = 1), extend("uniqueItems" = true))]
     pub backends: Spanned<Vec<Spanned<Short<BackendConfig>>>>,
     /// How requests are shared out. Default: `round_robin`.
     #[serde(default)]
     pub balance: balance::Config,
-    /// How backends are checked. Default: `tcp` every 5 s; `off` trusts them all.
+    /// How backends are checked. Default: `tcp`.
     #[serde(default)]
     pub health_check: Short<health::config::Config>,
-    /// When observed failures take a backend out of service. `off` never does.
+    /// When observed failures take a backend out of service. Default: `{}`.
     #[serde(default)]
     pub ejection: Short<EjectionConfig>,
-    /// How often one request is tried again on another backend, 0 to 10. Default: 3.
+    /// How often one request is tried again on another backend. Default: `3`.
     #[serde(default)]
     pub retries: Retries,
-    /// How long the parts of an exchange may take.
+    /// How long the parts of an exchange may take. Default: `{}`.
     #[serde(default)]
     pub timeouts: TimeoutsConfig,
 }
 
 /// A backend and its share.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Backend")]
 pub struct BackendConfig {
     /// Where it listens.
     pub address: Address,
-    /// Its share of the requests, relative to the others, 1 to 256. Default: 1.
+    /// Its share of the requests, relative to the others. Default: `1`.
     #[serde(default)]
     pub weight: Weight,
 }
@@ -67,103 +76,16 @@ impl FromStr for BackendConfig {
     }
 }
 
-/// Where a backend listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Address {
-    /// An address and a port.
-    Socket(net::SocketAddr),
-    /// A host name and a port; resolved in the background.
-    Name(String, u16),
-    /// A Unix socket.
-    Unix(PathBuf),
-}
-
-/// Why an address is none.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AddressError {
-    /// It is a URL.
-    #[error("`{0}` is a URL, and a backend is an address and a port\nhelp: write `{1}`")]
-    Url(String, String),
-    /// The port is missing.
-    #[error("`{0}` has no port\nhelp: write `{0}:80`, or the port that the backend listens on")]
-    NoPort(String),
-    /// The port is no number from 1 to 65535.
-    #[error("`{0}` has no valid port\nhelp: ports are numbers from 1 to 65535")]
-    BadPort(String),
-    /// The host is none.
-    #[error(
-        "`{0}` is no address\nhelp: write `127.0.0.1:3031`, `[::1]:3031`, `name:3031` or `unix:/path`"
-    )]
-    NotAnAddress(String),
-}
-
-impl FromStr for Address {
-    type Err = AddressError;
-
-    fn from_str(text: &str) -> Result<Self, AddressError> {
-        let owned = || text.to_owned();
-        if let Some(path) = text.strip_prefix("unix:") {
-            let is_one =
-                path.starts_with('/') && unix::net::SocketAddr::from_pathname(path).is_ok();
-            return if is_one {
-                Ok(Self::Unix(path.into()))
-            } else {
-                Err(AddressError::NotAnAddress(owned()))
-            };
-        }
-        if let Some((_, rest)) = text.split_once("://") {
-            let host = rest.split('/').next().unwrap_or(rest);
-            let has_port = host.rsplit(':').next().is_some_and(|port| port.parse::<u16>().is_ok());
-            let port = if has_port { "" } else { ":80" };
-            return Err(AddressError::Url(owned(), format!("{host}{port}")));
-        }
-        if let Ok(address) = text.parse::<net::SocketAddr>() {
-            return match address.port() {
-                0 => Err(AddressError::BadPort(owned())),
-                _ => Ok(Self::Socket(address)),
-            };
-        }
-        let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
-        if !is_name(host) {
-            return Err(AddressError::NotAnAddress(owned()));
-        }
-        match port.parse() {
-            _ if port.is_empty() => Err(AddressError::NoPort(owned())),
-            Ok(0) | Err(_) => Err(AddressError::BadPort(owned())),
-            Ok(port) => Ok(Self::Name(host.to_owned(), port)),
-        }
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Socket(address) => address.fmt(f),
-            Self::Name(host, port) => write!(f, "{host}:{port}"),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
-
-fn is_name(host: &str) -> bool {
-    let label = |label: &str| {
-        !label.is_empty()
-            && label.len() <= 63
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
-    };
-    let has_letter = host.bytes().any(|byte| byte.is_ascii_alphabetic());
-    has_letter && host.len() <= 253 && host.trim_end_matches('.').split('.').all(label)
-}
-
-impl<'de> Deserialize<'de> for Address {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        yaml::text(deserializer, "an address such as `127.0.0.1:3031`")
+impl Word for BackendConfig {
+    fn word(generator: &mut SchemaGenerator) -> Schema {
+        generator.subschema_for::<Address>()
     }
 }
 
 /// The share of a backend, 1 to 256.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Weight(u16);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+#[schemars(inline)]
+pub struct Weight(#[schemars(range(min = 1, max = WEIGHT_MAX))] u16);
 
 impl Default for Weight {
     fn default() -> Self {
@@ -173,13 +95,14 @@ impl Default for Weight {
 
 impl<'de> Deserialize<'de> for Weight {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        units::in_range(deserializer, 1..=256).map(Self)
+        units::in_range(deserializer, 1..=WEIGHT_MAX).map(Self)
     }
 }
 
 /// How often one request is tried again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Retries(u8);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+#[schemars(inline)]
+pub struct Retries(#[schemars(range(max = RETRIES_MAX))] u8);
 
 impl Default for Retries {
     fn default() -> Self {
@@ -193,15 +116,19 @@ impl<'de> Deserialize<'de> for Retries {
     }
 }
 
+/// When traffic takes a backend out of service.
+///
 /// What the operator writes under `ejection:`.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Ejection")]
 pub struct EjectionConfig {
     /// So many failures in a row eject: connections that fail, break or time out, and the
-    /// statuses 502, 503 and 504. Default: 3.
+    /// statuses 502, 503 and 504. Default: `3`.
     pub consecutive_failures: NonZeroU32,
     /// For how long; each relapse doubles it, up to 5 minutes. Default: `10s`.
     #[serde(deserialize_with = "units::positive")]
+    #[schemars(extend("pattern" = units::POSITIVE))]
     pub eject_for: Duration,
     /// The share of the upstream's backends that may be ejected at a time. Default: `50%`.
     pub max_ejected: Percent,
@@ -231,29 +158,43 @@ impl FromStr for EjectionConfig {
     }
 }
 
+impl Word for EjectionConfig {
+    fn word(_: &mut SchemaGenerator) -> Schema {
+        yaml::words(&[("off", "Never ejects a backend.")])
+    }
+}
+
 /// The only word that ejection knows.
 #[derive(Debug, thiserror::Error)]
 #[error("`{0}` is no way to eject\nhelp: write `off`, or a mapping such as `{{ eject_for: 10s }}`")]
 pub struct NotOff(String);
 
-/// What the operator writes under `timeouts:`.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+/// How long the parts of an exchange with an origin may take.
+///
+/// What the operator writes under an upstream's `timeouts:`.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "UpstreamTimeouts")]
 pub struct TimeoutsConfig {
     /// Making the connection. Default: `1s`.
     #[serde(deserialize_with = "units::positive")]
+    #[schemars(extend("pattern" = units::POSITIVE))]
     pub connect: Duration,
     /// From the end of the request to the first byte of the answer. Default: `60s`.
     #[serde(deserialize_with = "units::positive")]
+    #[schemars(extend("pattern" = units::POSITIVE))]
     pub first_byte: Duration,
     /// Between two pieces of the answer, or of the request. Default: `60s`.
     #[serde(deserialize_with = "units::positive")]
+    #[schemars(extend("pattern" = units::POSITIVE))]
     pub between_bytes: Duration,
     /// How long an unused connection is kept; stay below what the origin keeps. Default: `55s`.
     #[serde(deserialize_with = "units::positive")]
+    #[schemars(extend("pattern" = units::POSITIVE))]
     pub idle: Duration,
     /// Between two bytes of a WebSocket, in either direction. Default: `1h`.
     #[serde(deserialize_with = "units::positive")]
+    #[schemars(extend("pattern" = units::POSITIVE))]
     pub tunnel: Duration,
 }
 
@@ -376,30 +317,4 @@ fn template(pool: u64, timeouts: &Timeouts) -> HttpPeer {
     peer.options.write_timeout = Some(timeouts.between_bytes);
     peer.options.idle_timeout = Some(timeouts.idle);
     peer
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_are_sockets_names_and_paths() {
-        assert_eq!("127.0.0.1:80".parse(), Ok(Address::Socket("127.0.0.1:80".parse().unwrap())));
-        assert_eq!("[::1]:80".parse(), Ok(Address::Socket("[::1]:80".parse().unwrap())));
-        assert_eq!("a.test:80".parse(), Ok(Address::Name("a.test".to_owned(), 80)));
-        assert!(matches!("unix:/run/a.sock".parse(), Ok(Address::Unix(_))));
-    }
-
-    #[test]
-    fn wrong_addresses_say_what_to_write() {
-        let error = |text: &str| text.parse::<Address>().unwrap_err().to_string();
-        assert!(error("http://a.test:80/x").ends_with("write `a.test:80`"));
-        assert!(error("a.test").contains("has no port"));
-        assert!(error("a.test:0").contains("1 to 65535"));
-        assert!(error("127.0.0.1:0").contains("1 to 65535"));
-        assert!(error("a.test:99999").contains("1 to 65535"));
-        for text in ["127.0.0.256:80", "::1:80", "a b:80", ":80", "unix:relative", ""] {
-            assert!(error(text).contains("is no address"), "{text}");
-        }
-    }
 }

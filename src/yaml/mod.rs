@@ -40,7 +40,8 @@
 //! ```
 //!
 //! - An enum is a bare word (a unit variant) or a mapping with one key (any other variant).
-//! - [`Short`] takes the full form or, from a single word, whatever `FromStr` makes of it.
+//! - [`Short`] takes the full form or, from a single word, whatever `FromStr` makes of it;
+//!   [`Word`] tells schemas which words those are.
 //! - A number or a boolean is also a text, exactly as written: `x-version: 1.10`.
 //! - An error that a type reports with `custom` is shown at the value; what follows
 //!   `"\nhelp: "` in its message becomes the help line.
@@ -66,7 +67,7 @@ pub use node::{Entry, Node, Value};
 pub use parse::{parse, parse_file};
 pub use reader::read;
 pub use spanned::Spanned;
-pub use text::{Short, text};
+pub use text::{Short, Word, text, words};
 
 #[cfg(test)]
 mod tests;

@@ -2,11 +2,13 @@
 //!
 //! [`text`] is for types that are always one word; [`Short`] for those that may be.
 
+use std::borrow::Cow;
 use std::fmt::{self, Display, Formatter};
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::str::FromStr;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
 /// The name by which our deserializer knows a [`Short`].
@@ -18,6 +20,19 @@ pub(super) const SHORT: &str = "$crestline::yaml::Short";
 /// strictness. The field says that there are two forms; `T` knows only itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Short<T>(pub T);
+
+/// What the word of a [`Short`] may be: tells schemas what `FromStr` takes.
+pub trait Word {
+    /// The schema of the word; [`words`] makes it of a list.
+    fn word(generator: &mut SchemaGenerator) -> Schema;
+}
+
+/// The schema of a choice among words, each with its meaning.
+pub fn words(words: &[(&str, &str)]) -> Schema {
+    let word =
+        |&(word, meaning): &(&str, &str)| json_schema!({ "const": word, "description": meaning });
+    json_schema!({ "anyOf": words.iter().map(word).collect::<Vec<_>>() })
+}
 
 impl<T> Deref for Short<T> {
     type Target = T;
@@ -33,6 +48,20 @@ where
 {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_newtype_struct(SHORT, ShortVisitor(PhantomData))
+    }
+}
+
+impl<T: JsonSchema + Word> JsonSchema for Short<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        format!("Short{}", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [T::word(generator), generator.subschema_for::<T>()] })
     }
 }
 

@@ -39,6 +39,11 @@ impl Pattern {
         Self { written: written.value, span: written.span, folder: folder.to_owned() }
     }
 
+    /// The pattern as it was written.
+    pub(super) fn as_written(&self) -> &str {
+        &self.written
+    }
+
     /// Where it was written.
     pub(super) fn span(&self) -> Span {
         self.span

@@ -2,21 +2,25 @@
 
 use std::{path::PathBuf, str::FromStr};
 
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
 use crate::{
     diagnostic::{Problem, Problems},
     observe::access_log::{self, Target, line::Format},
-    yaml::Spanned,
+    yaml::{self, Spanned, Word},
 };
 
+/// Where the access log goes, and in which form.
+///
 /// What the operator writes under `access_log:`.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "AccessLog")]
 pub struct Config {
     /// `stdout`, or the path of a file. Default: `stdout`.
     pub path: Spanned<String>,
-    /// `json` or `combined`. Default: `json`.
+    /// The form of a line. Default: `json`.
     pub format: Format,
     #[serde(skip)]
     is_off: bool,
@@ -36,6 +40,12 @@ impl FromStr for Config {
             "off" => Ok(Self { is_off: true, ..Self::default() }),
             _ => Err(NotOff(text.to_owned())),
         }
+    }
+}
+
+impl Word for Config {
+    fn word(_: &mut SchemaGenerator) -> Schema {
+        yaml::words(&[("off", "Writes no access log.")])
     }
 }
 

@@ -54,8 +54,9 @@ pub struct Entry<'a> {
 }
 
 /// The form of a line.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "AccessLogFormat")]
 pub enum Format {
     /// One JSON object a line, with all fields.
     #[default]

@@ -11,13 +11,17 @@ use pingora_load_balancing::{
     Backend, Backends, LoadBalancer, discovery,
     selection::{BackendIter, BackendSelection, RoundRobin},
 };
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::upstream::balance::smooth::SmoothRoundRobin;
 
+/// How requests are shared out.
+///
 /// What the operator writes under `balance:`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "Balance")]
 pub enum Config {
     /// One after the other, in proportion to their weights, evenly interleaved.
     #[default]

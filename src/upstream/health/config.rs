@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, num::NonZeroU32, ops::RangeInclusive, str::FromStr};
 
 use http::{header::HOST, uri::PathAndQuery};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer};
 
 use crate::{
@@ -15,39 +16,49 @@ use crate::{
         check::{self, HttpCheck},
         state::Thresholds,
     },
-    yaml::{self, Spanned},
+    yaml::{self, Spanned, Word},
 };
 
+/// How the backends of an upstream are checked.
+///
 /// What the operator writes under `health_check:`.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "HealthCheck", extend("not" = { "required": ["tcp", "http"] }))]
 pub struct Config {
-    /// Asks whether a connection can be made. The default, so there is nothing to set.
+    /// Asks whether a connection can be made; there is nothing to set. Default: what is asked,
+    /// unless `http` is there.
     pub tcp: Option<TcpConfig>,
-    /// Asks for a page instead.
+    /// Asks for a page instead. Default: no page is asked for.
     pub http: Option<Spanned<HttpConfig>>,
     /// From one check to the next, give or take a tenth. Default: `5s`.
     #[serde(deserialize_with = "units::positive")]
+    #[schemars(extend("pattern" = units::POSITIVE))]
     pub every: Duration,
     /// How long a whole check may take. Default: `1s`.
     #[serde(deserialize_with = "units::positive")]
+    #[schemars(extend("pattern" = units::POSITIVE))]
     pub timeout: Duration,
-    /// Good answers in a row until a backend is in service. Default: 1.
+    /// Good answers in a row until a backend is in service. Default: `1`.
     pub healthy_after: NonZeroU32,
-    /// Bad answers in a row until it is out of service. Default: 2.
+    /// Bad answers in a row until it is out of service. Default: `2`.
     pub unhealthy_after: NonZeroU32,
     #[serde(skip)]
     is_off: bool,
 }
 
-/// What the operator writes under `tcp:`: `{}`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+/// A check that connects, and nothing more: `{}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "TcpCheck")]
 pub struct TcpConfig {}
 
+/// A check that asks for a page.
+///
 /// What the operator writes under `http:`.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "HttpCheck")]
 pub struct HttpConfig {
     /// The page that is asked for with `GET`. Default: `/`.
     #[serde(default)]
@@ -55,13 +66,14 @@ pub struct HttpConfig {
     /// The `Host` field. Default: the address of the backend.
     #[serde(default)]
     pub host: Option<HostName>,
-    /// The port, if it is another than the backend's.
+    /// The port that is asked. Default: the port of the backend.
     #[serde(default)]
     pub port: Option<std::num::NonZeroU16>,
     /// The statuses that are good. Default: `[200-299]`.
     #[serde(default = "successful")]
+    #[schemars(length(min = 1))]
     pub expect: Spanned<Vec<StatusRange>>,
-    /// More fields of the request.
+    /// More fields of the request. Default: `{}`.
     #[serde(default)]
     pub headers: BTreeMap<Name, Value>,
 }
@@ -93,6 +105,15 @@ impl FromStr for Config {
     }
 }
 
+impl Word for Config {
+    fn word(_: &mut SchemaGenerator) -> Schema {
+        yaml::words(&[
+            ("tcp", "Asks every 5 s whether a connection can be made."),
+            ("off", "Trusts every backend."),
+        ])
+    }
+}
+
 /// A word that names no check.
 #[derive(Debug, thiserror::Error)]
 #[error(
@@ -100,8 +121,9 @@ impl FromStr for Config {
 )]
 pub struct NoCheck(String);
 
-/// A path that can be asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A path that can be asked for, with or without a query.
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema)]
+#[schemars(with = "String", example = &"/healthz", extend("pattern" = r"^/[^\s#]*$"))]
 pub struct CheckPath(String);
 
 impl Default for CheckPath {
@@ -133,7 +155,10 @@ impl<'de> Deserialize<'de> for CheckPath {
 }
 
 /// A status or a range of them: `204`, `200-299`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema)]
+#[schemars(with = "String", example = &"200-299", example = &204)]
+#[schemars(extend("type" = ["string", "integer"], "minimum" = 100, "maximum" = 599))]
+#[schemars(extend("pattern" = r"^\s*\+?0*[1-5][0-9][0-9]\s*(-\s*\+?0*[1-5][0-9][0-9]\s*)?$"))]
 pub struct StatusRange(RangeInclusive<u16>);
 
 /// What is no range of statuses.

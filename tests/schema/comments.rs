@@ -1,0 +1,202 @@
+//! That the comments on keys say all that an operator asks, and that their defaults are the real
+//! ones.
+
+use std::collections::BTreeSet;
+
+use crestline::{
+    config::{File, Loaded, schema},
+    diagnostic::Problems,
+    snapshot,
+};
+use serde_json::{Map, Value, json};
+
+use super::{choices, named, properties, resolve};
+
+/// A key, and how to write a file with it.
+struct Key<'a> {
+    /// The key by the mapping that it belongs to, such as `Upstream.retries`.
+    name: String,
+    schema: &'a Value,
+    is_required: bool,
+    /// Is it one of several of which a mapping takes one?
+    is_choice: bool,
+    /// The smallest file in which the key may stand.
+    without: Value,
+    /// That file with the default written out, if the comment tells it as a value.
+    with: Option<Value>,
+}
+
+/// Collects the keys of a schema; `within` makes a file of a value that stands here.
+fn collect<'a>(
+    root: &'a Value,
+    (name, schema): (&str, &'a Value),
+    within: &dyn Fn(Value) -> Value,
+    seen: &mut BTreeSet<String>,
+    keys: &mut Vec<Key<'a>>,
+) {
+    let (definition, schema) = resolve(root, schema);
+    if definition.is_some_and(|name| !seen.insert(name.to_owned())) {
+        return;
+    }
+    let name = definition.unwrap_or(name);
+    let required = required(schema);
+    let smallest = sample_mapping(root, schema);
+    for (key, property) in properties(schema) {
+        let without = within(Value::Object(smallest.clone()));
+        let within = |value: Value| {
+            let mut mapping = smallest.clone();
+            mapping.insert(key.clone(), value);
+            within(Value::Object(mapping))
+        };
+        let name = format!("{name}.{key}");
+        keys.push(Key {
+            name: name.clone(),
+            schema: property,
+            is_required: required.contains(&key.as_str()),
+            is_choice: properties(schema).count() == 1,
+            without,
+            with: property.get("default").cloned().map(&within),
+        });
+        collect(root, (&name, property), &within, seen, keys);
+    }
+    for choice in choices(schema) {
+        collect(root, (name, choice), within, seen, keys);
+    }
+    for named in named(schema) {
+        collect(root, (name, named), &|value| within(json!({ "x-name": value })), seen, keys);
+    }
+    if let Some(items) = schema.get("items") {
+        collect(root, (name, items), &|value| within(json!([value])), seen, keys);
+    }
+}
+
+fn required(schema: &Value) -> Vec<&str> {
+    let required = schema.get("required").and_then(Value::as_array);
+    required.into_iter().flatten().filter_map(Value::as_str).collect()
+}
+
+/// A mapping with nothing but what it needs.
+fn sample_mapping(root: &Value, schema: &Value) -> Map<String, Value> {
+    let sample = |key: &str| (key.to_owned(), sample(root, &schema["properties"][key]));
+    required(schema).into_iter().map(sample).collect()
+}
+
+/// Any value that a schema takes.
+fn sample(root: &Value, schema: &Value) -> Value {
+    let (_, schema) = resolve(root, schema);
+    if let Some(examples) = schema.get("examples") {
+        return examples[0].clone();
+    }
+    if let Some(first) = choices(schema).next() {
+        return sample(root, first);
+    }
+    match schema["type"].as_str() {
+        Some("array") => json!([sample(root, &schema["items"])]),
+        Some("object") => Value::Object(sample_mapping(root, schema)),
+        Some("integer") => schema.get("minimum").cloned().unwrap_or(json!(1)),
+        Some("boolean") => json!(true),
+        _ => json!("a text"),
+    }
+}
+
+/// Calls with every key of the file.
+fn for_all(mut look: impl FnMut(&Key<'_>)) {
+    let (root, mut keys) = (schema::types(), Vec::new());
+    collect(&root, ("top level", &root), &|value| value, &mut BTreeSet::new(), &mut keys);
+    assert!(80 < keys.len(), "only {} keys were found", keys.len());
+    keys.iter().for_each(&mut look);
+}
+
+fn description<'a>(key: &Key<'a>) -> &'a str {
+    key.schema.get("description").and_then(Value::as_str).unwrap_or_default()
+}
+
+#[test]
+fn every_key_says_what_it_means_and_what_holds_without_it() {
+    for_all(|key| {
+        let (name, text) = (&key.name, description(key));
+        let sentences = text.split("Default: ").next().unwrap();
+        assert!(!sentences.trim().is_empty(), "{name} says nothing: write a `///` comment");
+        assert!(text.ends_with('.'), "{name} does not end its sentence: {text}");
+        assert!(!text.contains("[`"), "{name} links to code, which an operator cannot follow");
+        let tells_default = text.contains("Default: ");
+        if key.is_required || key.is_choice {
+            assert!(!tells_default, "{name} must be there, and tells a default: {text}");
+        } else {
+            assert!(
+                tells_default,
+                "{name} may be left out, so the first paragraph of its comment ends in \
+                 \"Default: `value`.\", or in words: {text}"
+            );
+        }
+    });
+}
+
+/// Reads a file, which must be well-formed.
+fn read(file: &Value) -> File {
+    let mut problems = Problems::default();
+    let loaded = Loaded::of(&file.to_string(), &mut problems);
+    let read = File::read(&loaded, &mut problems);
+    let told: Vec<_> = problems.iter().map(|problem| &problem.message).collect();
+    assert!(!problems.has_errors(), "{file}: {told:?}");
+    // Which keys were written is known, too, and must differ.
+    File { server_keys: Vec::new(), ..read.unwrap() }
+}
+
+#[test]
+fn documented_defaults_are_the_real_ones() {
+    let mut proven = 0;
+    for_all(|key| {
+        let Some(with) = &key.with else { return };
+        let (with, without) = (read(with), read(&key.without));
+        assert!(with == without, "{} is not {} by default", key.name, key.schema["default"]);
+        proven += 1;
+    });
+    assert!(40 < proven, "only {proven} defaults are values");
+}
+
+/// Defaults that are told in words, and why they are not told as values.
+const IN_WORDS: [(&str, &str); 20] = [
+    ("top level.threads", "depends on the machine"),
+    ("top level.graceful_shutdown_timeout_seconds", "in the midst of Pingora's code"),
+    ("top level.upstream_connect_offload_threadpools", "there is no value for none"),
+    ("top level.upstream_connect_offload_thread_per_pool", "there is no value for none"),
+    ("top level.max_blocking_threads", "in tokio's code"),
+    ("top level.blocking_threads_ttl_seconds", "in tokio's code"),
+    ("top level.daemon_ready_timeout_seconds", "in the midst of Pingora's code"),
+    ("top level.daemon_notify_timeout_seconds", "in the midst of Pingora's code"),
+    ("top level.error_log", "there is no value for standard error"),
+    ("top level.user", "depends on who starts it"),
+    ("top level.group", "depends on who starts it"),
+    ("top level.working_directory", "depends on where it is started"),
+    ("top level.listeners", "decided after reading: see the next test"),
+    ("top level.upstreams", "a file needs one"),
+    ("top level.routes", "depends on the upstreams"),
+    ("HealthCheck.tcp", "depends on `http`"),
+    ("HealthCheck.http", "there is no value for none"),
+    ("HttpCheck.host", "depends on the backend"),
+    ("HttpCheck.port", "depends on the backend"),
+    ("Match.hosts", "there is no value for any host"),
+];
+
+#[test]
+fn defaults_in_words_are_those_that_are_no_values() {
+    let mut in_words = BTreeSet::new();
+    for_all(|key| {
+        if description(key).contains("Default: ") && key.with.is_none() {
+            in_words.insert(key.name.clone());
+        }
+    });
+    let known: BTreeSet<String> = IN_WORDS.map(|(name, _)| name.to_owned()).into();
+    assert_eq!(in_words, known, "left: told in words; right: IN_WORDS, with the reasons");
+}
+
+#[test]
+fn without_listeners_there_is_the_documented_one() {
+    let compile = |more: &str| {
+        let text = format!("upstreams: {{ app: {{ backends: [127.0.0.1:3031] }} }}\n{more}");
+        let compiled = snapshot::compile(&text, &mut Problems::default()).unwrap();
+        format!("{:?}", compiled.listeners)
+    };
+    assert_eq!(compile(""), compile("listeners: [{ address: 0.0.0.0:8080 }]"));
+}
