@@ -72,7 +72,8 @@ pub fn load_with(path: &Path, variables: &Variables<'_>, problems: &mut Problems
 
     let mut root = loading.part(path, None, &mut filling);
     if let Some(main) = &mut root {
-        let includes = include::take(main, loading.problems);
+        let (includes, is_whole) = include::take(main, loading.problems);
+        loading.is_whole = is_whole;
         watched.patterns =
             includes.into_iter().map(|written| Pattern::new(folder, written)).collect();
         let included = loading.included(path, &watched.patterns);
@@ -182,7 +183,7 @@ impl Loading<'_> {
                 if !seen.insert(identity(&file)) {
                     continue;
                 }
-                if FILES_MAX <= seen.len() - 1 {
+                if FILES_MAX < seen.len() {
                     self.is_whole = false;
                     let problem = Problem::error(format!("more than {FILES_MAX} files are read"));
                     let help = "the main file and those that it includes are counted together";
