@@ -12,6 +12,7 @@
 //! and read the difference as somebody who was woken up by it.
 
 mod complete;
+mod secrets;
 
 use std::{
     collections::BTreeSet,
