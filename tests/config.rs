@@ -11,6 +11,8 @@
 //!
 //! and read the difference as somebody who was woken up by it.
 
+mod secrets;
+
 use std::{
     collections::BTreeSet,
     ffi::OsStr,

@@ -147,13 +147,11 @@ fn socket_of(conf: Option<PathBuf>) -> Result<PathBuf, Failure> {
     let path = conf.unwrap_or_else(|| CONF.into());
     let mut problems = Problems::default();
     let loaded = config::load(&path, &mut problems);
-    match config::pid_file(&loaded) {
-        Some(pid_file) => Ok(socket::path(&pid_file)),
-        None => {
-            show(&problems, &loaded.sources);
-            Err(Failure::Told(ExitCode::from(EXIT_CONFIG)))
-        }
-    }
+    let Some(pid_file) = config::pid_file(&loaded) else {
+        show(&problems, &loaded.sources);
+        return Err(Failure::Told(ExitCode::from(EXIT_CONFIG)));
+    };
+    Ok(socket::path(&pid_file))
 }
 
 /// Tells a person on standard error, or a program on standard output.

@@ -158,14 +158,14 @@ impl File {
             upstreams: upstreams(&ours, problems),
             routes: list(loaded, &ours, "routes", problems),
         };
-        let has_lost = |key| {
-            let is_kind: fn(&Value) -> bool = match key {
-                "routes" => |value| matches!(value, Value::Sequence(_)),
-                _ => |value| matches!(value, Value::Mapping(_)),
-            };
-            find(&ours, key).is_some_and(|node| !is_kind(&node.value))
+        let is_lost = |key| {
+            find(&ours, key).is_some_and(|node| match node.value {
+                Value::Sequence(_) => key != "routes",
+                Value::Mapping(_) => key != "upstreams",
+                _ => true,
+            })
         };
-        let is_whole = loaded.is_whole && !has_lost("routes") && !has_lost("upstreams");
+        let is_whole = loaded.is_whole && !is_lost("routes") && !is_lost("upstreams");
         Some(if is_whole { file } else { file.with_room_for_the_rest() })
     }
 

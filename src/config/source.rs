@@ -84,7 +84,8 @@ pub fn load_with(path: &Path, variables: &Variables<'_>, problems: &mut Problems
 
     let mut root = loading.part(path, None, &mut filling);
     if let Some(main) = &mut root {
-        let includes = include::take(main, loading.problems);
+        let (includes, is_whole) = include::take(main, loading.problems);
+        loading.is_whole = is_whole;
         watched.patterns =
             includes.into_iter().map(|written| Pattern::new(folder, written)).collect();
         let included = loading.included(path, &watched.patterns);

@@ -14,7 +14,8 @@ use std::fmt::{self, Debug, Formatter};
 use super::{Problem, Sources, Span};
 
 /// A value of so many bytes is looked for in all problems, a shorter one in those at its
-/// place: short words come up by chance. A fragment as long is as telling as the whole.
+/// place, and elsewhere only where it is all that is quoted: short words come up by chance.
+/// A fragment as long is as telling as the whole.
 const TELLING: usize = 8;
 
 /// A quoted text of so many bytes that is a fragment of a value is taken for one. A shorter
@@ -116,8 +117,7 @@ impl Fills {
             let is_at_its_place = span.is_some_and(|span| overlap(span, known.fill.span));
             Suspect { known, is_at_its_place }
         });
-        let mut suspects: Vec<_> =
-            suspects.filter(|it| it.is_at_its_place || it.is_telling()).collect();
+        let mut suspects: Vec<_> = suspects.collect();
         suspects.dedup_by(|later, earlier| {
             let same = later.known.fill.value == earlier.known.fill.value;
             if same && later.is_at_its_place && !earlier.is_at_its_place {
@@ -131,7 +131,8 @@ impl Fills {
     /// Puts what was written in the place of values in quotes; an error if one still shows.
     fn text<'a>(&self, text: &str, suspects: &[Suspect<'a>]) -> Result<String, Suspect<'a>> {
         // The value's own backticks would end the quotes that it stands in.
-        if let Some(suspect) = suspects.iter().find(|it| it.has("`") && it.shows(text)) {
+        let ends_quotes = |it: &&Suspect<'a>| it.has("`") && self.gives_away(**it, text, false);
+        if let Some(suspect) = suspects.iter().find(ends_quotes) {
             return Err(*suspect);
         }
         let ticks = text.matches('`').count();
@@ -139,8 +140,9 @@ impl Fills {
         for (index, part) in text.split('`').enumerate() {
             let is_quoted = index % 2 == 1 && index < ticks;
             redacted.push_str(if index == 0 { "" } else { "`" });
-            for piece in if is_quoted { replaced(part, suspects) } else { vec![Piece::Kept(part)] }
-            {
+            let pieces =
+                if is_quoted { self.replaced(part, suspects) } else { vec![Piece::Kept(part)] };
+            for piece in pieces {
                 match piece {
                     Piece::Written(written) => redacted.push_str(written),
                     Piece::Kept(kept) => {
@@ -156,11 +158,42 @@ impl Fills {
         Ok(redacted)
     }
 
+    /// A quoted text, with what was written in the place of the values.
+    fn replaced<'t, 'a: 't>(&self, quoted: &'t str, suspects: &[Suspect<'a>]) -> Vec<Piece<'t>> {
+        if let Some(suspect) = suspects.iter().find(|it| it.is_cut_to(quoted)) {
+            return vec![Piece::Written(&suspect.known.fill.written)];
+        }
+        let mut pieces = vec![Piece::Kept(quoted)];
+        for suspect in suspects {
+            let by_chance = !suspect.is_at_its_place && !suspect.is_telling();
+            if by_chance && (!suspect.is_all_of(quoted) || self.is_public(*suspect)) {
+                continue;
+            }
+            let mut parted = Vec::with_capacity(pieces.len());
+            for piece in pieces {
+                match piece {
+                    Piece::Kept(text) => suspect.part(text, &mut parted),
+                    written @ Piece::Written(_) => parted.push(written),
+                }
+            }
+            pieces = parted;
+        }
+        pieces
+    }
+
+    /// Does the value stand in the configuration as written?
+    fn is_public(&self, suspect: Suspect<'_>) -> bool {
+        self.sources.contain(suspect.known.fill.value.as_bytes())
+    }
+
     /// Does a text hold a value, or enough of it?
     fn gives_away(&self, suspect: Suspect<'_>, text: &str, is_quoted: bool) -> bool {
+        // A backtick does not come up by chance.
+        if !suspect.is_at_its_place && !suspect.is_telling() && !suspect.has("`") {
+            return false;
+        }
         if suspect.shows(text) {
-            return suspect.is_at_its_place
-                || !self.sources.contain(suspect.known.fill.value.as_bytes());
+            return suspect.is_at_its_place || !self.is_public(suspect);
         }
         if !suspect.is_at_its_place {
             return false;
@@ -220,6 +253,10 @@ impl<'a> Suspect<'a> {
         self.known.find(text).is_some()
     }
 
+    fn is_all_of(self, text: &str) -> bool {
+        self.known.find(text) == Some((0, text.len()))
+    }
+
     /// Is this how messages cut the value: the beginning of its first line, and `…`?
     fn is_cut_to(self, text: &str) -> bool {
         let first_line = self.known.forms[0].lines().next().unwrap_or_default();
@@ -239,25 +276,6 @@ impl<'a> Suspect<'a> {
         }
         pieces.push(Piece::Kept(text));
     }
-}
-
-/// A quoted text, with what was written in the place of the values.
-fn replaced<'t, 'a: 't>(quoted: &'t str, suspects: &[Suspect<'a>]) -> Vec<Piece<'t>> {
-    if let Some(suspect) = suspects.iter().find(|it| it.is_cut_to(quoted)) {
-        return vec![Piece::Written(&suspect.known.fill.written)];
-    }
-    let mut pieces = vec![Piece::Kept(quoted)];
-    for suspect in suspects {
-        let mut parted = Vec::with_capacity(pieces.len());
-        for piece in pieces {
-            match piece {
-                Piece::Kept(text) => suspect.part(text, &mut parted),
-                written @ Piece::Written(_) => parted.push(written),
-            }
-        }
-        pieces = parted;
-    }
-    pieces
 }
 
 /// Does a part of a text stand for itself, as `5` in `5s`, and not as in `15`?

@@ -1,6 +1,9 @@
 //! `include:`, and the files that it leads to.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fmt::Display,
+    path::{Path, PathBuf},
+};
 
 use glob::{MatchOptions, Pattern as Glob, glob_with};
 
@@ -25,12 +28,22 @@ pub(super) struct Pattern {
     folder: PathBuf,
 }
 
-/// Takes the list out of the tree of the main file.
-pub(super) fn take(main: &mut Node, problems: &mut Problems) -> Vec<Spanned<String>> {
-    let Value::Mapping(entries) = &mut main.value else { return Vec::new() };
-    let Some(index) = entries.iter().position(|entry| entry.key == KEY) else { return Vec::new() };
-    let entry = entries.remove(index);
-    yaml::read(&entry.value, KEY, problems).unwrap_or_default()
+/// Takes the list out of the tree of the main file; answers also whether all of it was read.
+pub(super) fn take(main: &mut Node, problems: &mut Problems) -> (Vec<Spanned<String>>, bool) {
+    let Value::Mapping(entries) = &mut main.value else { return (Vec::new(), true) };
+    let Some(index) = entries.iter().position(|entry| entry.key == KEY) else {
+        return (Vec::new(), true);
+    };
+    let list = entries.remove(index).value;
+    let Value::Sequence(items) = &list.value else {
+        let read: Option<Vec<Spanned<String>>> = yaml::read(&list, KEY, problems);
+        return (Vec::new(), read.is_some());
+    };
+    let items_read = items.iter().enumerate();
+    let read = |(index, item)| yaml::read(item, &format!("{KEY}[{index}]"), problems);
+    let patterns: Vec<_> = items_read.filter_map(read).collect();
+    let is_whole = patterns.len() == items.len();
+    (patterns, is_whole)
 }
 
 impl Pattern {
@@ -52,25 +65,32 @@ impl Pattern {
     /// Lists the files that it stands for, in order of their names.
     ///
     /// Without wildcards, that is the file that it names, there or not. With wildcards, folders
-    /// are left out, and all beyond the bound for files: whoever reads them counts.
+    /// are left out, and what is beyond the bound for files: whoever reads them counts.
     pub(super) fn files(&self) -> Result<Vec<PathBuf>, Problem> {
         if !self.written.contains(['*', '?', '[']) {
             return Ok(vec![self.folder.join(&self.written)]);
         }
-        let wrong = |why: String| {
+        let wrong = |why: &dyn Display| {
             Problem::error(format!("`{}` cannot be included: {why}", self.written)).at(self.span)
         };
-        let folder = Glob::escape(&self.folder.display().to_string());
-        let pattern = Path::new(&folder).join(&self.written);
-        let found = glob_with(&pattern.display().to_string(), OPTIONS).map_err(|why| {
-            wrong(why.msg.to_owned())
+        let folder = self.folder.to_str().ok_or_else(|| {
+            wrong(&"the path of this folder is not UTF-8").help("write its files without wildcards")
+        })?;
+        let pattern = Path::new(&Glob::escape(folder)).join(&self.written);
+        let found = glob_with(&pattern.to_string_lossy(), OPTIONS).map_err(|why| {
+            wrong(&why.msg)
                 .help("`*`, `?`, `**/` and `[a-z]` are wildcards; a bracket itself is `[[]`")
         })?;
         let mut files = Vec::new();
-        for path in found.take(FILES_MAX * 2) {
-            let path = path.map_err(|why| wrong(why.error().to_string()))?;
+        for path in found {
+            let path = path.map_err(|why| {
+                wrong(why.error()).help("check the permissions of the folders on the way")
+            })?;
             if !path.is_dir() {
                 files.push(path);
+            }
+            if FILES_MAX < files.len() {
+                break;
             }
         }
         files.sort();

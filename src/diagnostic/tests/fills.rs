@@ -44,10 +44,10 @@ fn a_quoted_value_turns_into_what_was_written() {
 
 #[test]
 fn a_short_value_is_hidden_at_its_place_and_a_long_one_everywhere() {
-    let quoted = |value: &str, span| left(value, span, &format!("`{value}` is wrong"), "").0;
-    assert_eq!(quoted("1234567", ELSEWHERE), "`1234567` is wrong");
-    assert_eq!(quoted("1234567", PLACE), "`${TOKEN}` is wrong");
-    assert_eq!(quoted("12345678", ELSEWHERE), "`${TOKEN}` is wrong");
+    let quoted = |value: &str, span| left(value, span, &format!("`{value}s` is wrong"), "").0;
+    assert_eq!(quoted("1234567", ELSEWHERE), "`1234567s` is wrong");
+    assert_eq!(quoted("1234567", PLACE), "`${TOKEN}s` is wrong");
+    assert_eq!(quoted("12345678", ELSEWHERE), "`${TOKEN}s` is wrong");
     let without_place = redacted("12345678", Problem::error("`12345678` is wrong"));
     assert_eq!(without_place.message, "`${TOKEN}` is wrong");
 }
@@ -87,6 +87,13 @@ fn an_escaped_or_cut_value_is_known_again() {
     assert_eq!(cut.0, "expected a number, found `${TOKEN}`");
     let lines = left("ab\ncd", PLACE, "expected a number, found `ab…`", "");
     assert_eq!(lines.0, "expected a number, found `${TOKEN}`");
+}
+
+#[test]
+fn a_short_value_that_is_all_of_a_quote_is_hidden_everywhere_unless_it_stands_in_the_file() {
+    let message = |value: &str| left(value, ELSEWHERE, &format!("no `{value}` here"), "").0;
+    assert_eq!(message("shop"), "no `${TOKEN}` here");
+    assert_eq!(message("stream"), "no `stream` here");
 }
 
 /// A value may be an ordinary word, and messages are full of those.
