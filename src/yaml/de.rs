@@ -45,7 +45,13 @@ impl<'a> NodeDeserializer<'a> {
     }
 
     fn text(self, wanted: &dyn Expected) -> Result<&'a str, Error> {
-        self.node().text().ok_or_else(|| self.expected(&wanted.to_string()))
+        self.node().text().ok_or_else(|| {
+            let error = self.expected(&wanted.to_string());
+            match self.node().raw.as_deref() {
+                Some("~") => error.help("`~` alone is nothing: put the text in quotes"),
+                _ => error,
+            }
+        })
     }
 
     fn entries(self) -> Result<&'a [Entry], Error> {
