@@ -19,6 +19,7 @@ mod h2c;
 mod health;
 mod listeners;
 mod logs;
+mod matching;
 mod origin_faults;
 mod paths;
 mod policies;

@@ -31,8 +31,9 @@ pub struct File {
     pub trusted_proxies: Vec<downstream::config::Network>,
     /// Where connections arrive.
     pub listeners: Vec<downstream::config::Config>,
-    /// Groups of backends, by name, in the order written.
-    pub upstreams: Vec<Named<upstream::config::Config>>,
+    /// Groups of backends, by name, in the order written; `None` if there are some and they could
+    /// not be read, so that nobody knows which names are defined.
+    pub upstreams: Option<Vec<Named<upstream::config::Config>>>,
     /// Which requests go where; `None` if the key is absent, and within for one that could not
     /// be read.
     pub routes: Option<Vec<Option<RouteConfig>>>,
@@ -86,7 +87,7 @@ impl File {
             access_log: observe::access_log::config::Config::default(),
             trusted_proxies: Vec::new(),
             listeners: vec![downstream::config::Config::at(listener)],
-            upstreams: vec![Named { name, config: Some(backends) }],
+            upstreams: Some(vec![Named { name, config: Some(backends) }]),
             routes: None,
         }
     }
@@ -112,7 +113,7 @@ impl File {
                 return None;
             }
         };
-        let (ours, pingoras) = split(entries, problems);
+        let Halves { ours, pingoras, misspelt } = split(entries, problems);
         Some(Self {
             server: server::read(pingoras, root.span, problems),
             access_log: find(&ours, "access_log")
@@ -122,8 +123,15 @@ impl File {
                 .and_then(|node| yaml::read(node, "trusted_proxies", problems))
                 .unwrap_or_default(),
             listeners: list(&ours, "listeners", problems).into_iter().flatten().flatten().collect(),
-            upstreams: upstreams(&ours, problems),
-            routes: list(&ours, "routes", problems),
+            upstreams: match find(&ours, "upstreams") {
+                None if misspelt.contains(&"upstreams") => None,
+                None => Some(Vec::new()),
+                Some(node) => upstreams(node, problems),
+            },
+            routes: match find(&ours, "routes") {
+                None => misspelt.contains(&"routes").then(|| vec![None]),
+                Some(node) => Some(routes(node, problems)),
+            },
         })
     }
 }
@@ -132,25 +140,34 @@ impl File {
 pub const SMALLEST: &str =
     "the smallest file is `upstreams: { app: { backends: [127.0.0.1:3031] } }`";
 
+/// The entries of the top level.
+struct Halves {
+    ours: Vec<Entry>,
+    pingoras: Vec<Entry>,
+    /// The keys of ours that were probably meant by one that nobody knows.
+    misspelt: Vec<&'static str>,
+}
+
 /// Parts our keys from Pingora's; a key that neither half knows is told here.
-fn split(entries: Vec<Entry>, problems: &mut Problems) -> (Vec<Entry>, Vec<Entry>) {
+fn split(entries: Vec<Entry>, problems: &mut Problems) -> Halves {
     let pingoras = server::keys();
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    let mut halves = Halves { ours: Vec::new(), pingoras: Vec::new(), misspelt: Vec::new() };
     for entry in entries {
         if KEYS.contains(&entry.key.as_str()) {
-            ours.push(entry);
+            halves.ours.push(entry);
         } else if pingoras.contains(&entry.key) {
-            theirs.push(entry);
+            halves.pingoras.push(entry);
         } else {
             let known = KEYS.iter().copied().chain(pingoras.iter().map(String::as_str));
             let meant = nearest(&entry.key, known);
+            halves.misspelt.extend(KEYS.iter().filter(|key| meant == Some(**key)));
             let meant = meant.map_or(String::new(), |key| format!("did you mean `{key}`? "));
             let help = format!("{meant}Known here: {}, and Pingora's own keys", KEYS.join(", "));
             let problem = Problem::error(format!("unknown key `{}`", entry.key));
             problems.push(problem.at(entry.key_span).help(help));
         }
     }
-    (ours, theirs)
+    halves
 }
 
 fn find<'a>(entries: &'a [Entry], key: &str) -> Option<&'a Node> {
@@ -165,7 +182,7 @@ fn list<T: serde::de::DeserializeOwned>(
 ) -> Option<Vec<Option<T>>> {
     let node = find(entries, key)?;
     let Value::Sequence(elements) = &node.value else {
-        problems.push(wrong(key, "a list", node.span));
+        problems.push(no_list(key, node.span));
         return None;
     };
     let elements = elements.iter().enumerate();
@@ -173,20 +190,31 @@ fn list<T: serde::de::DeserializeOwned>(
     Some(elements.map(read).collect())
 }
 
-fn upstreams(entries: &[Entry], problems: &mut Problems) -> Vec<Named<upstream::config::Config>> {
-    let Some(node) = find(entries, "upstreams") else { return Vec::new() };
-    let Value::Mapping(named) = &node.value else {
-        problems.push(wrong("upstreams", "a mapping from names to upstreams", node.span));
-        return Vec::new();
+/// Reads the routes one by one; if they are no list, there is one that could not be read.
+fn routes(node: &Node, problems: &mut Problems) -> Vec<Option<RouteConfig>> {
+    let Value::Sequence(elements) = &node.value else {
+        problems.push(no_list("routes", node.span));
+        return vec![None];
     };
-    let named = named.iter();
+    let elements = elements.iter().enumerate();
+    let read = |(index, it)| RouteConfig::read(it, &format!("routes[{index}]"), problems);
+    elements.map(read).collect()
+}
+
+fn upstreams(node: &Node, problems: &mut Problems) -> Option<Vec<Named<upstream::config::Config>>> {
+    let Value::Mapping(named) = &node.value else {
+        let problem = Problem::error("`upstreams` is not a mapping from names to upstreams");
+        problems.push(problem.at(node.span).help(SMALLEST));
+        return None;
+    };
     let read = |entry: &Entry| Named {
         name: Spanned { value: entry.key.clone(), span: entry.key_span },
         config: yaml::read(&entry.value, &format!("upstreams.{}", entry.key), problems),
     };
-    named.map(read).collect()
+    Some(named.iter().map(read).collect())
 }
 
-fn wrong(key: &str, expected: &str, span: Span) -> Problem {
-    Problem::error(format!("`{key}` is not {expected}")).at(span)
+fn no_list(key: &str, span: Span) -> Problem {
+    let problem = Problem::error(format!("`{key}` is not a list")).at(span);
+    problem.help("begin each of them with a `-`")
 }

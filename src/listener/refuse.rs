@@ -14,7 +14,7 @@ use crate::{
         access_log::{AccessLog, line::Entry},
         request_id,
     },
-    reply::Form,
+    reply::{Form, METHODS},
 };
 
 /// A refused client gets no longer than this to take its answer.
@@ -37,7 +37,7 @@ impl Refuser {
         let body = Form::Text.body(status, &id);
         let mut answer = format!("HTTP/1.1 {status}\r\n");
         if status == StatusCode::METHOD_NOT_ALLOWED {
-            answer.push_str("Allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH\r\n");
+            let _ = write!(answer, "Allow: {METHODS}\r\n");
         }
         let _ = write!(
             answer,

@@ -4,6 +4,7 @@
 //! pointer ([`Live`]); a request takes its route and keeps it to the end.
 
 mod route;
+mod rules;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -67,10 +68,11 @@ pub fn compile(text: &str, problems: &mut Problems) -> Option<Compiled> {
 
 /// Makes what runs of what was read.
 pub fn assemble(file: File, problems: &mut Problems) -> Compiled {
-    let upstreams = upstreams(&file.upstreams, problems);
+    let named = file.upstreams.as_deref();
+    let upstreams = upstreams(named, problems);
     let routes = match &file.routes {
-        Some(routes) => route::table(routes, &file.upstreams, &upstreams, problems),
-        None => route::only(&file.upstreams, &upstreams, problems),
+        Some(routes) => route::table(routes, named, &upstreams, problems),
+        None => route::only(named, &upstreams, problems),
     };
     let access_log = file.access_log.build(problems);
     Compiled {
@@ -83,14 +85,14 @@ pub fn assemble(file: File, problems: &mut Problems) -> Compiled {
 }
 
 fn upstreams(
-    named: &[Named<UpstreamConfig>],
+    named: Option<&[Named<UpstreamConfig>]>,
     problems: &mut Problems,
 ) -> BTreeMap<String, Arc<Upstream>> {
-    if named.is_empty() {
+    if named.is_some_and(<[_]>::is_empty) {
         problems.push(Problem::error("no upstream is defined").help(SMALLEST));
     }
     let mut built = BTreeMap::new();
-    for (id, Named { name, config }) in (1..).zip(named) {
+    for (id, Named { name, config }) in (1..).zip(named.unwrap_or_default()) {
         let upstream = config.as_ref().and_then(|config| config.build(name, id, problems));
         if let Some(upstream) = upstream {
             built.insert(name.value.clone(), Arc::new(upstream));

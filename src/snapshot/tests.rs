@@ -4,9 +4,12 @@
 
 use std::{num::NonZero, thread, time::Duration};
 
+use http::{HeaderMap, Method};
+
 use super::*;
 use crate::{
     diagnostic::{Color, Severity, Source, render},
+    routing::{request::RequestParts, table::Found},
     upstream::health::state::Thresholds,
 };
 
@@ -51,7 +54,12 @@ fn with_routes(routes: &str) -> String {
 }
 
 fn route<'a>(compiled: &'a Compiled, host: &str, path: &str) -> &'a Route {
-    compiled.snapshot.routes.find(host, path).expect("a route")
+    let (method, headers) = (Method::GET, HeaderMap::new());
+    let request = RequestParts { host, path, method: &method, headers: &headers, query: "" };
+    match compiled.snapshot.routes.find(&request) {
+        Found::Route(route) => route,
+        _ => panic!("no route"),
+    }
 }
 
 #[test]
@@ -125,7 +133,7 @@ fn routes_for_the_same_requests_are_refused() {
 "
         )))
     };
-    let any = ["4:27 routes `one` and `other` match the same requests: any host, /api/"];
+    let any = ["4:35 routes `one` and `other` match the same requests: any host, /api/"];
     assert_eq!(conflict("path: /api", "path: /api/"), any);
     let host = ["4:45 routes `one` and `other` match the same requests: a.test, /"];
     assert_eq!(conflict("hosts: [b.test, A.test]", "hosts: [c.test, a.test.]"), host);
