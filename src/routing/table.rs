@@ -1,5 +1,6 @@
 //! The table of routes: a lookup by host, then by path, then a look at the few that are left.
-//! Nothing in it allocates, but for an expression that meets what it has not met before.
+//! Nothing in it allocates, but for an expression that meets what it has not met before, and for
+//! an encoded parameter that a condition looks at.
 //!
 //! The most specific route takes the request: an exact host before a wildcard, a longer wildcard
 //! before a shorter one, any host last; in each an exact path before the longest prefix before
