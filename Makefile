@@ -5,10 +5,10 @@ SHELL := /bin/bash
 CARGO ?= cargo
 BENCH_FLAGS ?=
 
-.PHONY: help demo build test check unit integration docs deny audit bench setup bench-setup clean
+.PHONY: help demo build test check unit integration docs deny audit bench bench-routing setup bench-setup clean
 
 help: ## Shows this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: setup ## Three origins and the proxy in one process; DEMO=--chaos kills origins meanwhile
 	$(CARGO) run --release --bin crestline -- demo $(DEMO)
@@ -44,6 +44,9 @@ audit: ## Known vulnerabilities; fetches the advisory list
 bench: bench-setup ## Crestline beside a bare Pingora balancer, nginx and HAProxy
 	$(CARGO) build --profile dist --bin crestline --example bare --example bench
 	target/dist/examples/bench $(BENCH_FLAGS)
+
+bench-routing: setup ## What finding a route costs among 10,000
+	$(CARGO) bench --bench routing
 
 clean: ## Removes what was built
 	$(CARGO) clean

@@ -13,6 +13,9 @@ use serde::Serialize;
 /// When to come back after a `503`: by then, checks have looked again.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 
+/// The methods that would do where it is not a route that refuses one: all that are common.
+pub const METHODS: &str = "GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH";
+
 /// An answer of our own, before it is put into the client's form.
 #[derive(Clone, Debug)]
 pub struct Reply {

@@ -15,6 +15,8 @@ use crestline::{
     routing::{
         host::RequestHost,
         path::{Canonical, canonicalize},
+        request::RequestParts,
+        table::Found,
     },
     snapshot::{self, Snapshot},
     upstream::{
@@ -23,6 +25,7 @@ use crestline::{
         outcome::Outcome,
     },
 };
+use http::{HeaderMap, HeaderValue, Method, header::ACCEPT};
 use pingora_http::RequestHeader;
 use tokio::time::Instant;
 
@@ -31,10 +34,25 @@ upstreams:
   app: { backends: [127.0.0.1:3031, 127.0.0.1:3032, 127.0.0.1:3033], health_check: off }
 routes:
   - name: any
+    match: { methods: [GET, POST, HEAD] }
     upstream: app
   - name: shop
     match: { hosts: [shop.test, '*.shop.test'], path: /api/ }
     policies: [{ request_headers: { set: { x-edge: crestline } } }, { body_limit: 1MiB }]
+    upstream: app
+  - name: conditions
+    match:
+      hosts: [conditions.test]
+      path: '~ ^/v[0-9]+/(a|b)'
+      methods: [GET, PURGE]
+      headers: { accept: '~ json$', x-plain: '= 2', x-any: '*', x-none: '!' }
+      query: { page: '~ ^[0-9]+$', plain: '2', any: '*', none: '!' }
+    upstream: app
+  - name: exact
+    match: { hosts: [conditions.test], path: = /exact, methods: [POST] }
+    upstream: app
+  - name: only
+    match: { hosts: ['*.only.test'], path: /only/, headers: { x-plain: '2' } }
     upstream: app
 access_log: off
 ";
@@ -82,21 +100,65 @@ fn guarding_a_chunked_body_allocates_nothing() {
     assert_eq!(count, 0, "ChunkGuard");
 }
 
+/// What the table makes of a request: a route's name, `405` or `404`.
+fn find<'a>(snapshot: &'a Snapshot, line: &str, headers: &HeaderMap) -> &'a str {
+    let (method, rest) = line.split_once(' ').expect("a method");
+    let method = Method::from_bytes(method.as_bytes()).expect("a method");
+    let (authority, target) = rest.split_once(' ').expect("a host");
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let path = canonicalize(path).expect("a good path");
+    assert!(matches!(path, Canonical::AsIs(_)));
+    let host = RequestHost::new(authority);
+    let (host, path) = (host.as_str(), path.as_str());
+    let request = RequestParts { host, path, method: &method, headers, query };
+    match snapshot.routes.find(&request) {
+        Found::Route(route) => route.name.as_str(),
+        Found::OtherMethods => "405",
+        Found::Nothing => "404",
+    }
+}
+
+/// Conditions of every kind, met and not met, alone and beside routes that others would take.
 fn finding_a_route_allocates_nothing() {
     let snapshot = snapshot();
-    let count = allocations(|| {
-        let path = canonicalize("/api/v1/things").expect("a good path");
-        assert!(matches!(path, Canonical::AsIs(_)));
-        let host = RequestHost::new("WWW.shop.test:8080");
-        let route = snapshot.routes.find(host.as_str(), path.as_str()).cloned();
-        assert_eq!(route.expect("a route").name, "shop");
-    });
-    assert_eq!(count, 0, "Table::find");
+    let field = |name: &'static str, value: &'static str| {
+        (name.parse().expect("a name"), HeaderValue::from_static(value))
+    };
+    let headers = HeaderMap::from_iter([
+        (ACCEPT, HeaderValue::from_static("text/html, application/json")),
+        field("x-plain", "1"),
+        field("x-plain", "2"),
+        field("x-any", ""),
+    ]);
+    let none = HeaderMap::new();
+    let all = "plain=1&plain=2&page=17&any";
+    for (line, headers, expected) in [
+        ("GET WWW.shop.test:8080 /api/v1/things", &none, "shop"),
+        ("GET [2001:DB8::1]:8080 /api/v1/things", &none, "any"),
+        ("POST conditions.test /exact", &none, "exact"),
+        ("GET conditions.test /exact", &none, "any"),
+        ("DELETE conditions.test /exact", &none, "405"),
+        (&format!("GET conditions.test /v1/a?{all}"), &headers, "conditions"),
+        (&format!("HEAD conditions.test /v1/b?{all}"), &headers, "conditions"),
+        (&format!("PUT conditions.test /v1/b?{all}"), &headers, "405"),
+        (&format!("GET conditions.test /v1/b?{all}&none"), &headers, "any"),
+        (&format!("GET conditions.test /w1/b?{all}"), &headers, "any"),
+        (&format!("GET conditions.test /v1/b?{all}"), &none, "any"),
+        ("GET x.y.only.test /only/this", &headers, "only"),
+        ("PUT x.y.only.test /only/this", &none, "405"),
+        ("OPTIONS x.y.only.test *", &none, "404"),
+    ] {
+        let count = allocations(|| assert_eq!(find(&snapshot, line, headers), expected, "{line}"));
+        assert_eq!(count, 0, "Table::find: {line}");
+    }
 }
 
 fn asking_the_policies_allocates_nothing() {
     let snapshot = snapshot();
-    let route = snapshot.routes.find("shop.test", "/api").expect("a route");
+    let (method, headers) = (Method::POST, HeaderMap::new());
+    let (host, path, query) = ("shop.test", "/api", "");
+    let request = RequestParts { host, path, method: &method, headers: &headers, query };
+    let Found::Route(route) = snapshot.routes.find(&request) else { panic!("a route") };
     let mut request = RequestHeader::build("POST", b"/api", None).expect("a request");
     request.insert_header("content-length", "100").expect("a header");
     let count = allocations(|| {

@@ -20,6 +20,7 @@ mod health;
 mod includes;
 mod listeners;
 mod logs;
+mod matching;
 mod origin_faults;
 mod paths;
 mod policies;

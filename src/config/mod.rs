@@ -134,12 +134,12 @@ impl File {
                 return None;
             }
         };
-        let (ours, pingoras) = split(entries, problems);
+        let Halves { ours, pingoras, misspelt } = split(entries, problems);
         let server_keys = pingoras.iter();
         let server_keys = server_keys
             .map(|entry| Spanned { value: entry.key.clone(), span: entry.key_span })
             .collect();
-        let listeners = list(loaded, &ours, "listeners", problems)
+        let listeners = list(loaded, &ours, "listeners", problems, yaml::read)
             .unwrap_or_else(|| vec![Some(downstream::config::Config::default())]);
         let file = Self {
             server_keys,
@@ -156,14 +156,15 @@ impl File {
                 .unwrap_or_default(),
             listeners: listeners.into_iter().flatten().collect(),
             upstreams: upstreams(&ours, problems),
-            routes: list(loaded, &ours, "routes", problems),
+            routes: list(loaded, &ours, "routes", problems, RouteConfig::read),
         };
         let is_lost = |key| {
-            find(&ours, key).is_some_and(|node| match node.value {
-                Value::Sequence(_) => key != "routes",
-                Value::Mapping(_) => key != "upstreams",
-                _ => true,
-            })
+            misspelt.contains(&key)
+                || find(&ours, key).is_some_and(|node| match node.value {
+                    Value::Sequence(_) => key != "routes",
+                    Value::Mapping(_) => key != "upstreams",
+                    _ => true,
+                })
         };
         let is_whole = loaded.is_whole && !is_lost("routes") && !is_lost("upstreams");
         Some(if is_whole { file } else { file.with_room_for_the_rest() })
@@ -192,25 +193,34 @@ impl File {
 pub const SMALLEST: &str =
     "the smallest file is `upstreams: { app: { backends: [127.0.0.1:3031] } }`";
 
+/// The entries of the top level.
+struct Halves<'a> {
+    ours: Vec<&'a Entry>,
+    pingoras: Vec<Entry>,
+    /// The keys of ours that were probably meant by one that nobody knows.
+    misspelt: Vec<&'static str>,
+}
+
 /// Parts our keys from Pingora's; a key that neither half knows is told here.
-fn split<'a>(entries: &'a [Entry], problems: &mut Problems) -> (Vec<&'a Entry>, Vec<Entry>) {
+fn split<'a>(entries: &'a [Entry], problems: &mut Problems) -> Halves<'a> {
     let pingoras = server::keys();
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    let mut halves = Halves { ours: Vec::new(), pingoras: Vec::new(), misspelt: Vec::new() };
     for entry in entries {
         if KEYS.contains(&entry.key.as_str()) {
-            ours.push(entry);
+            halves.ours.push(entry);
         } else if pingoras.contains(&entry.key) {
-            theirs.push(entry.clone());
+            halves.pingoras.push(entry.clone());
         } else {
             let known = KEYS.iter().copied().chain(pingoras.iter().map(String::as_str));
             let meant = nearest(&entry.key, known);
+            halves.misspelt.extend(KEYS.iter().filter(|key| meant == Some(**key)));
             let meant = meant.map_or(String::new(), |key| format!("did you mean `{key}`? "));
             let help = format!("{meant}Known here: {}, and Pingora's own keys", KEYS.join(", "));
             let problem = Problem::error(format!("unknown key `{}`", entry.key));
             problems.push(problem.at(entry.key_span).help(help));
         }
     }
-    (ours, theirs)
+    halves
 }
 
 fn find<'a>(entries: &[&'a Entry], key: &str) -> Option<&'a Node> {
@@ -220,11 +230,12 @@ fn find<'a>(entries: &[&'a Entry], key: &str) -> Option<&'a Node> {
 /// Reads the elements of a list one by one; `None` stands for one that could not be read.
 ///
 /// In messages, they are counted from the beginning of their file.
-fn list<T: serde::de::DeserializeOwned>(
+fn list<T>(
     loaded: &Loaded,
     entries: &[&Entry],
     key: &str,
     problems: &mut Problems,
+    read_one: impl Fn(&Node, &str, &mut Problems) -> Option<T>,
 ) -> Option<Vec<Option<T>>> {
     let node = find(entries, key)?;
     let Value::Sequence(elements) = &node.value else {
@@ -239,7 +250,7 @@ fn list<T: serde::de::DeserializeOwned>(
             index = 0;
         }
         last = element.span;
-        read.push(yaml::read(element, &format!("{key}[{index}]"), problems));
+        read.push(read_one(element, &format!("{key}[{index}]"), problems));
         index += 1;
     }
     Some(read)
@@ -253,12 +264,11 @@ fn upstreams(entries: &[&Entry], problems: &mut Problems) -> Vec<Named<upstream:
         }
         return Vec::new();
     };
-    let named = named.iter();
     let read = |entry: &Entry| Named {
         name: Spanned { value: entry.key.clone(), span: entry.key_span },
         config: yaml::read(&entry.value, &format!("upstreams.{}", entry.key), problems),
     };
-    named.map(read).collect()
+    named.iter().map(read).collect()
 }
 
 /// What is wrong with a value under a key of the top level that holds one kind of value.

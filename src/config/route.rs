@@ -1,15 +1,21 @@
 //! A route as the operator writes it.
 
+use std::str::FromStr;
+
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error as _};
 
 use crate::{
+    diagnostic::{Problem, Problems, Span, nearest, suggest_among},
+    field::Lookup,
     policy::PolicyConfig,
     routing::{
         host::{HostName, HostPattern},
+        method::MethodName,
         pattern::PathPattern,
+        wanted::{ByName, Parameter},
     },
-    yaml::Spanned,
+    yaml::{self, Entry, Node, Short, Spanned, Value},
 };
 
 /// Which requests go where.
@@ -29,7 +35,8 @@ pub struct RouteConfig {
     pub policies: Vec<PolicyConfig>,
     /// The `Host` that the origin is sent. Default: `pass`.
     #[serde(default)]
-    pub host: HostConfig,
+    #[schemars(with = "HostConfig")]
+    pub host: Short<HostConfig>,
     /// The path that the origin is sent. Default: `canonical`.
     #[serde(default)]
     pub path: PathConfig,
@@ -49,10 +56,62 @@ pub struct RouteConfig {
 #[schemars(rename = "Match")]
 pub struct MatchConfig {
     /// Hosts: `shop.example.com`, or `*.example.com` for all below it. Default: any host.
-    #[schemars(length(min = 1), extend("uniqueItems" = true))]
+    #[serde(deserialize_with = "written")]
+    #[schemars(with = "Vec<HostPattern>", length(min = 1), extend("uniqueItems" = true))]
     pub hosts: Option<Spanned<Vec<Spanned<HostPattern>>>>,
-    /// A path: `/api/` for it and all below it, `= /api` for it alone. Default: `/`.
-    pub path: PathPattern,
+    /// A path: `/api/` for it and all below it, `= /api` for it alone, `~ ^/v[0-9]+/` for those
+    /// in which a regular expression is found. Default: `/`.
+    pub path: Spanned<PathPattern>,
+    /// Methods, such as `[GET, POST]`; `GET` takes `HEAD` as well. Default: any method.
+    #[serde(deserialize_with = "written")]
+    #[schemars(with = "Vec<MethodName>", length(min = 1), extend("uniqueItems" = true))]
+    pub methods: Option<Spanned<Vec<Spanned<MethodName>>>>,
+    /// What is wanted of header fields, by name: a text (or `= text`), `~ regex`, `"*"` for any
+    /// value, `"!"` for none. Default: nothing is wanted.
+    #[serde(deserialize_with = "written")]
+    #[schemars(with = "ByName<Lookup>")]
+    pub headers: Option<Spanned<ByName<Lookup>>>,
+    /// What is wanted of the parameters of the query, by name, as of header fields.
+    /// Default: nothing is wanted.
+    #[serde(deserialize_with = "written")]
+    #[schemars(with = "ByName<Parameter>")]
+    pub query: Option<Spanned<ByName<Parameter>>>,
+}
+
+/// Reads a key that may be left out, but not left empty: one would match nothing, or everything.
+fn written<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
+    let empty = "expected a value, found nothing\nhelp: leave the key out to match all";
+    Option::deserialize(from)?.map(Some).ok_or_else(|| D::Error::custom(empty))
+}
+
+/// Keys of `match` that are easily written a line too high.
+const MATCH_KEYS: [&str; 4] = ["headers", "hosts", "methods", "query"];
+
+impl RouteConfig {
+    /// Reads a route; `None` also if it is not known what it matches, so that nothing is told of
+    /// that beside the mistake.
+    pub(super) fn read(node: &Node, path: &str, problems: &mut Problems) -> Option<Self> {
+        let is_misplaced = |entry: &&Entry| MATCH_KEYS.contains(&entry.key.as_str());
+        let misplaced: Vec<&Entry> = node.entries().iter().filter(is_misplaced).collect();
+        for entry in &misplaced {
+            let key = &entry.key;
+            let problem = Problem::error(format!("unknown key `{key}` in `{path}`"));
+            let help = format!("indent it under `match`: `match: {{ {key}: … }}`");
+            problems.push(problem.at(entry.key_span).help(help));
+        }
+        if !misplaced.is_empty() {
+            let others = node.entries().iter().filter(|entry| !is_misplaced(entry)).cloned();
+            let others = Node { value: Value::Mapping(others.collect()), ..node.clone() };
+            let _ = yaml::read::<Self>(&others, path, problems);
+            return None;
+        }
+        let matches = node.get("match").map(|entry| entry.value.span);
+        let is_within =
+            |at: Span| matches.is_some_and(|it| it.start <= at.start && at.end <= it.end);
+        let route = yaml::read(node, path, problems);
+        let is_known = !problems.iter().filter_map(|problem| problem.span).any(is_within);
+        route.filter(|_| is_known)
+    }
 }
 
 /// The `Host` that the origin is sent.
@@ -69,8 +128,28 @@ pub enum HostConfig {
     Replace(HostName),
 }
 
+impl FromStr for HostConfig {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        const WORDS: [&str; 3] = ["pass", "replace", "upstream"];
+        let is_host = word.parse::<HostPattern>().is_ok() && nearest(word, WORDS).is_none();
+        let help = match word {
+            "pass" => return Ok(Self::Pass),
+            "upstream" => return Ok(Self::Upstream),
+            "replace" => return Err("`replace` needs a value\nhelp: write `replace: …`".to_owned()),
+            _ if is_host => format!(
+                "write `match: {{ hosts: [{word}] }}` to choose requests by their host, or \
+                 `host: {{ replace: {word} }}` to send the origin this one"
+            ),
+            _ => suggest_among("Known here", word, WORDS),
+        };
+        Err(format!("unknown value `{word}`\nhelp: {help}"))
+    }
+}
+
 /// The path that the origin is sent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(rename = "RoutePath")]
 pub enum PathConfig {
@@ -79,4 +158,27 @@ pub enum PathConfig {
     Canonical,
     /// The bytes as they came.
     AsSent,
+}
+
+impl FromStr for PathConfig {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        let help = match word {
+            "canonical" => return Ok(Self::Canonical),
+            "as_sent" => return Ok(Self::AsSent),
+            _ if word.starts_with(['/', '=', '~', '^']) => format!(
+                "write `match: {{ path: {word} }}` to choose requests by their path; here stands \
+                 how it is sent on: as_sent or canonical"
+            ),
+            _ => suggest_among("Known here", word, ["as_sent", "canonical"]),
+        };
+        Err(format!("unknown value `{word}`\nhelp: {help}"))
+    }
+}
+
+impl<'de> Deserialize<'de> for PathConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        yaml::text(deserializer, "`canonical` or `as_sent`")
+    }
 }

@@ -11,7 +11,7 @@ use crate::{
     downstream::stream::Downstream,
     http1::refusal::Refusal,
     observe::{access_log::line::Entry, request_id},
-    reply::Form,
+    reply::{Form, METHODS},
     snapshot::Live,
 };
 
@@ -35,7 +35,7 @@ impl Refuser {
         let body = Form::Text.body(status, &id);
         let mut answer = format!("HTTP/1.1 {status}\r\n");
         if status == StatusCode::METHOD_NOT_ALLOWED {
-            answer.push_str("Allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH\r\n");
+            let _ = write!(answer, "Allow: {METHODS}\r\n");
         }
         let _ = write!(
             answer,

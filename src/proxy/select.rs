@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, Method, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
 use pingora::{Error, ErrorType, Result};
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_http::RequestHeader;
@@ -12,10 +12,12 @@ use tokio::time::{self, Instant};
 use crate::{
     policy::contract::Flow,
     proxy::{context::Context, origin_form},
-    reply::Reply,
+    reply::{METHODS, Reply},
     routing::{
         host::RequestHost,
         path::{self, Canonical},
+        request::RequestParts,
+        table::Found,
     },
     snapshot::{Live, Route},
     upstream::{Timeouts, outcome::Outcome, retry},
@@ -37,9 +39,24 @@ pub(crate) fn route(live: &Live, request: &RequestHeader, ctx: &mut Context) -> 
         }
     };
     let host = RequestHost::new(authority(request));
-    let Some(route) = live.load().routes.find(host.as_str(), path.as_str()).cloned() else {
-        ctx.reason = Some("no_route");
-        return Flow::Respond(Reply::status(404));
+    let parts = RequestParts {
+        host: host.as_str(),
+        path: path.as_str(),
+        method: &request.method,
+        headers: &request.headers,
+        query: request.uri.query().unwrap_or_default(),
+    };
+    let snapshot = live.load();
+    let route = match snapshot.routes.find(&parts) {
+        Found::Route(route) => route.clone(),
+        Found::OtherMethods => {
+            ctx.reason = Some("method_not_allowed");
+            return Flow::Respond(Reply::method_not_allowed(snapshot.routes.allowed(&parts)));
+        }
+        Found::Nothing => {
+            ctx.reason = Some("no_route");
+            return Flow::Respond(Reply::status(404));
+        }
     };
     if let Err(refused) = set_target(request, &route, &path, ctx) {
         return Flow::Respond(refused);
@@ -69,7 +86,10 @@ fn refuse(request: &RequestHeader, ctx: &mut Context) -> Option<Reply> {
         () => return None,
     };
     ctx.reason = Some(reason);
-    Some(Reply::status(status))
+    Some(match status {
+        405 => Reply::method_not_allowed(HeaderValue::from_static(METHODS)),
+        status => Reply::status(status),
+    })
 }
 
 fn has_two(headers: &HeaderMap, name: &HeaderName) -> bool {

@@ -1,6 +1,6 @@
 //! Hosts: what a route names, and what a request asks for.
 
-use std::{fmt, net::Ipv6Addr, str::FromStr};
+use std::{fmt, io::Write as _, net::Ipv6Addr, str::FromStr};
 
 use http::HeaderValue;
 use schemars::JsonSchema;
@@ -62,17 +62,15 @@ impl FromStr for HostPattern {
             return Err(HostError::HasPort(owned()));
         }
         let lower = name.to_ascii_lowercase();
-        let is_literal = lower
-            .strip_prefix('[')
-            .and_then(|rest| rest.strip_suffix(']'))
-            .is_some_and(|address| address.parse::<Ipv6Addr>().is_ok());
+        if let Some(address) = literal(&lower)
+            && name.len() == text.len()
+        {
+            return Ok(Self::Exact(format!("[{address}]")));
+        }
         let is_name =
             lower.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
         let is_dotted = !lower.starts_with('.') && !lower.contains("..");
-        if lower.is_empty()
-            || HOST_LENGTH_MAX < lower.len()
-            || !(is_literal || is_name && is_dotted)
-        {
+        if lower.is_empty() || HOST_LENGTH_MAX < lower.len() || !(is_name && is_dotted) {
             return Err(HostError::NotAHost(owned()));
         }
         let lower = lower.trim_end_matches('.').to_owned();
@@ -80,6 +78,16 @@ impl FromStr for HostPattern {
             return Ok(Self::Below(format!(".{lower}")));
         }
         Ok(Self::Exact(lower))
+    }
+}
+
+impl HostPattern {
+    /// Whether this is the host of a request.
+    pub fn matches(&self, host: &str) -> bool {
+        match self {
+            Self::Exact(exact) => exact == host,
+            Self::Below(suffix) => suffix.len() < host.len() && host.ends_with(suffix),
+        }
     }
 }
 
@@ -122,7 +130,8 @@ impl<'de> Deserialize<'de> for HostName {
     }
 }
 
-/// The host of a request: lower case, without its port, on the stack.
+/// The host of a request: lower case, without its port, an IPv6 address in its shortest form
+/// (RFC 5952); on the stack.
 pub struct RequestHost {
     bytes: [u8; HOST_LENGTH_MAX],
     length: usize,
@@ -132,20 +141,27 @@ impl RequestHost {
     /// Takes the host off a `Host` field or an authority; too long a host is no host.
     pub fn new(authority: &str) -> Self {
         let host = without_port(authority);
-        let host = host.strip_suffix('.').unwrap_or(host).as_bytes();
-        let mut this = Self { bytes: [0; HOST_LENGTH_MAX], length: 0 };
-        if host.len() <= HOST_LENGTH_MAX {
-            this.bytes[..host.len()].copy_from_slice(host);
-            this.bytes[..host.len()].make_ascii_lowercase();
-            this.length = host.len();
-        }
-        this
+        let host = host.strip_suffix('.').unwrap_or(host);
+        let mut bytes = [0; HOST_LENGTH_MAX];
+        let mut rest = bytes.as_mut_slice();
+        let written = match literal(host) {
+            Some(address) => write!(rest, "[{address}]"),
+            None => rest.write_all(host.as_bytes()),
+        };
+        let length = if written.is_ok() { HOST_LENGTH_MAX - rest.len() } else { 0 };
+        bytes[..length].make_ascii_lowercase();
+        Self { bytes, length }
     }
 
     /// The host.
     pub fn as_str(&self) -> &str {
         str::from_utf8(&self.bytes[..self.length]).unwrap_or_default()
     }
+}
+
+/// The address in `[::1]`.
+fn literal(host: &str) -> Option<Ipv6Addr> {
+    host.strip_prefix('[')?.strip_suffix(']')?.parse().ok()
 }
 
 /// `a.test:80` → `a.test`, `[::1]:80` → `[::1]`.
@@ -168,6 +184,8 @@ mod tests {
             ("shop.example.com.", "shop.example.com"),
             ("[2001:DB8::1]:80", "[2001:db8::1]"),
             ("[::1]", "[::1]"),
+            ("[0:0::0001]:80", "[::1]"),
+            ("[::ffff:192.0.2.1]", "[::ffff:192.0.2.1]"),
             ("192.0.2.1:80", "192.0.2.1"),
             ("", ""),
         ];
@@ -182,10 +200,12 @@ mod tests {
         assert_eq!("A.test".parse(), Ok(HostPattern::Exact("a.test".to_owned())));
         assert_eq!("*.A.test".parse(), Ok(HostPattern::Below(".a.test".to_owned())));
         assert_eq!("[::1]".parse(), Ok(HostPattern::Exact("[::1]".to_owned())));
+        assert_eq!("[2001:DB8:0::1]".parse(), Ok(HostPattern::Exact("[2001:db8::1]".to_owned())));
         let error = |text: &str| text.parse::<HostPattern>().unwrap_err();
         assert_eq!(error("a.*.test"), HostError::Wildcard("a.*.test".to_owned()));
         assert_eq!(error("*"), HostError::Wildcard("*".to_owned()));
         assert_eq!(error("a.test:80"), HostError::HasPort("a.test:80".to_owned()));
+        assert_eq!(error("*.[::1]"), HostError::NotAHost("*.[::1]".to_owned()));
         assert_eq!(error("a test"), HostError::NotAHost("a test".to_owned()));
         assert_eq!(error(""), HostError::NotAHost(String::new()));
     }

@@ -1,6 +1,13 @@
 //! Which route takes a request: pure, by lookup, the most specific first.
 
+pub mod cover;
+pub mod expression;
 pub mod host;
+pub mod method;
 pub mod path;
 pub mod pattern;
+pub mod request;
+pub mod rule;
 pub mod table;
+pub mod verdict;
+pub mod wanted;

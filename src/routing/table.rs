@@ -1,225 +1,178 @@
-//! The table of routes: a host lookup, then a path lookup, neither of which allocates.
+//! The table of routes: a lookup by host, then by path, then a look at the few that are left.
+//! Nothing in it allocates, but for an expression that meets what it has not met before, and for
+//! an encoded parameter that a condition looks at.
 //!
-//! Of all routes that match, the most specific takes the request: an exact host before a wildcard,
-//! a longer wildcard before a shorter one, any host last; then an exact path before the longest
-//! prefix. [`Rule`]'s `Ord` is that order, and a test holds the lookup against a scan by it.
+//! The most specific route takes the request: an exact host before a wildcard, a longer wildcard
+//! before a shorter one, any host last; in each an exact path before the longest prefix before
+//! expressions in the order of the file; for each path the one with the most conditions.
 
-use std::{cmp::Reverse, collections::HashMap};
+use std::{collections::HashMap, ops::Range};
 
-use crate::routing::{host::HostPattern, pattern::PathPattern};
+use http::HeaderValue;
 
-/// What one route matches: one host (or any) and one path.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Rule {
-    /// The host; `None` is any.
-    pub host: Option<HostPattern>,
-    /// The path.
-    pub path: PathPattern,
-}
+use crate::routing::{
+    host::HostPattern,
+    method::Methods,
+    pattern::PathPattern,
+    request::RequestParts,
+    rule::Rule,
+    verdict::{Judged, Verdict},
+};
 
-impl Rule {
-    /// Whether a request matches: the definition, which the table must agree with.
-    pub fn matches(&self, host: &str, path: &str) -> bool {
-        let host_matches = match &self.host {
-            None => true,
-            Some(HostPattern::Exact(exact)) => exact == host,
-            Some(HostPattern::Below(suffix)) => suffix.len() < host.len() && host.ends_with(suffix),
-        };
-        host_matches
-            && match &self.path {
-                PathPattern::Exact(exact) => exact == path,
-                PathPattern::Prefix(prefix) => path
-                    .strip_prefix(prefix.as_str())
-                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
-            }
-    }
-
-    fn specificity(&self) -> impl Ord + use<> {
-        let host = match &self.host {
-            Some(HostPattern::Exact(_)) => (0, Reverse(0)),
-            Some(HostPattern::Below(suffix)) => (1, Reverse(suffix.len())),
-            None => (2, Reverse(0)),
-        };
-        let path = match &self.path {
-            PathPattern::Exact(_) => (0, Reverse(0)),
-            PathPattern::Prefix(prefix) => (1, Reverse(prefix.len())),
-        };
-        (host, path)
-    }
-}
-
-impl Ord for Rule {
-    /// The more specific rule is the smaller one.
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.specificity()
-            .cmp(&other.specificity())
-            .then_with(|| self.host.cmp(&other.host))
-            .then_with(|| self.path.cmp(&other.path))
-    }
-}
-
-impl PartialOrd for Rule {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-/// Routes by host and path.
+/// Routes in their order, and where in it the routes of a host and a path stand.
 #[derive(Debug)]
 pub struct Table<T> {
-    hosts: HashMap<Box<str>, Paths<T>>,
+    /// INVARIANT: sorted, so that the routes of one host and one path stand side by side.
+    routes: Box<[(Rule, T)]>,
+    hosts: HashMap<Box<str>, Paths>,
     /// By suffix, which begins with a dot.
-    wildcards: HashMap<Box<str>, Paths<T>>,
-    any: Paths<T>,
+    wildcards: HashMap<Box<str>, Paths>,
+    any: Paths,
 }
 
-#[derive(Debug)]
-struct Paths<T> {
-    exact: HashMap<Box<str>, T>,
-    prefixes: HashMap<Box<str>, T>,
+/// Where the routes of one host stand.
+#[derive(Debug, Default)]
+struct Paths {
+    exact: HashMap<Box<str>, Range<usize>>,
+    prefixes: HashMap<Box<str>, Range<usize>>,
+    expressions: Range<usize>,
 }
 
-impl<T> Default for Paths<T> {
-    fn default() -> Self {
-        Self { exact: HashMap::new(), prefixes: HashMap::new() }
-    }
+/// What the table knows of a request.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Found<'a, T> {
+    /// This route takes it.
+    Route(&'a T),
+    /// A route would take it with another method; [`Table::allowed`] tells which methods.
+    OtherMethods,
+    /// No route is for it.
+    Nothing,
 }
 
 impl<T> Default for Table<T> {
     fn default() -> Self {
-        Self { hosts: HashMap::new(), wildcards: HashMap::new(), any: Paths::default() }
+        Self::new(Vec::new())
     }
 }
 
 impl<T> Table<T> {
-    /// Adds a route. Returns the one that was there for the same requests, which stays.
-    ///
-    /// # Errors
-    /// If a rule with the same host and path is in the table.
-    pub fn insert(&mut self, rule: &Rule, route: T) -> Result<(), &T> {
-        let paths = match &rule.host {
-            None => &mut self.any,
-            Some(HostPattern::Exact(host)) => self.hosts.entry(host.as_str().into()).or_default(),
-            Some(HostPattern::Below(suffix)) => {
-                self.wildcards.entry(suffix.as_str().into()).or_default()
-            }
-        };
-        let (map, key) = match &rule.path {
-            PathPattern::Exact(path) => (&mut paths.exact, path),
-            PathPattern::Prefix(path) => (&mut paths.prefixes, path),
-        };
-        match map.entry(key.as_str().into()) {
-            std::collections::hash_map::Entry::Occupied(taken) => Err(taken.into_mut()),
-            std::collections::hash_map::Entry::Vacant(free) => {
-                free.insert(route);
-                Ok(())
-            }
+    /// Makes a table of rules, each with its route.
+    pub fn new(mut routes: Vec<(Rule, T)>) -> Self {
+        routes.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let mut hosts: HashMap<Box<str>, Paths> = HashMap::new();
+        let mut wildcards: HashMap<Box<str>, Paths> = HashMap::new();
+        let mut any = Paths::default();
+        for (at, (rule, _)) in routes.iter().enumerate() {
+            let paths = match &rule.host {
+                None => &mut any,
+                Some(HostPattern::Exact(host)) => hosts.entry(host.as_str().into()).or_default(),
+                Some(HostPattern::Below(suffix)) => {
+                    wildcards.entry(suffix.as_str().into()).or_default()
+                }
+            };
+            paths.add(&rule.path, at);
         }
+        Self { routes: routes.into(), hosts, wildcards, any }
     }
 
-    /// Finds the route of a request. `host` is lower case and without port, `path` canonical.
-    pub fn find(&self, host: &str, path: &str) -> Option<&T> {
-        let exact = self.hosts.get(host).and_then(|paths| paths.find(path));
-        exact.or_else(|| self.find_below(host, path)).or_else(|| self.any.find(path))
+    /// Finds the route of a request.
+    pub fn find(&self, request: &RequestParts<'_>) -> Found<'_, T> {
+        let mut found = Found::Nothing;
+        for at in self.candidates(request) {
+            let (rule, route) = &self.routes[at];
+            match rule.verdict_of_conditions(request) {
+                Verdict::Matches => return Found::Route(route),
+                Verdict::Method(..) => found = Found::OtherMethods,
+                _ => {}
+            }
+        }
+        found
     }
 
-    fn find_below(&self, host: &str, path: &str) -> Option<&T> {
-        if self.wildcards.is_empty() {
-            return None;
-        }
-        // Longest first; a dot at the very beginning leaves no name for the wildcard.
+    /// The value of `Allow`: the methods with which a request would find a route.
+    #[cold]
+    pub fn allowed(&self, request: &RequestParts<'_>) -> HeaderValue {
+        let candidates = self.candidates(request);
+        let methods =
+            candidates.filter_map(|at| match self.routes[at].0.verdict_of_conditions(request) {
+                Verdict::Method(methods, _) => Some(methods.iter().cloned()),
+                _ => None,
+            });
+        methods.flatten().collect::<Methods>().to_allow()
+    }
+
+    /// Tells of every rule what it says of a request, the nearest first.
+    #[cold]
+    pub fn explain<'a>(&'a self, request: &RequestParts<'a>) -> Vec<Judged<'a, T>> {
+        let judge =
+            |(rule, route): &'a (Rule, T)| Judged { verdict: rule.verdict(request), rule, route };
+        let mut judged: Vec<_> = self.routes.iter().map(judge).collect();
+        judged.sort();
+        judged
+    }
+
+    /// All routes in their order.
+    pub fn routes(&self) -> &[(Rule, T)] {
+        &self.routes
+    }
+
+    /// Where the routes stand whose host and path match, in their order.
+    fn candidates<'a>(
+        &'a self,
+        request: &RequestParts<'a>,
+    ) -> impl Iterator<Item = usize> + use<'a, T> {
+        let RequestParts { host, path, .. } = *request;
+        let exact = self.hosts.get(host).into_iter();
+        let levels = exact.chain(self.below(host)).chain([&self.any]);
+        levels.flat_map(move |paths| paths.candidates(&self.routes, path))
+    }
+
+    /// The wildcards that a host is below, the longest first.
+    fn below<'a>(&'a self, host: &'a str) -> impl Iterator<Item = &'a Paths> + use<'a, T> {
+        let host = if self.wildcards.is_empty() { "" } else { host };
+        // A dot at the very beginning leaves no name for the wildcard.
         let dots = memchr::memchr_iter(b'.', host.as_bytes()).filter(|dot| 0 < *dot);
-        dots.filter_map(|dot| self.wildcards.get(&host[dot..])).find_map(|paths| paths.find(path))
+        dots.filter_map(|dot| self.wildcards.get(&host[dot..]))
     }
 }
 
-impl<T> Paths<T> {
-    fn find(&self, path: &str) -> Option<&T> {
-        if !self.exact.is_empty()
-            && let Some(route) = self.exact.get(path)
-        {
-            return Some(route);
-        }
-        if self.prefixes.is_empty() {
-            return None;
-        }
-        // The path itself, then cut at each slash from the end; "" is the prefix of all.
-        let cuts = memchr::memrchr_iter(b'/', path.as_bytes());
-        std::iter::once(path.len()).chain(cuts).find_map(|cut| self.prefixes.get(&path[..cut]))
+impl Paths {
+    /// Adds the route that stands right behind those that were added before.
+    fn add(&mut self, path: &PathPattern, at: usize) {
+        let range = match path {
+            PathPattern::Exact(path) => self.exact.entry(path.as_str().into()).or_default(),
+            PathPattern::Prefix(path) => self.prefixes.entry(path.as_str().into()).or_default(),
+            PathPattern::Regex(_) => &mut self.expressions,
+        };
+        let start = if range.start == range.end { at } else { range.start };
+        *range = start..at + 1;
+    }
+
+    /// Where the routes of this host stand whose path matches, in their order.
+    fn candidates<'a, T>(
+        &'a self,
+        routes: &'a [(Rule, T)],
+        path: &'a str,
+    ) -> impl Iterator<Item = usize> + use<'a, T> {
+        let exact = if self.exact.is_empty() { None } else { self.exact.get(path) };
+        let by_text = exact.into_iter().chain(self.prefixes_of(path)).cloned().flatten();
+        by_text.chain(self.expressions.clone().filter(move |at| routes[*at].0.path.matches(path)))
+    }
+
+    /// The prefixes of a path, the longest first: the path itself, then cut at each slash from the
+    /// end; "" is the prefix of all.
+    fn prefixes_of<'a>(
+        &'a self,
+        path: &'a str,
+    ) -> impl Iterator<Item = &'a Range<usize>> + use<'a> {
+        let path = if self.prefixes.is_empty() { None } else { Some(path) };
+        path.into_iter().flat_map(|path| {
+            let cuts = memchr::memrchr_iter(b'/', path.as_bytes());
+            let cuts = std::iter::once(path.len()).chain(cuts);
+            cuts.filter_map(|cut| self.prefixes.get(&path[..cut]))
+        })
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn rule(host: Option<&str>, path: &str) -> Rule {
-        Rule { host: host.map(|host| host.parse().unwrap()), path: path.parse().unwrap() }
-    }
-
-    fn table(rules: &[Rule]) -> Table<usize> {
-        let mut table = Table::default();
-        for (index, rule) in rules.iter().enumerate() {
-            table.insert(rule, index).unwrap();
-        }
-        table
-    }
-
-    #[test]
-    fn the_most_specific_route_takes_the_request() {
-        let rules = [
-            rule(None, "/"),
-            rule(None, "/api/"),
-            rule(None, "= /api/v1"),
-            rule(Some("*.test"), "/"),
-            rule(Some("*.a.test"), "/"),
-            rule(Some("b.a.test"), "/only/"),
-        ];
-        let table = table(&rules);
-        let cases = [
-            ("x", "/", 0),
-            ("x", "/apix", 0),
-            ("x", "/api", 1),
-            ("x", "/api/", 1),
-            ("x", "/api/v1/", 1),
-            ("x", "/api/v1", 2),
-            ("c.test", "/api", 3),
-            ("test", "/", 0),
-            ("c.a.test", "/", 4),
-            ("b.a.test", "/only/this", 5),
-            ("b.a.test", "/other", 4),
-        ];
-        for (host, path, expected) in cases {
-            assert_eq!(table.find(host, path), Some(&expected), "{host}{path}");
-        }
-    }
-
-    #[test]
-    fn a_second_route_for_the_same_requests_is_told_the_first() {
-        let mut table = table(&[rule(Some("a.test"), "/api/")]);
-        assert_eq!(table.insert(&rule(Some("A.test"), "/api"), 7), Err(&0));
-    }
-
-    fn any_rule() -> impl Strategy<Value = Rule> {
-        let host = prop::option::of(prop_oneof!["(\\*\\.)?[ab](\\.[ab]){0,2}", Just("*.b".into())]);
-        let path = "(= )?(/[ab]{0,2}){1,3}";
-        (host, path).prop_map(|(host, path)| rule(host.as_deref(), &path))
-    }
-
-    proptest! {
-        /// The table agrees with a scan of all rules in their order.
-        #[test]
-        fn the_table_agrees_with_a_linear_scan(
-            rules in prop::collection::hash_set(any_rule(), 0..20),
-            host in "[ab](\\.[ab]){0,3}",
-            path in "(/[ab]{0,2}){1,4}",
-        ) {
-            let mut rules: Vec<Rule> = rules.into_iter().collect();
-            rules.sort();
-            let scanned = rules.iter().position(|rule| rule.matches(&host, &path));
-            prop_assert_eq!(table(&rules).find(&host, &path).copied(), scanned);
-        }
-    }
-}
+mod tests;

@@ -7,6 +7,7 @@
 //! thrown away; what it takes over from its predecessor is shared, and only read.
 
 mod route;
+mod rules;
 
 use std::{collections::BTreeMap, sync::Arc};
 

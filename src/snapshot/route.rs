@@ -12,10 +12,8 @@ use crate::{
     diagnostic::{Problem, Problems, suggest},
     observe::tally::Tally,
     policy::Policies,
-    routing::{
-        pattern::PathPattern,
-        table::{Rule, Table},
-    },
+    routing::{rule::Rule, table::Table},
+    snapshot::rules,
     upstream::{Upstream, config::Config as UpstreamConfig},
 };
 
@@ -60,22 +58,25 @@ pub(super) fn table(
     tally: &Arc<Tally>,
     problems: &mut Problems,
 ) -> Table<Arc<Route>> {
-    let mut table = Table::default();
     if written.is_empty() {
         problems.push(Problem::warning("there are no routes: every request gets 404"));
     }
-    let configs: Vec<&RouteConfig> = written.iter().flatten().collect();
-    for (index, config) in configs.iter().enumerate() {
-        check_name(config, &configs[..index], problems);
-        if let Some(route) = build(config, named, upstreams, tally, problems) {
-            insert(&mut table, config, &Arc::new(route), problems);
+    let mut routes = Vec::new();
+    for (index, config) in written.iter().enumerate() {
+        let config = config.as_ref();
+        if let Some(config) = config {
+            check_name(config, written[..index].iter().flatten(), problems);
         }
+        routes
+            .push(config.and_then(|it| build(it, named, upstreams, tally, problems)).map(Arc::new));
     }
     // A route that could not be read may use what the others do not.
-    if configs.len() == written.len() {
-        warn_unused(&configs, named, problems);
+    if written.iter().all(Option::is_some) {
+        warn_unused(written, named, problems);
     }
-    table
+    let rules = rules::compile(written, problems).into_iter();
+    let with_route = |rule: Rule| routes[rule.index].clone().map(|route| (rule, route));
+    Table::new(rules.filter_map(with_route).collect())
 }
 
 /// Without routes, the only upstream answers everything.
@@ -85,18 +86,14 @@ pub(super) fn only(
     tally: &Arc<Tally>,
     problems: &mut Problems,
 ) -> Table<Arc<Route>> {
-    let mut table = Table::default();
     if let [_, second, ..] = named {
         let problem = Problem::error("there are several upstreams and no routes to choose by");
         let help = "add `routes:`, for example `routes: [{ name: all, upstream: NAME }]`";
         problems.push(problem.at(second.name.span).help(help));
     }
-    if let Some(upstream) = upstreams.values().next() {
-        let rule = Rule { host: None, path: PathPattern::default() };
-        let inserted = table.insert(&rule, Arc::new(Route::to(upstream.clone(), tally.clone())));
-        debug_assert!(inserted.is_ok(), "the table was empty");
-    }
-    table
+    let only = upstreams.values().next().cloned();
+    let only = only.map(|upstream| (Rule::any(), Arc::new(Route::to(upstream, tally.clone()))));
+    Table::new(only.into_iter().collect())
 }
 
 impl Route {
@@ -134,7 +131,7 @@ fn build(
     Some(Route {
         name: config.name.value.clone(),
         policies,
-        host: match &config.host {
+        host: match &*config.host {
             HostConfig::Pass => Host::Pass,
             HostConfig::Upstream => Host::Upstream,
             HostConfig::Replace(name) => Host::Replace(name.0.clone()),
@@ -147,55 +144,29 @@ fn build(
     })
 }
 
-fn insert(
-    table: &mut Table<Arc<Route>>,
+fn check_name<'a>(
     config: &RouteConfig,
-    route: &Arc<Route>,
+    mut before: impl Iterator<Item = &'a RouteConfig>,
     problems: &mut Problems,
 ) {
-    let hosts = match &config.matches.hosts {
-        None => vec![(None, config.matches.span)],
-        Some(hosts) => {
-            if hosts.is_empty() {
-                let problem = Problem::error("this list of hosts is empty: nothing would match");
-                problems.push(problem.at(hosts.span).help("leave `hosts` out to match any host"));
-            }
-            hosts.iter().map(|host| (Some(host.value.clone()), host.span)).collect()
-        }
-    };
-    for (host, span) in hosts {
-        let rule = Rule { host, path: config.matches.path.clone() };
-        let Err(first) = table.insert(&rule, route.clone()) else { continue };
-        let host = rule.host.as_ref().map_or("any host".to_owned(), ToString::to_string);
-        let (first, second) = (&first.name, &config.name.value);
-        let message = if first == second {
-            format!("route `{first}` names {host} twice")
-        } else {
-            format!(
-                "routes `{first}` and `{second}` match the same requests: {host}, {}",
-                rule.path
-            )
-        };
-        let span = if span == crate::diagnostic::Span::default() { config.name.span } else { span };
-        problems.push(Problem::error(message).at(span).help("remove one of them"));
-    }
-}
-
-fn check_name(config: &RouteConfig, before: &[&RouteConfig], problems: &mut Problems) {
     let name = &config.name;
     if name.is_empty() {
         problems.push(Problem::error("a route needs a name").at(name.span));
     }
-    if before.iter().any(|other| other.name == *name) {
+    if before.any(|other| other.name == *name) {
         let message = format!("two routes have the name `{}`", name.value);
         problems
             .push(Problem::error(message).at(name.span).help("names tell routes apart in logs"));
     }
 }
 
-fn warn_unused(configs: &[&RouteConfig], named: &[Named<UpstreamConfig>], problems: &mut Problems) {
+fn warn_unused(
+    written: &[Option<RouteConfig>],
+    named: &[Named<UpstreamConfig>],
+    problems: &mut Problems,
+) {
     for Named { name, .. } in named {
-        if !configs.iter().any(|route| route.upstream.value == name.value) {
+        if !written.iter().flatten().any(|route| route.upstream.value == name.value) {
             let message = format!("no route sends to upstream `{}`", name.value);
             problems.push(Problem::warning(message).at(name.span));
         }

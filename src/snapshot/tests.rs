@@ -4,11 +4,13 @@
 
 use std::{num::NonZero, thread, time::Duration};
 
+use http::{HeaderMap, Method};
 use pingora_core::server::configuration::ServerConf;
 
 use super::*;
 use crate::{
     diagnostic::{Color, Severity, Sources, render},
+    routing::{request::RequestParts, table::Found},
     upstream::health::state::Thresholds,
 };
 
@@ -53,7 +55,12 @@ fn with_routes(routes: &str) -> String {
 }
 
 fn route<'a>(compiled: &'a Snapshot, host: &str, path: &str) -> &'a Route {
-    compiled.routes.find(host, path).expect("a route")
+    let (method, headers) = (Method::GET, HeaderMap::new());
+    let request = RequestParts { host, path, method: &method, headers: &headers, query: "" };
+    match compiled.routes.find(&request) {
+        Found::Route(route) => route,
+        _ => panic!("no route"),
+    }
 }
 
 #[test]
@@ -127,7 +134,7 @@ fn routes_for_the_same_requests_are_refused() {
 "
         )))
     };
-    let any = ["4:27 routes `one` and `other` match the same requests: any host, /api/"];
+    let any = ["4:35 routes `one` and `other` match the same requests: any host, /api/"];
     assert_eq!(conflict("path: /api", "path: /api/"), any);
     let host = ["4:45 routes `one` and `other` match the same requests: a.test, /"];
     assert_eq!(conflict("hosts: [b.test, A.test]", "hosts: [c.test, a.test.]"), host);

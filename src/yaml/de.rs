@@ -53,6 +53,9 @@ impl<'a> NodeDeserializer<'a> {
         self.node().text().ok_or_else(|| {
             let error = self.expected(&wanted.to_string());
             match self.place.entry {
+                _ if self.node().raw.as_deref() == Some("~") => {
+                    error.help("`~` alone is nothing: put the text in quotes")
+                }
                 Some(entry) if entry.key_span == self.node().span => {
                     error.help(format!("write one after `{}:`, or remove the key", entry.key))
                 }

@@ -88,9 +88,13 @@ impl<'t> Tree<'t, '_, '_> {
         let (event, span) = next.map_err(|error| syntax_problem(&error, self.text, self.start))?;
         if let Some(tag) = event.tag() {
             let place = self.bytes(span.tag_span().unwrap_or(span));
-            return Err(Problem::error(format!("the tag `{}` is not supported", tag.original()))
-                .at(place)
-                .help("remove it; a text that looks like a number can stand in quotes"));
+            let tag = tag.original();
+            let help = match tag.as_ref() {
+                "!" => "a text that begins with `!` must be in quotes",
+                _ => "remove it; a text that looks like a number can stand in quotes",
+            };
+            let problem = Problem::error(format!("the tag `{tag}` is not supported"));
+            return Err(problem.at(place).help(help));
         }
         let span = self.bytes(span);
         if span.start < span.end {

@@ -50,6 +50,14 @@ fn describe(kind: &ErrorKind) -> Problem {
             Problem::error("the alias repeats a value that is not defined above")
                 .help("a text that begins with `*` must be in quotes")
         }
+        ErrorKind::MissingAnchorOrAliasName => {
+            Problem::error("this sign begins an alias or anchor")
+                .help("a text that begins with `*` or `&` must be in quotes")
+        }
+        ErrorKind::ExpectedFlowMappingSeparator | ErrorKind::ExpectedFlowSequenceSeparator => {
+            Problem::error("a comma or the end of the brackets is missing here")
+                .help("a text that holds a bracket or a comma must be in quotes")
+        }
         ErrorKind::UnexpectedCharacter { character } => {
             let shown = character.escape_default();
             Problem::error(format!("a plain text cannot begin with `{shown}`"))

@@ -156,7 +156,7 @@ fn documented_defaults_are_the_real_ones() {
 }
 
 /// Defaults that are told in words, and why they are not told as values.
-const IN_WORDS: [(&str, &str); 20] = [
+const IN_WORDS: [(&str, &str); 23] = [
     ("top level.threads", "depends on the machine"),
     ("top level.graceful_shutdown_timeout_seconds", "in the midst of Pingora's code"),
     ("top level.upstream_connect_offload_threadpools", "there is no value for none"),
@@ -176,7 +176,10 @@ const IN_WORDS: [(&str, &str); 20] = [
     ("HealthCheck.http", "there is no value for none"),
     ("HttpCheck.host", "depends on the backend"),
     ("HttpCheck.port", "depends on the backend"),
+    ("Match.headers", "there is no value for any host"),
     ("Match.hosts", "there is no value for any host"),
+    ("Match.methods", "there is no value for any host"),
+    ("Match.query", "there is no value for any host"),
 ];
 
 #[test]
