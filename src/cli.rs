@@ -1,5 +1,6 @@
 //! The command line: arguments, problems and exit codes.
 
+mod explain;
 mod remote;
 
 use std::{
@@ -78,6 +79,8 @@ enum Command {
     },
     /// Reads the configuration of the running process again, and tells what changed
     Reload(remote::Reload),
+    /// Tells what becomes of a request, and why: route, policies, upstream, settings
+    Explain(explain::Explain),
     /// Shows what the running process is doing
     Status(remote::Show),
     /// Prints the JSON Schema of the configuration, for editors
@@ -138,6 +141,7 @@ impl Arguments {
             Some(Command::Demo(options)) => demo(options),
             Some(Command::Check { file }) => check(file.or(self.conf)),
             Some(Command::Reload(options)) => options.run(self.conf),
+            Some(Command::Explain(options)) => options.run(self.conf),
             Some(Command::Status(options)) => options.status(self.conf),
             Some(Command::Schema { .. }) if self.is_given_flags() => {
                 say("error: `crestline schema` takes no other flag than `--markdown`\n");
@@ -189,8 +193,8 @@ fn demo(options: demo::Options) -> ExitCode {
     }
 }
 
-fn serve(read: Result<Read, ExitCode>, start: Start) -> ExitCode {
-    let (snapshot, provenance) = match read {
+fn serve(read: Result<Good, ExitCode>, start: Start) -> ExitCode {
+    let Good { snapshot, provenance } = match read {
         Ok(read) => read,
         Err(code) => return code,
     };
@@ -207,11 +211,14 @@ fn serve(read: Result<Read, ExitCode>, start: Start) -> ExitCode {
     }
 }
 
-/// A configuration, and where it is from.
-type Read = (Snapshot, Provenance);
+/// A configuration that is good, and where it is from.
+struct Good {
+    snapshot: Snapshot,
+    provenance: Provenance,
+}
 
 /// Reads and compiles a file; problems are shown here.
-fn with_file(path: Option<PathBuf>) -> Result<Read, ExitCode> {
+fn with_file(path: Option<PathBuf>) -> Result<Good, ExitCode> {
     let path = path.unwrap_or_else(|| CONF.into());
     let mut problems = Problems::default();
     let loaded = config::load(&path, &mut problems);
@@ -222,10 +229,10 @@ fn with_file(path: Option<PathBuf>) -> Result<Read, ExitCode> {
     let snapshot = snapshot.ok_or(ExitCode::from(EXIT_CONFIG))?;
     // A daemon may change its folder, and the file must be found again.
     let path = std::path::absolute(&path).unwrap_or(path);
-    Ok((snapshot, Provenance { path: Some(path), texts: loaded.texts() }))
+    Ok(Good { snapshot, provenance: Provenance { path: Some(path), texts: loaded.texts() } })
 }
 
-fn without_file(backends: Vec<BackendConfig>, port: u16) -> Result<Read, ExitCode> {
+fn without_file(backends: Vec<BackendConfig>, port: u16) -> Result<Good, ExitCode> {
     let mut problems = Problems::default();
     let any = Address::Socket(SocketAddr::from(([0, 0, 0, 0], port)));
     let file = File::of(any, Config::of(backends));
@@ -234,7 +241,7 @@ fn without_file(backends: Vec<BackendConfig>, port: u16) -> Result<Read, ExitCod
     if problems.has_errors() {
         return Err(ExitCode::from(EXIT_USAGE));
     }
-    Ok((snapshot, Provenance::default()))
+    Ok(Good { snapshot, provenance: Provenance::default() })
 }
 
 fn show(problems: &Problems, sources: &Sources) {

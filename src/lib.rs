@@ -10,6 +10,7 @@
 //! 10  server                           assembles Pingora's server
 //!  9  admin                            the API of a running process, and its client
 //!  8  listener  proxy  control         accept | the HTTP data path | the slow path
+//!     explain                          what becomes of a request, and why
 //!  7  snapshot                         the compiled configuration in force
 //!  6  config                           the file as the operator wrote it
 //!  5  policy                           what may happen to a request on its route
@@ -28,6 +29,7 @@ pub mod control;
 pub mod demo;
 pub mod diagnostic;
 pub mod downstream;
+pub mod explain;
 pub mod field;
 pub mod http1;
 pub mod listener;

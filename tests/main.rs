@@ -13,6 +13,7 @@ mod config;
 mod demo;
 mod ejection;
 mod errors;
+mod explain;
 mod failover;
 mod forwarding;
 mod h2c;

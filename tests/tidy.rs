@@ -11,7 +11,7 @@ use std::{
 };
 
 /// Modules by floor. Floors count upward; those of one floor do not know each other.
-const FLOORS: [(&str, u32); 21] = [
+const FLOORS: [(&str, u32); 22] = [
     ("clock", 0),
     ("diagnostic", 0),
     ("yaml", 1),
@@ -29,6 +29,7 @@ const FLOORS: [(&str, u32); 21] = [
     ("proxy", 8),
     ("listener", 8),
     ("control", 8),
+    ("explain", 8),
     ("admin", 9),
     ("server", 10),
     ("demo", 11),

@@ -28,6 +28,7 @@ use tokio::{net::UnixListener, sync::Semaphore, time};
 use crate::{
     admin::{socket::Bound, status::Status},
     control::{Control, Goal, Refusal, probation::Standing, probation::Terms},
+    explain::{self, Oracle, Question},
     units::{Duration as Time, Percent},
 };
 
@@ -138,7 +139,8 @@ impl Api {
             (&Method::GET, "/v1/status") => (StatusCode::OK, json!(Status::of(&self.control))),
             (&Method::POST, "/v1/reload") => self.reload(body).await,
             (&Method::GET, "/v1/probation") => self.probation().await,
-            (_, "/v1/status" | "/v1/reload" | "/v1/probation") => {
+            (&Method::POST, "/v1/explain") => self.explain(body),
+            (_, "/v1/status" | "/v1/reload" | "/v1/probation" | "/v1/explain") => {
                 (StatusCode::METHOD_NOT_ALLOWED, refused("this path takes another method"))
             }
             _ => (StatusCode::NOT_FOUND, refused("there is no such path")),
@@ -165,6 +167,21 @@ impl Api {
                 };
                 (status, refused(&why))
             }
+        }
+    }
+
+    fn explain(&self, body: &[u8]) -> (StatusCode, Value) {
+        let question: Question = match serde_json::from_slice(body) {
+            Ok(question) => question,
+            Err(why) => return (StatusCode::BAD_REQUEST, refused(&why)),
+        };
+        let snapshot = self.control.live().load_full();
+        let sources = self.control.sources(snapshot.version);
+        let oracle =
+            Oracle { snapshot: &snapshot, sources: &sources, standing: explain::Standing::Live };
+        match oracle.explain(&question) {
+            Ok(explanation) => (StatusCode::OK, json!(explanation)),
+            Err(why) => (StatusCode::BAD_REQUEST, refused(&why)),
         }
     }
 

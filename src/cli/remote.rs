@@ -17,10 +17,11 @@ use crate::{
         socket,
         status::Status,
     },
-    cli::{CONF, EXIT_CONFIG, EXIT_UNAVAILABLE, say, show},
+    cli::{CONF, EXIT_CONFIG, EXIT_UNAVAILABLE, EXIT_USAGE, say, show},
     config,
     control::{probation::Standing, receipt::Receipt},
     diagnostic::Problems,
+    explain::{Explanation, Question},
     units::{Duration, Percent},
 };
 
@@ -106,6 +107,17 @@ impl Show {
     }
 }
 
+/// Asks the running process what becomes of a request.
+pub(super) fn explain(conf: Option<PathBuf>, question: &Question, json: bool) -> ExitCode {
+    finish(socket_of(conf).and_then(|socket| {
+        let question = json!(question);
+        let answer = client::ask(&socket, &Method::POST, "/v1/explain", Some(&question));
+        let explanation: Explanation = answer?;
+        tell(&explanation, json, &explanation.to_string());
+        Ok(ExitCode::SUCCESS)
+    }))
+}
+
 /// Why a command did nothing.
 enum Failure {
     /// The file that names the process cannot be read; told already.
@@ -134,6 +146,10 @@ fn finish(result: Result<ExitCode, Failure>) -> ExitCode {
             say(&format!("error: {why}\n"));
             ExitCode::from(EXIT_UNAVAILABLE)
         }
+        ClientError::Refused(StatusCode::BAD_REQUEST, _) => {
+            say(&format!("error: {why}\n"));
+            ExitCode::from(EXIT_USAGE)
+        }
         ClientError::Broken(_) | ClientError::Refused(..) => {
             say(&format!("error: {why}\n"));
             ExitCode::from(EXIT_FAILURE)
@@ -155,7 +171,7 @@ fn socket_of(conf: Option<PathBuf>) -> Result<PathBuf, Failure> {
 }
 
 /// Tells a person on standard error, or a program on standard output.
-fn tell(answer: &impl Serialize, json: bool, words: &str) {
+pub(super) fn tell(answer: &impl Serialize, json: bool, words: &str) {
     if json {
         let answer = serde_json::to_string(answer).unwrap_or_default();
         let _ = writeln!(io::stdout(), "{answer}");

@@ -18,7 +18,7 @@ pub use source::{Loaded, load};
 
 use crate::{
     config::route::RouteConfig,
-    diagnostic::{Problem, Problems, nearest},
+    diagnostic::{Problem, Problems, Span, nearest},
     downstream, observe, upstream,
     yaml::{self, Entry, Node, Short, Spanned, Value},
 };
@@ -40,6 +40,10 @@ pub struct File {
     /// Which of Pingora's keys were written, and where.
     #[schemars(skip)]
     pub server_keys: Vec<Spanned<String>>,
+    /// Where the settings of listeners and upstreams were written, by their path, such as
+    /// `upstreams.app.timeouts.connect`.
+    #[schemars(skip)]
+    pub places: Places,
     /// More files, as paths or patterns such as `conf.d/*.yaml`, seen from the folder of this one.
     /// Their lists and mappings are joined with those of this file; no name may stand twice.
     /// Default: `[]`.
@@ -69,6 +73,52 @@ pub struct File {
     pub routes: Option<Vec<Option<RouteConfig>>>,
 }
 
+/// Where settings were written, by their path. Equal to any other: moving a setting about in its
+/// file changes nothing.
+#[derive(Debug, Default)]
+pub struct Places(BTreeMap<String, Span>);
+
+impl PartialEq for Places {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Places {
+    /// Where a setting was written; `None` if it has its default.
+    pub fn find(&self, path: &str) -> Option<Span> {
+        self.0.get(path).copied()
+    }
+
+    fn of(entries: &[&Entry]) -> Self {
+        let mut places = Self::default();
+        for key in ["listeners", "upstreams"] {
+            if let Some(node) = find(entries, key) {
+                places.note(key, node);
+            }
+        }
+        places
+    }
+
+    fn note(&mut self, path: &str, node: &Node) {
+        match &node.value {
+            Value::Mapping(entries) => {
+                for entry in entries {
+                    let path = format!("{path}.{}", entry.key);
+                    self.note(&path, &entry.value);
+                    self.0.insert(path, entry.key_span);
+                }
+            }
+            Value::Sequence(items) if path == "listeners" => {
+                for (index, item) in items.iter().enumerate() {
+                    self.note(&format!("{path}[{index}]"), item);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
 /// A part that has a name of its own in the file.
 #[derive(Debug, PartialEq)]
 pub struct Named<T> {
@@ -94,6 +144,7 @@ impl File {
         Self {
             server: server::defaults(),
             server_keys: Vec::new(),
+            places: Places::default(),
             include: Vec::new(),
             watch: false,
             access_log: observe::access_log::config::Config::default(),
@@ -143,6 +194,7 @@ impl File {
             .unwrap_or_else(|| vec![Some(downstream::config::Config::default())]);
         let file = Self {
             server_keys,
+            places: Places::of(&ours),
             include: loaded.watched.includes(),
             server: server::read(pingoras, root.span, problems),
             watch: find(&ours, "watch")

@@ -32,7 +32,7 @@ pub struct RouteConfig {
     pub matches: Spanned<MatchConfig>,
     /// What happens to them, in this order; to answers in the reverse. Default: `[]`.
     #[serde(default)]
-    pub policies: Vec<PolicyConfig>,
+    pub policies: Vec<Spanned<PolicyConfig>>,
     /// The `Host` that the origin is sent. Default: `pass`.
     #[serde(default)]
     #[schemars(with = "HostConfig")]

@@ -232,6 +232,21 @@ impl Config {
         }
     }
 
+    /// What is in force, setting by setting; what was not written has its default.
+    pub fn settings(&self) -> Vec<(&'static str, String)> {
+        let Self { h2c, timeouts, limits, .. } = self;
+        vec![
+            ("h2c", h2c.to_string()),
+            ("timeouts.header", timeouts.header.to_string()),
+            ("timeouts.idle", timeouts.idle.to_string()),
+            ("timeouts.body", timeouts.body.to_string()),
+            ("timeouts.write", timeouts.write.to_string()),
+            ("limits.header_size", limits.header_size.to_string()),
+            ("limits.header_fields", limits.header_fields.to_string()),
+            ("limits.target_size", limits.target_size.to_string()),
+        ]
+    }
+
     /// Checks the limits and makes the bounds.
     pub fn bounds(&self, problems: &mut Problems) -> Bounds {
         self.timeouts.bounds(self.limits.build(problems))

@@ -30,6 +30,11 @@ macro_rules! policies {
         enum Policy { $($Name($module::Policy),)* }
 
         impl PolicyConfig {
+            /// The name of the policy, as the operator writes it.
+            pub fn name(&self) -> &'static str {
+                match self { $(Self::$Name(_) => stringify!($module),)* }
+            }
+
             fn build(&self) -> Policy {
                 match self { $(Self::$Name(config) => Policy::$Name(config.build()),)* }
             }
@@ -73,8 +78,8 @@ pub struct Policies {
 
 impl Policies {
     /// Builds what was written.
-    pub fn build(configs: &[PolicyConfig]) -> Self {
-        let list: Box<[Policy]> = configs.iter().map(PolicyConfig::build).collect();
+    pub fn build<'a>(configs: impl IntoIterator<Item = &'a PolicyConfig>) -> Self {
+        let list: Box<[Policy]> = configs.into_iter().map(PolicyConfig::build).collect();
         let body_bytes_max = list.iter().filter_map(Hooks::body_bytes_max).min();
         Self { list, body_bytes_max }
     }

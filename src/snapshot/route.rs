@@ -119,7 +119,7 @@ fn build(
     tally: &Arc<Tally>,
     problems: &mut Problems,
 ) -> Option<Route> {
-    let policies = Policies::build(&config.policies);
+    let policies = Policies::build(config.policies.iter().map(|policy| &policy.value));
     let target = &config.upstream;
     if !named.iter().any(|upstream| upstream.name.value == target.value) {
         let (route, upstream) = (&config.name.value, &target.value);

@@ -1,6 +1,7 @@
 //! An upstream as the operator writes it, and what is made of it.
 
 mod address;
+mod settings;
 
 use std::{collections::BTreeSet, net, num::NonZeroU32, os::unix, str::FromStr, sync::Arc};
 
@@ -86,6 +87,13 @@ impl Word for BackendConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
 #[schemars(inline)]
 pub struct Weight(#[schemars(range(min = 1, max = WEIGHT_MAX))] u16);
+
+impl Weight {
+    /// The number.
+    pub fn get(self) -> u16 {
+        self.0
+    }
+}
 
 impl Default for Weight {
     fn default() -> Self {

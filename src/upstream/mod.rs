@@ -263,6 +263,11 @@ impl Upstream {
         self.set.load().members().to_vec()
     }
 
+    /// The backends in the order of their next turns, each once.
+    pub fn upcoming(&self) -> Vec<Arc<Member>> {
+        self.set.load().upcoming()
+    }
+
     /// When a name moves to addresses that no check has passed yet, the old ones serve on until
     /// one has. Returns whether they do.
     fn keep_serving(&self, targets: &mut Targets) -> bool {

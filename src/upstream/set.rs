@@ -89,6 +89,12 @@ impl Set {
         })
     }
 
+    /// The backends in the order of their next turns, each once; they keep their turns.
+    pub fn upcoming(&self) -> Vec<Arc<Member>> {
+        let upcoming = self.balancer.upcoming();
+        upcoming.iter().filter_map(|address| self.member(address).cloned()).collect()
+    }
+
     /// How many are ejected or on trial now.
     pub fn ejected(&self) -> usize {
         self.members.iter().filter(|member| member.state.gate.is_ejected()).count()

@@ -65,6 +65,24 @@ fn weights_are_shares() {
 }
 
 #[test]
+fn who_is_next_can_be_told_and_stays_next() {
+    for backends in [
+        "backends: [127.0.0.1:1]",
+        "backends: [127.0.0.1:1, 127.0.0.1:2, 127.0.0.1:3]",
+        "backends: [{ address: 127.0.0.1:1, weight: 5 }, 127.0.0.1:2, { address: 127.0.0.1:3, weight: 2 }]",
+    ] {
+        let upstream = upstream(backends);
+        for _ in 0..30 {
+            let upcoming = upstream.upcoming();
+            assert_eq!(upcoming.len(), upstream.members().len());
+            assert_eq!(port(&upstream.upcoming()[0]), port(&upcoming[0]), "asking changes nothing");
+            let taken = upstream.select(Instant::now(), fresh).expect("a backend");
+            assert_eq!(port(taken.member()), port(&upcoming[0]), "{backends}");
+        }
+    }
+}
+
+#[test]
 fn a_backend_that_is_not_fit_gets_nothing() {
     for put_out in [
         |member: &Member| member.state.set_probe(Probe::Pending),

@@ -4,9 +4,10 @@
 
 pub mod smooth;
 
-use std::collections::BTreeSet;
+use std::{cell::RefCell, collections::BTreeSet};
 
 use futures::FutureExt;
+use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_load_balancing::{
     Backend, Backends, LoadBalancer, discovery,
     selection::{BackendIter, BackendSelection, RoundRobin},
@@ -48,6 +49,34 @@ impl Balancer {
             }
             Config::RoundRobin => Self::Smooth(fixed(backends)),
         }
+    }
+
+    /// The backends in the order of their next turns, each once. The turns that this takes bring
+    /// the algorithm around to where it was, if nobody else takes one meanwhile.
+    pub fn upcoming(&self) -> Vec<SocketAddr> {
+        let turns = RefCell::new(Vec::new());
+        let refuse = |backend: &Backend| {
+            turns.borrow_mut().push(backend.addr.clone());
+            false
+        };
+        let backends = match self {
+            Self::RoundRobin(balancer) => {
+                let backends = balancer.backends().get_backend();
+                // Pingora takes one turn more than it makes offers: that of the last backend.
+                self.offer(backends.len().saturating_sub(1), refuse);
+                backends
+            }
+            Self::Smooth(balancer) => {
+                let backends = balancer.backends().get_backend();
+                let ring = smooth::turns(backends.iter().map(|backend| backend.weight));
+                (0..ring).for_each(|_| self.offer(1, refuse));
+                backends
+            }
+        };
+        let last = backends.iter().map(|backend| backend.addr.clone());
+        let mut seen = BTreeSet::new();
+        let turns = turns.into_inner().into_iter().chain(last);
+        turns.filter(|address| seen.insert(address.clone())).collect()
     }
 
     /// Offers backends in the order of the algorithm until `accept` takes one.

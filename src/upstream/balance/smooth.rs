@@ -56,6 +56,11 @@ impl BackendIter for Places {
     }
 }
 
+/// How many places the ring of these weights has.
+pub(super) fn turns(weights: impl Iterator<Item = usize> + Clone) -> usize {
+    weights.clone().sum::<usize>() / weights.fold(0, gcd).max(1)
+}
+
 /// Interleaves: each round every backend gains its weight, and the richest is taken and pays the
 /// sum of all.
 fn ring(weights: &[usize]) -> Vec<u16> {

@@ -216,6 +216,26 @@ impl Config {
     }
 }
 
+impl Config {
+    /// What is in force, setting by setting, as keys of the upstream.
+    pub fn settings(&self) -> Vec<(&'static str, String)> {
+        if self.is_off {
+            return vec![("health_check", "off".to_owned())];
+        }
+        let mut settings = match &self.http {
+            None => vec![("health_check", "tcp".to_owned())],
+            Some(http) => vec![("health_check.http.path", http.path.0.clone())],
+        };
+        settings.extend([
+            ("health_check.every", self.every.to_string()),
+            ("health_check.timeout", self.timeout.to_string()),
+            ("health_check.healthy_after", self.healthy_after.to_string()),
+            ("health_check.unhealthy_after", self.unhealthy_after.to_string()),
+        ]);
+        settings
+    }
+}
+
 impl HttpConfig {
     fn build(&self, timeout: std::time::Duration, problems: &mut Problems) -> Option<HttpCheck> {
         let mut headers = Vec::new();

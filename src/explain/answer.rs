@@ -1,0 +1,128 @@
+//! An explanation: every part of it with the place that it is from, for people and programs alike.
+
+use serde::{Deserialize, Serialize};
+
+use crate::upstream::backend::Availability;
+
+/// What becomes of a request, and why.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// The method, as it was asked.
+    pub method: String,
+    /// The host that routes are matched against; empty if there is none.
+    pub host: String,
+    /// The path as it was asked.
+    pub path: String,
+    /// The path that is matched and forwarded, if it is another.
+    pub canonical_path: Option<String>,
+    /// The version of the configuration, if a running process was asked.
+    pub version: Option<u64>,
+    /// Where the connection arrives.
+    pub listener: Listener,
+    /// How it is decided.
+    pub outcome: Outcome,
+    /// What the route is, if one takes the request.
+    pub route: Option<RouteTaken>,
+    /// The routes that nearly took it, and why they did not.
+    pub nearest: Vec<Near>,
+}
+
+/// Where the connection arrives.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Listener {
+    /// Its address; `None` if none listens on the port that was asked for.
+    pub address: Option<String>,
+    /// The port that was asked for.
+    pub port: u16,
+    /// Those that there are instead.
+    pub others: Vec<String>,
+    /// Where it is written.
+    pub place: Option<String>,
+    /// What is in force on it.
+    pub settings: Vec<Setting>,
+}
+
+/// How it is decided.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "is")]
+pub enum Outcome {
+    /// A route takes the request.
+    Taken,
+    /// No route does: `404`.
+    NoRoute,
+    /// None does with this method: `405`.
+    OtherMethods {
+        /// The value of `Allow`.
+        allow: String,
+    },
+    /// It is refused before routes are asked.
+    Refused {
+        /// With this status.
+        status: u16,
+        /// For this reason.
+        reason: String,
+    },
+}
+
+/// The route that takes the request.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RouteTaken {
+    /// Its name.
+    pub name: String,
+    /// Where it is written.
+    pub place: Option<String>,
+    /// The rule by which it takes the request.
+    pub rule: String,
+    /// Its policies, in order; answers pass them in reverse.
+    pub policies: Vec<Named>,
+    /// The upstream that answers.
+    pub upstream: Named,
+    /// What is in force for it.
+    pub settings: Vec<Setting>,
+    /// Its backends, in the order of their next turns.
+    pub backends: Vec<Backend>,
+}
+
+/// A name and where it is written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Named {
+    /// The name.
+    pub name: String,
+    /// `file:line`; `None` if it is written nowhere.
+    pub place: Option<String>,
+}
+
+/// A setting in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Setting {
+    /// Its key, from the upstream or listener on.
+    pub key: String,
+    /// Its value.
+    pub value: String,
+    /// `file:line`; `None` for a default.
+    pub place: Option<String>,
+}
+
+/// A backend that may answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Backend {
+    /// Its address.
+    pub address: String,
+    /// Its share, relative to the others.
+    pub weight: u16,
+    /// Whether it may take a request; known of a running process only.
+    pub availability: Option<Availability>,
+    /// Whether it is the one that would take the next request.
+    pub is_next: bool,
+}
+
+/// A route that nearly took the request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Near {
+    /// Its name.
+    pub route: String,
+    /// Where it is written.
+    pub place: Option<String>,
+    /// Why it did not.
+    pub why: String,
+}

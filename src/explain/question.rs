@@ -1,0 +1,116 @@
+//! A request as somebody asks about it: a method, a URL, header fields.
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header::HOST};
+use serde::{Deserialize, Serialize};
+
+/// What is asked about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Question {
+    /// The method.
+    pub method: String,
+    /// The URL, with its scheme and host.
+    pub url: String,
+    /// Header fields, each as `name: value`.
+    #[serde(default)]
+    pub headers: Vec<String>,
+}
+
+/// Why a question cannot be answered.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum QuestionError {
+    /// The method is none.
+    #[error("`{0}` is no method: write one such as `GET`")]
+    Method(String),
+    /// The URL is none.
+    #[error("`{0}` is no URL: write one such as `http://shop.example.com/api/x`")]
+    Url(String),
+    /// A header field is none.
+    #[error("`{0}` is no header field: write one such as `cookie: a=b`")]
+    Header(String),
+}
+
+/// A question that makes sense.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) method: Method,
+    /// The host, perhaps with a port.
+    pub(super) authority: String,
+    /// The port of the listener.
+    pub(super) port: u16,
+    pub(super) path: String,
+    pub(super) query: String,
+    pub(super) headers: HeaderMap,
+}
+
+impl Question {
+    pub(super) fn read(&self) -> Result<Asked, QuestionError> {
+        let Self { method, url, headers } = self;
+        let read = method.parse().map_err(|_| QuestionError::Method(method.clone()))?;
+        let no_url = || QuestionError::Url(url.clone());
+        let uri: Uri = url.split('#').next().unwrap_or(url).parse().map_err(|_| no_url())?;
+        let authority = uri.authority().ok_or_else(no_url)?;
+        let port = match (uri.port_u16(), uri.scheme_str()) {
+            (Some(port), Some("http" | "https")) => port,
+            (None, Some("http")) => 80,
+            (None, Some("https")) => 443,
+            _ => return Err(no_url()),
+        };
+        let mut fields = HeaderMap::new();
+        for header in headers {
+            let (name, value) =
+                field(header).ok_or_else(|| QuestionError::Header(header.clone()))?;
+            fields.append(name, value);
+        }
+        // As curl does: a `Host` that is given replaces that of the URL.
+        let given = fields.get(HOST).and_then(|host| host.to_str().ok().map(str::to_owned));
+        Ok(Asked {
+            method: read,
+            authority: given.unwrap_or_else(|| authority.as_str().to_owned()),
+            port,
+            path: uri.path().to_owned(),
+            query: uri.query().unwrap_or_default().to_owned(),
+            headers: fields,
+        })
+    }
+}
+
+fn field(text: &str) -> Option<(HeaderName, HeaderValue)> {
+    let (name, value) = text.split_once(':')?;
+    Some((name.trim().parse().ok()?, value.trim().parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn question(method: &str, url: &str, headers: &[&str]) -> Question {
+        let headers = headers.iter().map(|header| (*header).to_owned()).collect();
+        Question { method: method.to_owned(), url: url.to_owned(), headers }
+    }
+
+    #[test]
+    fn the_port_is_that_of_the_url_or_of_its_scheme() {
+        let port = |url| question("GET", url, &[]).read().unwrap().port;
+        assert_eq!(port("http://a.test/x"), 80);
+        assert_eq!(port("https://a.test"), 443);
+        assert_eq!(port("https://a.test:8443/"), 8443);
+    }
+
+    #[test]
+    fn a_host_field_replaces_that_of_the_url() {
+        let asked = question("GET", "http://127.0.0.1:8080/", &["Host: a.test"]).read().unwrap();
+        assert_eq!((asked.authority.as_str(), asked.port), ("a.test", 8080));
+    }
+
+    #[test]
+    fn what_is_no_request_is_told() {
+        let error = |question: Question| question.read().unwrap_err();
+        assert_eq!(error(question("G T", "http://a/", &[])), QuestionError::Method("G T".into()));
+        for url in ["/x", "a.test/x", "ftp://a.test/", "http:///x", ""] {
+            assert_eq!(error(question("GET", url, &[])), QuestionError::Url(url.into()));
+        }
+        let wrong = question("GET", "http://a/", &["cookie a=b"]);
+        assert_eq!(error(wrong), QuestionError::Header("cookie a=b".into()));
+    }
+}

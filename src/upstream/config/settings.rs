@@ -1,0 +1,30 @@
+//! What is in force for an upstream, setting by setting, for those who ask why.
+
+use crate::upstream::config::Config;
+
+impl Config {
+    /// The settings that decide how requests fare, each with its key and its value; those that
+    /// were not written have their defaults.
+    pub fn settings(&self) -> Vec<(&'static str, String)> {
+        let Self { health_check, ejection, retries, timeouts, .. } = self;
+        let mut settings = vec![
+            ("retries", retries.0.to_string()),
+            ("timeouts.connect", timeouts.connect.to_string()),
+            ("timeouts.first_byte", timeouts.first_byte.to_string()),
+            ("timeouts.between_bytes", timeouts.between_bytes.to_string()),
+            ("timeouts.idle", timeouts.idle.to_string()),
+            ("timeouts.tunnel", timeouts.tunnel.to_string()),
+        ];
+        settings.extend(health_check.settings());
+        if ejection.is_off {
+            settings.push(("ejection", "off".to_owned()));
+        } else {
+            settings.extend([
+                ("ejection.consecutive_failures", ejection.consecutive_failures.to_string()),
+                ("ejection.eject_for", ejection.eject_for.to_string()),
+                ("ejection.max_ejected", ejection.max_ejected.to_string()),
+            ]);
+        }
+        settings
+    }
+}
