@@ -223,13 +223,13 @@ fn in_turn(upstream: &Upstream) -> Vec<Backend> {
     let now = Instant::now();
     let upcoming = upstream.upcoming();
     let fit = |member: &Arc<Member>| {
-        matches!(member.state.availability(now), Availability::Ready | Availability::Trial)
+        matches!(member.availability(now), Availability::Ready | Availability::Trial)
     };
     let next = upcoming.iter().position(fit);
     let backends = upcoming.iter().enumerate().map(|(index, member)| Backend {
         address: member.state.name().to_owned(),
         weight: member.weight,
-        availability: Some(member.state.availability(now)),
+        availability: Some(member.availability(now)),
         is_next: next == Some(index),
     });
     backends.collect()

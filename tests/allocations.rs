@@ -178,7 +178,7 @@ fn choosing_and_reporting_a_backend_allocates_nothing() {
     let count = allocations(|| {
         upstream.count_request();
         let member = &members[1];
-        let availability = member.state.availability(now);
+        let availability = member.availability(now);
         assert_eq!(availability, Availability::Ready);
         let in_flight = InFlight::take(member, availability).expect("it is free");
         upstream.report(in_flight.member(), Outcome::Status(200), now);

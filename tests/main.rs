@@ -25,6 +25,8 @@ mod matching;
 mod origin_faults;
 mod paths;
 mod policies;
+mod reload;
+mod reload_keeps;
 mod schema;
 mod section_a;
 mod streaming;

@@ -153,6 +153,12 @@ impl Api {
             Err(_) if body.is_empty() => ReloadOrder::default(),
             Err(why) => return (StatusCode::BAD_REQUEST, refused(&why)),
         };
+        if order.tolerate.is_some() && order.probation.is_none() {
+            return (
+                StatusCode::BAD_REQUEST,
+                refused("`tolerate` says nothing without `probation`"),
+            );
+        }
         let tolerate = order.tolerate.unwrap_or(TOLERATE);
         let terms = order.probation.map(|lasts| Terms { lasts: lasts.0, tolerate });
         let goal = order.to.map_or(Goal::File, Goal::Version);
@@ -190,13 +196,8 @@ impl Api {
         let Some(mut standing) = self.control.probation() else {
             return (StatusCode::NOT_FOUND, refused("no version is or was on probation"));
         };
-        let decided = standing.wait_for(|now| !matches!(now, Standing::Running { .. })).await;
-        let decided = decided.map(|now| now.clone());
-        let decided = decided.unwrap_or_else(|_| match *standing.borrow() {
-            Standing::Running { version } => Standing::Overtaken { version },
-            ref other => other.clone(),
-        });
-        (StatusCode::OK, json!(decided))
+        let _ = standing.wait_for(|now| !matches!(now, Standing::Running { .. })).await;
+        (StatusCode::OK, json!(Standing::of(&standing)))
     }
 }
 

@@ -119,7 +119,7 @@ impl Status {
                 age_seconds: current.map_or(0, |kept| kept.age_seconds),
                 file: control.path().map(|path| path.display().to_string()),
                 watch: snapshot.file.watch,
-                probation: control.probation().map(|standing| standing.borrow().clone()),
+                probation: control.probation().as_ref().map(Standing::of),
                 versions,
             },
             listeners: snapshot
@@ -153,11 +153,13 @@ impl From<&Upstream> for UpstreamStatus {
 
 fn backend(member: &Member, now: Instant) -> BackendStatus {
     let state = &member.state;
-    let ejected = state.gate.ejected_until().map(|until| until.saturating_duration_since(now));
+    let availability = member.availability(now);
+    let ejected = state.gate.ejected_until().filter(|_| availability == Availability::Ejected);
+    let ejected = ejected.map(|until| until.saturating_duration_since(now));
     BackendStatus {
         address: state.name().to_owned(),
         weight: member.weight,
-        availability: state.availability(now),
+        availability,
         ejected_seconds: ejected.map(|rest| rest.as_secs() + 1),
         in_flight: state.in_flight(),
     }
@@ -185,11 +187,8 @@ impl fmt::Display for Configuration {
         let watched = if *watch { ", watched" } else { "" };
         writeln!(f, ", in force for {}{watched}", span(*age_seconds))?;
         match probation {
-            Some(Standing::Running { version }) => writeln!(f, "v{version} is on probation"),
-            Some(Standing::TakenBack { version, told }) => {
-                writeln!(f, "v{version} was taken back: {told}")
-            }
-            _ => Ok(()),
+            None | Some(Standing::Passed { .. } | Standing::Overtaken { .. }) => Ok(()),
+            Some(standing) => writeln!(f, "{standing}"),
         }
     }
 }

@@ -79,16 +79,11 @@ impl Reload {
             return Ok(ExitCode::SUCCESS);
         };
         say(&format!("v{} is on probation for {time}\n", receipt.to));
-        let standing: Standing = client::ask(&socket, &Method::GET, "/v1/probation", None)?;
-        let words = match &standing {
-            Standing::Running { version } => format!("v{version} is on probation"),
-            Standing::Passed { told, .. } => told.clone(),
-            Standing::TakenBack { version, told } => format!("v{version} was taken back: {told}"),
-            Standing::Overtaken { version } => {
-                format!("v{version} was overtaken by another change")
-            }
-        };
-        tell(&standing, self.json, &format!("{words}\n"));
+        let mut standing: Standing = client::ask(&socket, &Method::GET, "/v1/probation", None)?;
+        if standing.version() != receipt.to {
+            standing = Standing::Overtaken { version: receipt.to };
+        }
+        tell(&standing, self.json, &format!("{standing}\n"));
         Ok(match standing {
             Standing::Passed { .. } => ExitCode::SUCCESS,
             _ => ExitCode::from(EXIT_FAILURE),

@@ -55,7 +55,7 @@ impl BackgroundService for Background {
         {
             let mut keepers = control.keepers.lock().await;
             let prepared = keepers.prepare(&snapshot.upstreams).await;
-            keepers.settle(&snapshot.upstreams, prepared);
+            keepers.settle(&snapshot.upstreams, prepared).await;
         }
         drop(snapshot);
         info!("upstreams: first round over after {:.0?}", started.elapsed());

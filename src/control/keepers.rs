@@ -13,7 +13,7 @@ use std::{
 
 use tokio::{
     sync::{mpsc, watch},
-    task::{AbortHandle, JoinSet},
+    task::{AbortHandle, JoinHandle, JoinSet},
     time::{self, Instant},
 };
 
@@ -32,11 +32,11 @@ pub(super) struct Keepers {
     running: HashMap<String, Keeper>,
 }
 
-/// The task of one upstream; dropping it ends the task.
+/// The task of one upstream. It ends when this is dropped.
 struct Keeper {
     upstream: Arc<Upstream>,
     in_force: watch::Sender<bool>,
-    task: AbortHandle,
+    task: JoinHandle<()>,
 }
 
 /// The tasks of upstreams that are not in force yet.
@@ -46,7 +46,7 @@ pub(super) struct Prepared {
 
 impl Keepers {
     /// Starts the work of upstreams that do not run yet, and returns when each of their new
-    /// backends was asked once, or when that takes too long. Runs in the runtime that is to do
+    /// backends is in service or did not answer well, or when that takes too long. Runs in the runtime that is to do
     /// the work.
     pub(super) async fn prepare(&self, upstreams: &Upstreams) -> Prepared {
         let (first_round, mut rest) = mpsc::channel(1);
@@ -68,11 +68,15 @@ impl Keepers {
     }
 
     /// Lets the prepared tasks take over, and ends those of upstreams that are no longer in force.
-    pub(super) fn settle(&mut self, upstreams: &Upstreams, prepared: Prepared) {
+    ///
+    /// INVARIANT: one task at a time watches a backend. Each keeps its own count of answers, and
+    /// two that take turns in writing what they found could leave it wrong for ever.
+    pub(super) async fn settle(&mut self, upstreams: &Upstreams, prepared: Prepared) {
         self.running.retain(|name, _| upstreams.contains_key(name));
         for (name, keeper) in prepared.fresh {
-            // The old one ends here, before the new one watches the backends of both.
-            self.running.remove(&name);
+            if let Some(old) = self.running.remove(&name) {
+                old.end().await;
+            }
             keeper.upstream.take_over();
             keeper.in_force.send_replace(true);
             self.running.insert(name, keeper);
@@ -83,30 +87,45 @@ impl Keepers {
 impl Keeper {
     fn start(upstream: Arc<Upstream>, first_round: mpsc::Sender<()>) -> Self {
         let (in_force, watched) = watch::channel(false);
-        let task = tokio::spawn(keep(upstream.clone(), first_round, watched)).abort_handle();
+        let task = tokio::spawn(keep(upstream.clone(), first_round, watched));
         Self { upstream, in_force, task }
     }
-}
 
-impl Drop for Keeper {
-    fn drop(&mut self) {
-        self.task.abort();
+    /// Ends the task, and returns when nothing of it runs any longer.
+    async fn end(self) {
+        drop(self.in_force);
+        let _ = self.task.await;
     }
 }
 
-/// Keeps one upstream: looks its names up when they are due, and watches the backends that there
-/// are. Holds `first_round` until each new one of them was asked once.
+/// Keeps one upstream until its keeper is gone.
 async fn keep(
     upstream: Arc<Upstream>,
     first_round: mpsc::Sender<()>,
-    mut in_force: watch::Receiver<bool>,
+    in_force: watch::Receiver<bool>,
 ) {
     let mut watches = Watches::default();
+    let mut keeper = in_force.clone();
+    tokio::select! {
+        () = tend(&upstream, &mut watches, first_round, in_force) => {}
+        () = async { while keeper.changed().await.is_ok() {} } => {}
+    }
+    watches.tasks.shutdown().await;
+}
+
+/// Looks names up when they are due, and watches the backends that there are. Holds `first_round`
+/// until each new one of them was asked.
+async fn tend(
+    upstream: &Upstream,
+    watches: &mut Watches,
+    first_round: mpsc::Sender<()>,
+    mut in_force: watch::Receiver<bool>,
+) {
     let mut first_round = Some(first_round);
     loop {
         let due = upstream.discover().await;
         let all = *in_force.borrow_and_update();
-        watches.reconcile(&upstream, all, first_round.take().as_ref());
+        watches.reconcile(upstream, all, first_round.take().as_ref());
         tokio::select! {
             () = until(due) => {}
             changed = in_force.changed() => if changed.is_err() { return },

@@ -41,8 +41,8 @@ use crate::{
     snapshot::{self, Live, Snapshot},
 };
 
-/// A log that was replaced may be written to for this long by requests that had it in hand.
-const LAST_LINES: Duration = Duration::from_millis(200);
+/// How often it is looked whether anybody has a configuration in hand that was replaced.
+const IN_HAND: Duration = Duration::from_millis(50);
 
 /// Where a process has its configuration from.
 #[derive(Clone, Debug, Default)]
@@ -69,6 +69,8 @@ pub struct Control {
     /// The runtime of the background service, which does all the work.
     runtime: OnceLock<Handle>,
     reload_asked: Notify,
+    /// What the files looked like when they were last read, whoever asked for it.
+    looked: Mutex<Option<watcher::Looks>>,
 }
 
 /// What a change leads to.
@@ -122,6 +124,7 @@ impl Control {
             retired_logs: Mutex::default(),
             runtime: OnceLock::new(),
             reload_asked: Notify::new(),
+            looked: Mutex::default(),
         })
     }
 
@@ -192,9 +195,9 @@ impl Control {
         }
         let prepared = keepers.prepare(&new.upstreams).await;
         let new = Arc::new(new);
-        self.switch_logs(&new)?;
+        self.start_log(&new)?;
         let before = self.live.swap(new.clone());
-        keepers.settle(&new.upstreams, prepared);
+        keepers.settle(&new.upstreams, prepared).await;
         lock(&self.history).push(Version {
             number: receipt.to,
             since: SystemTime::now(),
@@ -204,6 +207,7 @@ impl Control {
         });
         info!("reload: {receipt}");
         self.begin_probation(&before, &new, terms);
+        self.retire_log(&before, &new);
         Ok(receipt)
     }
 
@@ -228,8 +232,10 @@ impl Control {
         let mut problems = Problems::default();
         let (file, texts, repeats) = match wanted {
             Wanted::File(path) => {
+                let before = watcher::look_at_all(&lock(&self.watched).clone());
                 let loaded = config::load(&path, &mut problems);
                 lock(&self.watched).clone_from(&loaded.watched);
+                *lock(&self.looked) = Some(watcher::read_as(&before, &loaded.watched));
                 (File::read(&loaded, &mut problems).map(Arc::new), loaded.texts(), None)
             }
             Wanted::Version(version) => {
@@ -251,32 +257,37 @@ impl Control {
         Ok((new, Receipt { from: old.version, to, repeats, changes, warnings }, texts))
     }
 
-    /// Starts the new access log, if it is another one, and lets the old one end.
-    fn switch_logs(self: &Arc<Self>, new: &Snapshot) -> Result<(), Refusal> {
-        let old = self.live.load().access_log.clone();
-        let is_same = match (&old, &new.access_log) {
-            (Some(old), Some(new)) => Arc::ptr_eq(old, new),
-            (old, new) => old.is_none() && new.is_none(),
-        };
-        if is_same {
-            return Ok(());
+    /// Starts the access log of a configuration that is about to come into force.
+    fn start_log(&self, new: &Snapshot) -> Result<(), Refusal> {
+        match &new.access_log {
+            Some(log) if !is_same(self.live.load().access_log.as_ref(), Some(log)) => {
+                let failed =
+                    |why| told(Problem::error(format!("the access log cannot be written: {why}")));
+                log.start().map_err(failed)
+            }
+            _ => Ok(()),
         }
-        if let Some(log) = &new.access_log {
-            let failed =
-                |why| told(Problem::error(format!("the access log cannot be written: {why}")));
-            log.start().map_err(failed)?;
+    }
+
+    /// Lets the access log of a configuration that was replaced end, if it is kept no longer.
+    ///
+    /// A request that has just ended may have the log in hand: it is found through the snapshot
+    /// alone, so once that is gone, no line will follow.
+    fn retire_log(self: &Arc<Self>, before: &Arc<Snapshot>, new: &Snapshot) {
+        let Some(log) = before.access_log.clone() else { return };
+        if is_same(before.access_log.as_ref(), new.access_log.as_ref()) {
+            return;
         }
-        if let Some(old) = old {
-            lock(&self.retired_logs).push(old.clone());
-            let this = self.clone();
-            tokio::spawn(async move {
-                time::sleep(LAST_LINES).await;
-                let ending = old.clone();
-                let _ = task::spawn_blocking(move || ending.finish()).await;
-                lock(&this.retired_logs).retain(|log| !Arc::ptr_eq(log, &old));
-            });
-        }
-        Ok(())
+        lock(&self.retired_logs).push(log.clone());
+        let (this, in_hand) = (self.clone(), Arc::downgrade(before));
+        tokio::spawn(async move {
+            while 0 < in_hand.strong_count() {
+                time::sleep(IN_HAND).await;
+            }
+            let ending = log.clone();
+            let _ = task::spawn_blocking(move || ending.finish()).await;
+            lock(&this.retired_logs).retain(|retired| !Arc::ptr_eq(retired, &log));
+        });
     }
 
     /// Writes out what waits to be logged: the last act of a process.
@@ -307,6 +318,13 @@ impl Control {
             Ok(_) => {}
             Err(why) => error!("reload: nothing was changed\n{why}"),
         }
+    }
+}
+
+fn is_same(old: Option<&Arc<AccessLog>>, new: Option<&Arc<AccessLog>>) -> bool {
+    match (old, new) {
+        (Some(old), Some(new)) => Arc::ptr_eq(old, new),
+        (old, new) => old.is_none() && new.is_none(),
     }
 }
 

@@ -4,9 +4,9 @@
 //! the new configuration routed, and among those of the last minute before. [`Terms::exceeded`]
 //! is the judgement, pure; the rest watches and acts.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, fmt, sync::Arc, time::Duration};
 
-use log::{info, warn};
+use log::{error, info, warn};
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::watch,
@@ -50,11 +50,16 @@ pub enum Standing {
     Passed {
         /// The version that was on probation.
         version: u64,
-        /// In words.
-        told: String,
     },
     /// The version before is in force again.
     TakenBack {
+        /// The version that was on probation.
+        version: u64,
+        /// In words.
+        told: String,
+    },
+    /// It failed, and stays all the same: going back was refused.
+    Stays {
         /// The version that was on probation.
         version: u64,
         /// In words.
@@ -65,6 +70,44 @@ pub enum Standing {
         /// The version that was on probation.
         version: u64,
     },
+}
+
+impl Standing {
+    /// How a probation stands. When nobody is left to tell its outcome, another change came.
+    pub fn of(told: &watch::Receiver<Self>) -> Self {
+        let is_last = told.has_changed().is_err(); // asked first: what is read then is the last word
+        match told.borrow().clone() {
+            Self::Running { version } if is_last => Self::Overtaken { version },
+            standing => standing,
+        }
+    }
+
+    /// The version that is or was on probation.
+    pub fn version(&self) -> u64 {
+        match self {
+            Self::Running { version }
+            | Self::Passed { version }
+            | Self::TakenBack { version, .. }
+            | Self::Stays { version, .. }
+            | Self::Overtaken { version } => *version,
+        }
+    }
+}
+
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Running { version } => write!(f, "v{version} is on probation"),
+            Self::Passed { version } => write!(f, "v{version} passed its probation"),
+            Self::TakenBack { version, told } => write!(f, "v{version} was taken back: {told}"),
+            Self::Stays { version, told } => {
+                write!(f, "v{version} failed its probation and stays: {told}")
+            }
+            Self::Overtaken { version } => {
+                write!(f, "v{version} was overtaken by another change")
+            }
+        }
+    }
 }
 
 /// The probation that goes on, or the last one.
@@ -136,9 +179,9 @@ impl Control {
             let told = watch_over(&new, terms, before).await;
             let version = new.version;
             let Some(told) = told else {
-                let told = format!("v{version} passed its probation");
-                info!("reload: {told}");
-                sender.send_replace(Standing::Passed { version, told });
+                let passed = Standing::Passed { version };
+                info!("reload: {passed}");
+                sender.send_replace(passed);
                 return;
             };
             // In a task of its own, since this one is ended by the change that it asks for.
@@ -158,12 +201,15 @@ impl Control {
         if self.live.load().version != version {
             return; // another change was faster: this one is no longer in force
         }
-        warn!("reload: v{version} is taken back: {told}");
-        let told = match self.make(&mut keepers, Goal::Version(back_to), None).await {
-            Ok(receipt) => format!("{told}; {receipt}"),
-            Err(why) => format!("{told}; going back failed: {why}"),
+        warn!("reload: v{version} failed its probation: {told}");
+        let end = match self.make(&mut keepers, Goal::Version(back_to), None).await {
+            Ok(receipt) => Standing::TakenBack { version, told: format!("{told}; {receipt}") },
+            Err(why) => Standing::Stays { version, told: format!("{told}; going back: {why}") },
         };
-        sender.send_replace(Standing::TakenBack { version, told });
+        if matches!(end, Standing::Stays { .. }) {
+            error!("reload: {end}");
+        }
+        sender.send_replace(end);
     }
 }
 

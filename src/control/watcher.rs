@@ -5,6 +5,7 @@
 //! nothing on any file system.
 
 use std::{
+    collections::BTreeMap,
     fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -25,25 +26,29 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// What can be seen of a file without reading it; `None` if it is not there.
 type Look = Option<(u64, u64, u64, i64, i64)>;
 
+/// The same of all files of a configuration.
+pub(super) type Looks = BTreeMap<PathBuf, Look>;
+
 /// Watches for as long as the process lives; does nothing while `watch` is off.
+///
+/// What was read already is not read again, whoever asked for it: a change that was taken back
+/// stays so until the files change.
 pub(super) async fn run(control: Arc<Control>) {
     if control.path.is_none() {
         return;
     }
-    // The first look leads to a reload, too: the files may have changed since they were read.
-    let mut loaded = None;
+    // The first look leads to a reload, too: the files may have changed since the start.
     let mut before = None;
     loop {
         time::sleep(LOOK_EVERY).await;
         if !control.live.load().file.watch {
-            (loaded, before) = (None, None);
+            before = None;
             continue;
         }
         let watched = lock(&control.watched).clone();
         let now = task::spawn_blocking(move || look_at_all(&watched)).await.ok();
-        let is_still = now == before;
-        if is_still && now != loaded {
-            loaded.clone_from(&now);
+        let is_still = now.is_some() && now == before;
+        if is_still && now != *lock(&control.looked) {
             control.reload_and_tell(Unchanged::Unsaid).await;
         }
         before = now;
@@ -51,12 +56,24 @@ pub(super) async fn run(control: Arc<Control>) {
 }
 
 /// Looks at all files of a configuration, those that a pattern has come to match included.
-fn look_at_all(watched: &Watched) -> Vec<(PathBuf, Look)> {
+pub(super) fn look_at_all(watched: &Watched) -> Looks {
     let looks = watched.files().into_iter().map(|path| {
         let look = look_at(&path);
         (path, look)
     });
     looks.collect()
+}
+
+/// How the files looked that were just read: as they did `before`, since they may have changed
+/// while they were read. Those that nobody knew of before are looked at now.
+pub(super) fn read_as(before: &Looks, watched: &Watched) -> Looks {
+    let mut looks = look_at_all(watched);
+    for (path, look) in &mut looks {
+        if let Some(earlier) = before.get(path) {
+            *look = *earlier;
+        }
+    }
+    looks
 }
 
 fn look_at(path: &Path) -> Look {

@@ -2,7 +2,8 @@
 //!
 //! Three facts are kept apart, each with its own cause: the *probe* (active checks), *ejection*
 //! (observed traffic), and the *drain* (discovery dropped it). [`BackendState::availability`]
-//! derives the one answer that every selection asks for.
+//! derives the one answer that every selection asks for, of those facts that the upstream heeds:
+//! one without checks or without ejection has no use for what others left in the record.
 //!
 //! INVARIANT: a record outlives the set that holds it, so that its health and counters survive a
 //! change of the set; weights and peers belong to the set.
@@ -63,6 +64,20 @@ impl Availability {
     }
 }
 
+/// Which facts an upstream heeds: those that it has checks and rules for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heeds {
+    /// What checks established.
+    pub probe: bool,
+    /// What traffic failed.
+    pub ejection: bool,
+}
+
+impl Heeds {
+    /// All that there is.
+    pub const ALL: Self = Self { probe: true, ejection: true };
+}
+
 /// The live record of one address.
 pub struct BackendState {
     address: SocketAddr,
@@ -100,13 +115,16 @@ impl BackendState {
         &self.name
     }
 
-    /// May this backend take a request now? Every selection asks here.
-    pub fn availability(&self, now: Instant) -> Availability {
+    /// May this backend take a request now?
+    pub fn availability(&self, heeds: Heeds, now: Instant) -> Availability {
         if self.draining.load(Relaxed) {
             return Availability::Draining;
         }
-        if self.probe() != Probe::Passing {
+        if heeds.probe && self.probe() != Probe::Passing {
             return Availability::Unhealthy;
+        }
+        if !heeds.ejection {
+            return Availability::Ready;
         }
         match self.gate.entry(now) {
             Entry::Open => Availability::Ready,
@@ -161,18 +179,26 @@ pub struct Member {
     pub peer: HttpPeer,
     /// Its address as the value of a `Host` field.
     pub host: HeaderValue,
+    /// Which facts of its record count.
+    pub heeds: Heeds,
 }
 
 impl Member {
     /// Gives a record its place.
-    pub fn new(state: Arc<BackendState>, weight: u16, template: &HttpPeer) -> Self {
+    pub fn new(state: Arc<BackendState>, weight: u16, heeds: Heeds, template: &HttpPeer) -> Self {
         let address = state.address().clone();
         let host = match &address {
             SocketAddr::Inet(address) => HeaderValue::from_maybe_shared(address.to_string()),
             SocketAddr::Unix(_) => Ok(HeaderValue::from_static("localhost")),
         };
         let host = host.unwrap_or(HeaderValue::from_static("localhost"));
-        Self { state, weight, peer: HttpPeer { _address: address, ..template.clone() }, host }
+        let peer = HttpPeer { _address: address, ..template.clone() };
+        Self { state, weight, peer, host, heeds }
+    }
+
+    /// May this backend take a request now? Every selection asks here.
+    pub fn availability(&self, now: Instant) -> Availability {
+        self.state.availability(self.heeds, now)
     }
 }
 
@@ -223,29 +249,45 @@ mod tests {
         let address: SocketAddr = "127.0.0.1:1".parse().unwrap();
         let template = peer::plain(address.clone());
         let state = Arc::new(BackendState::new(address, Probe::Pending));
-        Arc::new(Member::new(state, 1, &template))
+        Arc::new(Member::new(state, 1, Heeds::ALL, &template))
     }
 
     #[test]
     fn each_fact_alone_takes_a_backend_out_of_service() {
         let (member, now) = (member(), Instant::now());
         let state = &member.state;
-        assert_eq!(state.availability(now), Availability::Unhealthy, "not probed yet");
+        assert_eq!(member.availability(now), Availability::Unhealthy, "not probed yet");
         state.set_probe(Probe::Passing);
-        assert_eq!(state.availability(now), Availability::Ready);
+        assert_eq!(member.availability(now), Availability::Ready);
         state.set_probe(Probe::Failing);
-        assert_eq!(state.availability(now), Availability::Unhealthy);
+        assert_eq!(member.availability(now), Availability::Unhealthy);
         state.set_probe(Probe::Passing);
         state.set_draining(true);
-        assert_eq!(state.availability(now), Availability::Draining);
+        assert_eq!(member.availability(now), Availability::Draining);
         state.set_draining(false);
 
         let rules =
             Rules { consecutive_failures: 1, eject_for: Duration::from_secs(1), max_ejected: 1.0 };
         state.gate.failed(now, &rules, true);
-        assert_eq!(state.availability(now), Availability::Ejected);
+        assert_eq!(member.availability(now), Availability::Ejected);
         let later = now + Duration::from_millis(1_001);
-        assert_eq!(state.availability(later), Availability::Trial);
+        assert_eq!(member.availability(later), Availability::Trial);
+    }
+
+    #[test]
+    fn what_an_upstream_does_not_heed_takes_no_backend_out_of_service() {
+        let (member, now) = (member(), Instant::now());
+        let rules =
+            Rules { consecutive_failures: 1, eject_for: Duration::from_secs(1), max_ejected: 1.0 };
+        member.state.gate.failed(now, &rules, true);
+        let availability = |probe, ejection| {
+            let state = &member.state;
+            state.availability(Heeds { probe, ejection }, now)
+        };
+        assert_eq!(availability(true, true), Availability::Unhealthy);
+        assert_eq!(availability(false, true), Availability::Ejected);
+        assert_eq!(availability(true, false), Availability::Unhealthy);
+        assert_eq!(availability(false, false), Availability::Ready);
     }
 
     #[test]

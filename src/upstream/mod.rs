@@ -31,7 +31,7 @@ use tokio::time::Instant;
 use crate::{
     observe::counter::Counter,
     upstream::{
-        backend::{InFlight, Member, Probe},
+        backend::{Heeds, InFlight, Member, Probe},
         discovery::dns::Dns,
         health::Checks,
         outcome::Outcome,
@@ -136,14 +136,15 @@ impl Upstream {
             targets.extend(names.answered());
         }
         let old = predecessor.map(|old| old.set.load_full());
-        let untested = untested(&parts);
-        let set = Set::new(&targets, parts.balance, untested, &parts.peer, old.as_deref());
+        let set = Set::new(&targets, parts.balance, heeds(&parts), &parts.peer, old.as_deref());
         Self { set: ArcSwap::from_pointee(set), account, parts }
     }
 
-    /// Comes into force after a predecessor: facts that nobody will look at again are cleared.
+    /// Comes into force after a predecessor, whose tasks have ended: facts that nobody will look
+    /// after are cleared, so that they are not found when they are heeded again.
     pub fn take_over(&self) {
         for member in self.set.load().members() {
+            member.state.set_draining(false); // the predecessor may have dropped it meanwhile
             if self.parts.checks.is_none() {
                 member.state.set_probe(Probe::Passing);
             }
@@ -288,7 +289,7 @@ impl Upstream {
             return;
         }
         let Parts { balance, peer, .. } = &self.parts;
-        let new = Set::new(targets, *balance, untested(&self.parts), peer, Some(&old));
+        let new = Set::new(targets, *balance, heeds(&self.parts), peer, Some(&old));
         let new = Arc::new(new);
         self.set.store(new.clone());
         for member in old.members() {
@@ -300,9 +301,8 @@ impl Upstream {
     }
 }
 
-/// What a backend counts as before its first check.
-fn untested(parts: &Parts) -> Probe {
-    if parts.checks.is_some() { Probe::Pending } else { Probe::Passing }
+fn heeds(parts: &Parts) -> Heeds {
+    Heeds { probe: parts.checks.is_some(), ejection: parts.ejection.is_some() }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use pingora_load_balancing::{Backend, Extensions};
 use tokio::time::Instant;
 
 use crate::upstream::{
-    backend::{Availability, BackendState, InFlight, Member, Probe},
+    backend::{Availability, BackendState, Heeds, InFlight, Member, Probe},
     balance::{self, Balancer},
 };
 
@@ -32,7 +32,7 @@ impl Set {
     pub fn new(
         targets: &Targets,
         balance: balance::Config,
-        untested: Probe,
+        heeds: Heeds,
         template: &HttpPeer,
         previous: Option<&Self>,
     ) -> Self {
@@ -42,6 +42,7 @@ impl Set {
             weight: usize::from(*weight),
             ext: Extensions::new(),
         });
+        let untested = if heeds.probe { Probe::Pending } else { Probe::Passing };
         let balancer = Balancer::new(balance, backends.collect());
         let members = targets().map(|(address, weight)| {
             let known = previous.and_then(|set| set.member(address));
@@ -50,7 +51,7 @@ impl Set {
                 |member| member.state.clone(),
             );
             state.set_draining(false);
-            Arc::new(Member::new(state, *weight, template))
+            Arc::new(Member::new(state, *weight, heeds, template))
         });
         Self { balancer, members: members.collect() }
     }
@@ -83,7 +84,7 @@ impl Set {
 
     /// Takes any ejected backend that `wanted` accepts and whose checks pass.
     pub fn any_ejected(&self, now: Instant, wanted: impl Fn(&Member) -> bool) -> Option<InFlight> {
-        self.any(&wanted, |member| match member.state.availability(now) {
+        self.any(&wanted, |member| match member.availability(now) {
             Availability::Ejected => InFlight::take(member, Availability::Ejected),
             availability => take_if_fit(member, availability),
         })
@@ -112,7 +113,7 @@ impl Set {
 }
 
 fn take_fit(member: &Arc<Member>, now: Instant) -> Option<InFlight> {
-    take_if_fit(member, member.state.availability(now))
+    take_if_fit(member, member.availability(now))
 }
 
 fn take_if_fit(member: &Arc<Member>, availability: Availability) -> Option<InFlight> {

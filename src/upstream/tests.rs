@@ -9,12 +9,19 @@ use proptest::prelude::*;
 use super::*;
 use crate::{diagnostic::Problems, upstream::ejection::Rules, yaml};
 
-/// An upstream as a file would write it, without checks: all its backends are in service.
+/// An upstream as a file would write it; all its backends have passed their checks.
 fn upstream(yaml: &str) -> Upstream {
+    let upstream = succeeding(None, yaml);
+    upstream.members().iter().for_each(|member| member.state.set_probe(Probe::Passing));
+    upstream
+}
+
+/// An upstream as a file would write it, after a predecessor.
+fn succeeding(predecessor: Option<&Upstream>, yaml: &str) -> Upstream {
     let mut problems = Problems::default();
-    let node = yaml::parse(&format!("{{ health_check: off, {yaml} }}")).unwrap();
+    let node = yaml::parse(&format!("{{ {yaml} }}")).unwrap();
     let config: Option<config::Config> = yaml::read(&node, "", &mut problems);
-    let upstream = config.and_then(|config| config.build("app", None, &mut problems));
+    let upstream = config.and_then(|config| config.build("app", predecessor, &mut problems));
     upstream.unwrap_or_else(|| panic!("{problems:?}"))
 }
 
@@ -221,7 +228,7 @@ fn a_changed_set_keeps_the_records_of_the_addresses_that_stay() {
     drop(in_flight);
     assert_eq!(first.state.in_flight(), 0);
     let now = Instant::now();
-    assert_eq!(first.state.availability(now), backend::Availability::Draining);
+    assert_eq!(first.availability(now), backend::Availability::Draining);
 }
 
 /// A name that moves: between the old addresses and the first good check, somebody answers.
@@ -253,6 +260,57 @@ fn an_equal_set_changes_nothing() {
     upstream.replace(&Targets::from([(address(3), 1), (address(1), 1), (address(2), 1)]));
     let after = upstream.members();
     assert!(before.iter().zip(&after).all(|(before, after)| Arc::ptr_eq(before, after)));
+}
+
+/// Before it is in force, while its predecessor serves.
+#[test]
+fn a_successor_inherits_by_address_and_changes_nothing_of_its_predecessor() {
+    let old = three("ejection: { consecutive_failures: 1, max_ejected: 100% }");
+    let now = Instant::now();
+    at(&old, 1).state.set_probe(Probe::Failing);
+    old.report(&at(&old, 2), Outcome::Refused, now);
+    old.count_request();
+    let records = old.members();
+    let facts = |upstream: &Upstream| -> Vec<_> {
+        let availability = |member: &Arc<Member>| (port(member), member.availability(now));
+        upstream.members().iter().map(availability).collect()
+    };
+    let before = facts(&old);
+
+    let backends = "backends: [127.0.0.1:1, { address: 127.0.0.1:2, weight: 7 }, 127.0.0.1:4]";
+    let new = succeeding(Some(&old), &format!("{backends}, retries: 1"));
+    for kept in [1, 2] {
+        assert!(Arc::ptr_eq(&at(&new, kept).state, &at(&old, kept).state));
+    }
+    let fit = backend::Availability::Unhealthy;
+    assert_eq!(facts(&new), [(1, fit), (2, backend::Availability::Ejected), (4, fit)]);
+    assert_eq!((at(&new, 2).weight, at(&old, 2).weight), (7, 1));
+    assert_eq!(new.requests(), 1);
+    new.count_request();
+    assert_eq!(old.requests(), 2, "the account is one");
+    assert_eq!(new.parts.peer.group_key, old.parts.peer.group_key, "and so is the pool");
+
+    let trusting = succeeding(Some(&old), &format!("{backends}, health_check: off, ejection: off"));
+    let ready = backend::Availability::Ready;
+    assert_eq!(facts(&trusting), [(1, ready), (2, ready), (4, ready)]);
+    assert_eq!(facts(&old), before);
+    assert!(old.members().iter().zip(&records).all(|(now, then)| Arc::ptr_eq(now, then)));
+
+    trusting.take_over();
+    let again = succeeding(Some(&trusting), backends);
+    assert_eq!(facts(&again), [(1, ready), (2, ready), (4, ready)], "nothing stale is heeded");
+}
+
+/// Requests of before end by the rules of before.
+#[test]
+fn a_late_failure_ejects_nothing_from_an_upstream_that_does_not_eject() {
+    let old = three("ejection: { consecutive_failures: 1, max_ejected: 100% }");
+    let new = succeeding(Some(&old), "backends: [127.0.0.1:1], ejection: off");
+    new.take_over();
+    let now = Instant::now();
+    old.report(&at(&old, 1), Outcome::Refused, now);
+    assert_eq!(at(&old, 1).availability(now), backend::Availability::Ejected);
+    assert_eq!(at(&new, 1).availability(now), backend::Availability::Ready);
 }
 
 /// What may be the case with a backend.
@@ -314,6 +372,7 @@ proptest! {
         let base = Instant::now();
         let of = |member: &Member| backends[usize::from(port(member)) - 1];
         for member in upstream.members() {
+            member.state.set_probe(Probe::Passing);
             of(&member).1.apply(&member, base);
         }
         let kind = |(_, case, visit): (u16, Case, Visit)| match visit {

@@ -1,6 +1,7 @@
 //! The real program under test: started with a file or arguments, watched through what it logs.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     process::Stdio,
@@ -17,7 +18,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Answer, Client, eventually, get, soon};
+use super::{Answer, Client, curl, eventually, get, soon};
 
 /// A running Crestline. It is killed when this is dropped.
 pub(crate) struct Crestline {
@@ -46,7 +47,10 @@ impl Crestline {
         let yaml = completed(yaml, folder.path());
         let file = folder.path().join("crestline.yaml");
         fs::write(&file, &yaml).unwrap();
-        Self::spawn(command(&["-c", file.to_str().unwrap()]), listeners_in(&yaml), folder).await
+        let command = command(&["-c", file.to_str().unwrap()]);
+        let crestline = Self::spawn(command, listeners_in(&yaml), folder).await;
+        crestline.logs("admin: socket opened").await;
+        crestline
     }
 
     /// Starts it with a file that lies beside others, in an environment.
@@ -66,7 +70,9 @@ impl Crestline {
         fs::write(&file, &yaml).unwrap();
         let mut command = command(&["-c", file.to_str().unwrap()]);
         command.envs(environment.iter().copied());
-        Self::spawn(command, listeners_in(&yaml), folder).await
+        let crestline = Self::spawn(command, listeners_in(&yaml), folder).await;
+        crestline.logs("admin: socket opened").await;
+        crestline
     }
 
     /// Starts it with a file of several parts, each indented as it likes.
@@ -139,6 +145,86 @@ impl Crestline {
         self.folder.path()
     }
 
+    /// Its file.
+    pub(crate) fn file(&self) -> PathBuf {
+        self.folder().join("crestline.yaml")
+    }
+
+    /// Replaces its file by a rename, as an editor does, completed as at the start.
+    pub(crate) fn rewrite(&self, yaml: &str) {
+        let draft = self.folder().join("crestline.yaml.new");
+        fs::write(&draft, self.completed(yaml)).unwrap();
+        fs::rename(&draft, self.file()).unwrap();
+    }
+
+    /// A file as [`Self::rewrite`] would write it.
+    pub(crate) fn completed(&self, yaml: &str) -> String {
+        completed(yaml, self.folder())
+    }
+
+    /// Runs a command with its file, which must end soon.
+    pub(crate) async fn command(&self, arguments: &[&str]) -> Finished {
+        let file = self.file().display().to_string();
+        Self::run(&[&["-c", &file], arguments].concat()).await
+    }
+
+    /// Rewrites its file and reloads, which must succeed; the receipt.
+    pub(crate) async fn reload(&self, yaml: &str) -> String {
+        self.rewrite(yaml);
+        let Finished { code, stdout, stderr, .. } = self.command(&["reload"]).await;
+        assert_eq!((code, &*stdout), (Some(0), ""), "{stderr}");
+        stderr.trim_end().to_owned()
+    }
+
+    /// Rewrites its file and reloads, which must be refused; what was said.
+    pub(crate) async fn refuses(&self, yaml: &str) -> String {
+        self.rewrite(yaml);
+        let Finished { code, stdout, stderr, .. } = self.command(&["reload"]).await;
+        assert_eq!((code, &*stdout), (Some(78), ""), "{stderr}");
+        stderr
+    }
+
+    /// What `crestline status` tells programs.
+    pub(crate) async fn status(&self) -> Value {
+        let finished = self.command(&["status", "--json"]).await;
+        assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+        serde_json::from_str(&finished.stdout).unwrap()
+    }
+
+    /// The version of the configuration in force.
+    pub(crate) async fn version(&self) -> u64 {
+        self.status().await["configuration"]["version"].as_u64().unwrap()
+    }
+
+    /// The availability of each backend of an upstream, by address.
+    pub(crate) async fn availability(&self, upstream: &str) -> BTreeMap<String, String> {
+        let status = self.status().await;
+        let mut upstreams = status["upstreams"].as_array().unwrap().iter();
+        let found = upstreams.find(|known| known["name"] == upstream).expect("an upstream");
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let backends = found["backends"].as_array().unwrap().iter();
+        backends.map(|one| (text(&one["address"]), text(&one["availability"]))).collect()
+    }
+
+    /// Where its admin socket lies.
+    pub(crate) fn admin_socket(&self) -> PathBuf {
+        self.folder().join("crestline.admin.sock")
+    }
+
+    /// Asks its admin socket with curl: the status and the answer.
+    pub(crate) async fn api(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
+        let socket = self.admin_socket().display().to_string();
+        let url = format!("http://x{path}");
+        let mut arguments = vec!["--unix-socket", &socket, "-X", method, "-w", "%{http_code}"];
+        if !body.is_empty() {
+            arguments.extend(["--data-binary", body]);
+        }
+        let told = curl(&[&arguments[..], &[&url]].concat()).await;
+        let text = String::from_utf8(told.stdout).unwrap();
+        let (answer, status) = text.split_at(text.len() - 3);
+        (status.parse().unwrap(), serde_json::from_str(answer).unwrap_or_default())
+    }
+
     /// A new connection.
     pub(crate) async fn client(&self) -> Client {
         Client::connect(self.address()).await
@@ -208,9 +294,14 @@ impl Crestline {
         self.child.try_wait().unwrap().is_none()
     }
 
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
     /// Sends it a signal.
     pub(crate) fn signal(&self, signal: Signal) {
-        let id = i32::try_from(self.child.id().expect("it runs")).unwrap();
+        let id = i32::try_from(self.id()).unwrap();
         kill_process(Pid::from_raw(id).unwrap(), signal).unwrap();
     }
 }

@@ -35,7 +35,8 @@ pub struct Checks {
     pub thresholds: Thresholds,
 }
 
-/// Watches one backend until it is dropped. Drops `first_round` after the first answer.
+/// Watches one backend until it is dropped. Drops `first_round` when the backend is in service,
+/// or with its first bad answer.
 ///
 /// Cancel-safe: a dropped watch leaves the last established state.
 pub async fn watch(
@@ -50,13 +51,16 @@ pub async fn watch(
     let mut streak = 0u32;
     loop {
         let answer = ask(&checks, &backend).await;
-        streak = if answer.is_err() { streak.saturating_add(1) } else { 0 };
+        let answer_is_bad = answer.is_err();
+        streak = if answer_is_bad { streak.saturating_add(1) } else { 0 };
         let (change, next) = health.observe(answer.is_ok(), checks.thresholds);
         if let Some(probe) = change {
             state.set_probe(probe);
             tell(&upstream, &state, probe, answer.err(), streak);
         }
-        drop(first_round.take());
+        if answer_is_bad || next == Next::Later {
+            drop(first_round.take());
+        }
         time::sleep(CONFIRM_AFTER).await;
         if next == Next::Later {
             let rest = jittered(checks.every).saturating_sub(CONFIRM_AFTER);
