@@ -6,6 +6,7 @@
 
 mod support;
 
+mod admin;
 mod balance;
 mod breaks;
 mod command_line;
@@ -25,12 +26,17 @@ mod matching;
 mod origin_faults;
 mod paths;
 mod policies;
+mod probation;
 mod reload;
 mod reload_keeps;
+mod reload_load;
+mod rollback;
 mod schema;
 mod section_a;
+mod status;
 mod streaming;
 mod tidy;
 mod timeouts;
 mod tunnels;
 mod upgrade;
+mod watch;

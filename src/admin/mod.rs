@@ -22,7 +22,7 @@ use pingora_core::{
     services::background::BackgroundService,
 };
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::{net::UnixListener, sync::Semaphore, time};
 
 use crate::{
@@ -52,6 +52,18 @@ pub struct ReloadOrder {
     pub probation: Option<Time>,
     /// By how much the share of failures may rise meanwhile. Default: `5%`.
     pub tolerate: Option<Percent>,
+}
+
+impl ReloadOrder {
+    /// Reads a body; an empty one asks for nothing special.
+    fn read(body: &[u8]) -> serde_json::Result<Self> {
+        if body.is_empty() {
+            return Ok(Self::default());
+        }
+        // By name alone: serde would also take a list, in the order of the fields.
+        let named: Map<String, Value> = serde_json::from_slice(body)?;
+        serde_json::from_value(named.into())
+    }
 }
 
 /// Why a request to the API was refused.
@@ -148,9 +160,8 @@ impl Api {
     }
 
     async fn reload(&self, body: &[u8]) -> (StatusCode, Value) {
-        let order: ReloadOrder = match serde_json::from_slice(body) {
+        let order = match ReloadOrder::read(body) {
             Ok(order) => order,
-            Err(_) if body.is_empty() => ReloadOrder::default(),
             Err(why) => return (StatusCode::BAD_REQUEST, refused(&why)),
         };
         if order.tolerate.is_some() && order.probation.is_none() {

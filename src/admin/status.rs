@@ -202,7 +202,7 @@ impl fmt::Display for UpstreamStatus {
         let Self { name, requests, retries, .. } = self;
         writeln!(
             f,
-            "upstream {name}: {fit} of {all} in service; {requests} requests, {retries} retries"
+            "upstream {name}: {fit} of {all} in service; requests: {requests}, retries: {retries}"
         )?;
         let widest = self.backends.iter().map(|backend| backend.address.len()).max().unwrap_or(0);
         for backend in &self.backends {
