@@ -254,4 +254,80 @@ mod tests {
             assert_eq!(span(seconds), words);
         }
     }
+    #[test]
+    fn people_read_who_is_in_service() {
+        let backend = |address: &str, availability, ejected_seconds| BackendStatus {
+            address: address.to_owned(),
+            weight: 1,
+            availability,
+            ejected_seconds,
+            in_flight: 2,
+        };
+        let told = "6 % of its 50 answers were 5xx".to_owned();
+        let status = Status {
+            program: "0.1.0".to_owned(),
+            pid: 7,
+            uptime_seconds: 3_725,
+            configuration: Configuration {
+                version: 3,
+                age_seconds: 5,
+                file: Some("/etc/app.yaml".to_owned()),
+                watch: true,
+                probation: Some(Standing::TakenBack { version: 2, told }),
+                versions: Vec::new(),
+            },
+            listeners: vec![
+                ListenerStatus { address: "0.0.0.0:80".to_owned(), h2c: false },
+                ListenerStatus { address: "unix:/run/app.sock".to_owned(), h2c: true },
+            ],
+            upstreams: vec![UpstreamStatus {
+                name: "app".to_owned(),
+                requests: 10,
+                retries: 1,
+                backends: vec![
+                    backend("127.0.0.1:3031", Availability::Ready, None),
+                    backend("127.0.0.1:303", Availability::Ejected, Some(9)),
+                    backend("127.0.0.1:3033", Availability::Trial, None),
+                ],
+            }],
+        };
+        let expected = "\
+crestline 0.1.0, process 7, up 1h 2m
+configuration v3 of /etc/app.yaml, in force for 5s, watched
+v2 was taken back: 6 % of its 50 answers were 5xx
+listener 0.0.0.0:80
+listener unix:/run/app.sock (h2c)
+
+upstream app: 2 of 3 in service; requests: 10, retries: 1
+  127.0.0.1:3031  ready      weight 1, 2 in flight
+  127.0.0.1:303   ejected    weight 1, 2 in flight, ejected for 9s
+  127.0.0.1:3033  trial      weight 1, 2 in flight
+";
+        assert_eq!(status.to_string(), expected);
+    }
+
+    #[test]
+    fn a_probation_is_told_while_it_says_something() {
+        let told = |probation| {
+            let configuration = Configuration {
+                version: 2,
+                age_seconds: 0,
+                file: None,
+                watch: false,
+                probation,
+                versions: Vec::new(),
+            };
+            let text = configuration.to_string();
+            text.lines().nth(1).map(str::to_owned)
+        };
+        let cases = [
+            (None, None),
+            (Some(Standing::Passed { version: 2 }), None),
+            (Some(Standing::Overtaken { version: 1 }), None),
+            (Some(Standing::Running { version: 2 }), Some("v2 is on probation")),
+        ];
+        for (probation, expected) in cases {
+            assert_eq!(told(probation).as_deref(), expected);
+        }
+    }
 }

@@ -47,3 +47,36 @@ impl History {
         self.versions.iter()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::source::Loaded, diagnostic::Problems};
+
+    fn version(number: u64) -> Version {
+        let text = "upstreams: { app: { backends: [127.0.0.1:1] } }";
+        let mut problems = Problems::default();
+        let loaded = Loaded::of(text, &mut problems);
+        let file = File::read(&loaded, &mut problems).unwrap();
+        Version {
+            number,
+            since: SystemTime::now(),
+            file: Arc::new(file),
+            texts: Texts::default(),
+            summary: String::new(),
+        }
+    }
+
+    #[test]
+    fn the_last_ten_are_kept_oldest_first() {
+        let mut history = History::new(version(1));
+        for number in 2..=10 {
+            history.push(version(number));
+        }
+        assert!(history.find(1).is_some());
+        history.push(version(11));
+        assert!(history.find(1).is_none() && history.find(12).is_none());
+        assert_eq!(history.find(2).map(|kept| kept.number), Some(2));
+        assert!(history.all().map(|kept| kept.number).eq(2..=11));
+    }
+}

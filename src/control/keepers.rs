@@ -182,3 +182,99 @@ impl Watches {
 fn is_new(state: &crate::upstream::backend::BackendState) -> bool {
     state.probe() == Probe::Pending
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::{
+        config::{File, source::Loaded},
+        diagnostic::Problems,
+        snapshot::{self, Snapshot},
+    };
+
+    fn compiled(text: &str, predecessor: Option<&Snapshot>) -> Snapshot {
+        let mut problems = Problems::default();
+        let loaded = Loaded::of(text, &mut problems);
+        let file = File::read(&loaded, &mut problems).map(Arc::new);
+        let compiled =
+            file.map(|file| snapshot::assemble(file, predecessor, &mut problems)).unwrap();
+        assert!(!problems.has_errors(), "{problems:?}");
+        compiled
+    }
+
+    fn probes(snapshot: &Snapshot) -> Vec<Probe> {
+        let members = snapshot.upstreams["app"].members();
+        members.iter().map(|member| member.state.probe()).collect()
+    }
+
+    /// Backends that take connections, as `app` with more keys.
+    fn app(backends: &[TcpListener], more: &str) -> String {
+        let mut addresses: Vec<_> =
+            backends.iter().map(|backend| backend.local_addr().unwrap()).collect();
+        addresses.sort();
+        let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+        format!("upstreams: {{ app: {{ backends: [{}], {more} }} }}", addresses.join(", "))
+    }
+
+    #[tokio::test]
+    async fn an_upstream_that_is_equal_is_left_alone() {
+        let backends = [TcpListener::bind("127.0.0.1:0").unwrap()];
+        let first = compiled(&app(&backends, ""), None);
+        let mut keepers = Keepers::default();
+        let prepared = keepers.prepare(&first.upstreams).await;
+        assert_eq!(probes(&first), [Probe::Passing]);
+        keepers.settle(&first.upstreams, prepared).await;
+
+        let second = compiled(&app(&backends, ""), Some(&first));
+        let prepared = keepers.prepare(&second.upstreams).await;
+        assert!(prepared.fresh.is_empty());
+        keepers.settle(&second.upstreams, prepared).await;
+        assert!(!keepers.running["app"].task.is_finished());
+    }
+
+    /// Whatever it wrote, it wrote before.
+    #[tokio::test]
+    async fn the_task_of_before_has_ended_when_the_next_one_begins() {
+        let backends = [TcpListener::bind("127.0.0.1:0").unwrap()];
+        let first = compiled(&app(&backends, ""), None);
+        let mut keepers = Keepers::default();
+        let prepared = keepers.prepare(&first.upstreams).await;
+        keepers.settle(&first.upstreams, prepared).await;
+
+        let second = compiled(&app(&backends, "retries: 1"), Some(&first));
+        let prepared = keepers.prepare(&second.upstreams).await;
+        let old = Arc::downgrade(&first.upstreams["app"]);
+        drop(first);
+        assert!(old.upgrade().is_some(), "it is kept until the next one is in force");
+        keepers.settle(&second.upstreams, prepared).await;
+        assert!(old.upgrade().is_none());
+        assert!(Arc::ptr_eq(&keepers.running["app"].upstream, &second.upstreams["app"]));
+    }
+
+    #[tokio::test]
+    async fn what_is_prepared_and_refused_leaves_no_task() {
+        let backends = [TcpListener::bind("127.0.0.1:0").unwrap()];
+        let first = compiled(&app(&backends, ""), None);
+        let keepers = Keepers::default();
+        let prepared = keepers.prepare(&first.upstreams).await;
+        let upstream = Arc::downgrade(&first.upstreams["app"]);
+        drop((first, prepared));
+        let gone = async {
+            while upstream.upgrade().is_some() {
+                tokio::task::yield_now().await;
+            }
+        };
+        time::timeout(Duration::from_secs(20), gone).await.expect("its end");
+    }
+
+    #[tokio::test]
+    async fn preparing_waits_until_new_backends_are_in_service() {
+        let backends = [TcpListener::bind("127.0.0.1:0").unwrap()];
+        let several = compiled(&app(&backends, "health_check: { healthy_after: 3 }"), None);
+        let keepers = Keepers::default();
+        let _prepared = keepers.prepare(&several.upstreams).await;
+        assert_eq!(probes(&several), [Probe::Passing]);
+    }
+}

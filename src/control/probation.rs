@@ -272,4 +272,16 @@ mod tests {
         assert_eq!(recent.until(1, count(1000, 600)), count(600, 600));
         assert_eq!(recent.until(2, count(3, 1)), count(3, 1), "of another version");
     }
+    #[test]
+    fn an_outcome_that_nobody_is_left_to_tell_is_that_another_change_came() {
+        let (sender, told) = watch::channel(Standing::Running { version: 2 });
+        assert_eq!(Standing::of(&told), Standing::Running { version: 2 });
+        drop(sender);
+        assert_eq!(Standing::of(&told), Standing::Overtaken { version: 2 });
+
+        let (sender, told) = watch::channel(Standing::Running { version: 3 });
+        sender.send_replace(Standing::Passed { version: 3 });
+        drop(sender);
+        assert_eq!(Standing::of(&told), Standing::Passed { version: 3 });
+    }
 }

@@ -177,3 +177,148 @@ fn http2(file: &File) -> Option<(ByteSize, Duration)> {
     let size = h2c().map(|listener| listener.limits.header_size.value).max()?;
     Some((size, h2c().map(|listener| listener.timeouts.idle).max()?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::source::Loaded, diagnostic::Severity};
+
+    const APP: &str = "upstreams: { app: { backends: [127.0.0.1:1] } }\n";
+
+    fn file(text: &str) -> File {
+        let mut problems = Problems::default();
+        let loaded = Loaded::of(text, &mut problems);
+        let file = File::read(&loaded, &mut problems).unwrap();
+        assert!(problems.is_empty(), "{problems:?}");
+        file
+    }
+
+    /// What a change to the smallest file is told as.
+    fn told(more: &str) -> String {
+        let (old, new) = (file(APP), file(&format!("{APP}{more}")));
+        assert_eq!(changes(&old, &old), [""; 0]);
+        changes(&old, &new).join(", ")
+    }
+
+    /// What a change of an upstream is told as.
+    fn of_upstream(old: &str, new: &str) -> String {
+        let [old, new] = [old, new].map(|app| file(&format!("upstreams: {{ app: {{ {app} }} }}")));
+        changes(&old, &new).join(", ")
+    }
+
+    #[test]
+    fn each_part_of_a_file_is_told_by_its_name() {
+        let cases = [
+            ("", ""),
+            ("# a comment\n", ""),
+            ("watch: false\ntrusted_proxies: []\n", ""),
+            ("watch: true\n", "watch changed"),
+            ("trusted_proxies: [10.0.0.0/8]\n", "trusted_proxies changed"),
+            ("access_log: off\n", "access_log changed"),
+            ("access_log: { format: combined }\n", "access_log changed"),
+            (
+                "listeners: [{ address: \"0.0.0.0:8080\", limits: { header_fields: 9 } }]\n",
+                "listeners changed",
+            ),
+            ("routes: []\n", "routes added"),
+            ("routes: [{ name: a, upstream: app }]\n", "route a added, routes added"),
+        ];
+        for (more, expected) in cases {
+            assert_eq!(told(more), expected, "{more}");
+        }
+    }
+
+    #[test]
+    fn backends_are_counted() {
+        let one = "backends: [127.0.0.1:1]";
+        let cases = [
+            ("backends: [127.0.0.1:1, 127.0.0.1:2]", "upstream app +1 backend"),
+            ("backends: [127.0.0.1:2, 127.0.0.1:3]", "upstream app +2 backends -1 backend"),
+            ("backends: [{ address: 127.0.0.1:1, weight: 2 }]", "upstream app changed"),
+            ("backends: [localhost:1], retries: 0", "upstream app +1 backend -1 backend changed"),
+            ("backends: [127.0.0.1:1], health_check: off", "upstream app changed"),
+            ("backends: [127.0.0.1:1], retries: 3", ""),
+        ];
+        for (new, expected) in cases {
+            assert_eq!(of_upstream(one, new), expected, "{new}");
+        }
+    }
+
+    #[test]
+    fn routes_are_told_apart_by_name() {
+        let route = |name: &str, more: &str| format!("{{ name: {name}, upstream: app{more} }}");
+        let with = |routes: &[String]| file(&format!("{APP}routes: [{}]", routes.join(", ")));
+        let (a, b) = (route("a", ", match: { path: /a }"), route("b", ""));
+        let old = with(&[a.clone(), b.clone()]);
+        let cases = [
+            (vec![b.clone(), a.clone()], "order of routes changed"),
+            (vec![a.clone()], "route b removed"),
+            (vec![a.clone(), route("b", ", via: true")], "route b changed"),
+            (vec![a, route("c", "")], "route c added, route b removed"),
+        ];
+        for (new, expected) in cases {
+            assert_eq!(changes(&old, &with(&new)).join(", "), expected);
+        }
+    }
+
+    #[test]
+    fn a_receipt_reads_as_a_line() {
+        let changes = vec!["upstream app +1 backend".to_owned(), "route shop changed".to_owned()];
+        let mut receipt =
+            Receipt { from: 17, to: 18, repeats: None, changes, warnings: String::new() };
+        assert_eq!(receipt.to_string(), "v17 → v18: upstream app +1 backend, route shop changed");
+        receipt.repeats = Some(3);
+        assert!(receipt.to_string().starts_with("v17 → v18 (as v3): upstream"));
+        receipt.to = 17;
+        assert_eq!(receipt.to_string(), "v17: nothing changed");
+    }
+
+    /// What the listeners of one file and of another are refused for.
+    fn refused(old: &str, new: &str) -> Vec<String> {
+        let mut problems = Problems::default();
+        check(&file(&format!("{APP}{old}")), &file(&format!("{APP}{new}")), &mut problems);
+        let all = problems.iter();
+        all.map(|problem| {
+            assert_eq!(problem.severity, Severity::Error);
+            assert_eq!(problem.help.as_deref(), Some(WITH_AN_UPGRADE));
+            problem.message.clone()
+        })
+        .collect()
+    }
+
+    #[test]
+    fn what_pingora_reads_once_is_refused() {
+        assert_eq!(refused("threads: 2\n", "threads: 2\n"), [""; 0]);
+        assert_eq!(refused("threads: 2\n", "threads: 3\n"), ["`threads` is changed"]);
+        let seconds = "grace_period_seconds: 7\n";
+        assert_eq!(refused(seconds, ""), ["`grace_period_seconds` is changed"]);
+        let moved = refused("", "pid_file: /run/a.pid\nupgrade_sock: /run/a.sock\n");
+        assert_eq!(moved, ["`pid_file` is changed", "`upgrade_sock` is changed"]);
+    }
+
+    #[test]
+    fn sockets_and_what_http2_is_told_at_the_start_are_refused() {
+        let listeners = |list: &[&str]| format!("listeners: [{}]\n", list.join(", "));
+        let (a, b) = ("{ address: \"127.0.0.1:1\" }", "{ address: \"127.0.0.1:2\" }");
+        let h2c = |more: &str| format!("{{ address: \"127.0.0.1:3\", h2c: true{more} }}");
+        let (two, turned) = (listeners(&[a, b]), listeners(&[b, a]));
+        assert_eq!(refused(&two, &turned), [""; 0]);
+        assert_eq!(refused(&two, &listeners(&[a])), ["the listener `127.0.0.1:2` is removed"]);
+        assert_eq!(refused(&listeners(&[a]), &two), ["the listener `127.0.0.1:2` is new"]);
+        assert_eq!(
+            refused(&listeners(&[a]), &listeners(&[b])),
+            ["the listener `127.0.0.1:1` is removed", "the listener `127.0.0.1:2` is new"]
+        );
+
+        let http2 = ["`h2c`, or what bounds HTTP/2 (`idle`, `header_size`), is changed"];
+        let short = h2c(", timeouts: { idle: 5s }");
+        let with = |more: &str| listeners(&[a, &h2c(more)]);
+        assert_eq!(refused(&with(""), &with(", timeouts: { header: 5s }")), [""; 0]);
+        assert_eq!(refused(&with(""), &listeners(&[a, &short])), http2);
+        let on_too = listeners(&["{ address: \"127.0.0.1:1\", h2c: true }", &h2c("")]);
+        assert_eq!(refused(&with(""), &on_too), [""; 0], "another one already speaks it");
+        let off = listeners(&[a, "{ address: \"127.0.0.1:3\" }"]);
+        assert_eq!(refused(&with(""), &off), http2);
+        assert_eq!(refused(&off, &with("")), http2);
+    }
+}

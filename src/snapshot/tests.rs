@@ -346,3 +346,58 @@ fn a_daemon_that_is_switched_off_is_none() {
     let text = format!("{APP}user: www\ndaemon: false\n");
     assert_eq!(told(&text), ["warning: 2:1 `user` takes effect only for a daemon"]);
 }
+
+/// A successor of a snapshot, of another text.
+fn after(old: &Snapshot, text: &str) -> Snapshot {
+    let mut problems = Problems::default();
+    let loaded = Loaded::of(text, &mut problems);
+    let file = File::read(&loaded, &mut problems).map(Arc::new).unwrap();
+    let mut new = assemble(file, Some(old), &mut problems);
+    assert!(!problems.has_errors(), "{problems:?}");
+    new.bind_as(old);
+    new
+}
+
+#[test]
+fn listeners_take_over_the_addresses_that_those_before_were_bound_to() {
+    let listeners = |list: &str| format!("{APP}listeners: [{list}]");
+    let zero = |fields: u16| {
+        format!("{{ address: \"127.0.0.1:0\", limits: {{ header_fields: {fields} }} }}")
+    };
+    let fixed = "{ address: \"127.0.0.1:80\" }";
+    let mut old = good(&listeners(&format!("{}, {fixed}, {}", zero(1), zero(2))));
+    for (listener, bound) in old.listeners.iter_mut().zip([4001, 80, 4002]) {
+        listener.address = Address::Socket(([127, 0, 0, 1], bound).into());
+    }
+
+    let new = after(&old, &listeners(&format!("{fixed}, {}, {}", zero(3), zero(4))));
+    let told: Vec<_> = new
+        .listeners
+        .iter()
+        .map(|listener| (listener.address.to_string(), listener.bounds.head.header_fields))
+        .collect();
+    let expected = [("127.0.0.1:80", 128), ("127.0.0.1:4001", 3), ("127.0.0.1:4002", 4)];
+    assert_eq!(told, expected.map(|(address, fields)| (address.to_owned(), fields)));
+    let again = after(&new, &listeners(&format!("{}, {fixed}, {}", zero(5), zero(6))));
+    assert_eq!(again.listeners[2].address.to_string(), "127.0.0.1:4002", "and so on");
+}
+
+#[test]
+fn what_is_equal_is_shared_with_the_snapshot_before() {
+    let text = |more: &str| {
+        format!(
+            "upstreams:\n  app: {{ backends: [127.0.0.1:1] }}\n  web: {{ backends: [127.0.0.1:2]{more} }}\n\
+             routes: [{{ name: a, upstream: app }}, {{ name: w, match: {{ path: /w }}, upstream: web }}]\n"
+        )
+    };
+    let old = good(&text(""));
+    let new = after(&old, &text(", retries: 1"));
+    assert_eq!((old.version, new.version), (1, 2));
+    assert!(Arc::ptr_eq(&old.upstreams["app"], &new.upstreams["app"]));
+    assert!(!Arc::ptr_eq(&old.upstreams["web"], &new.upstreams["web"]));
+    assert!(Arc::ptr_eq(&route(&new, "x", "/w").upstream, &new.upstreams["web"]));
+    let logs = [&old, &new].map(|snapshot| snapshot.access_log.as_ref().unwrap());
+    assert!(Arc::ptr_eq(logs[0], logs[1]));
+    let other = after(&old, &(text("") + "access_log: { format: combined }\n"));
+    assert!(!Arc::ptr_eq(logs[0], other.access_log.as_ref().unwrap()));
+}

@@ -161,3 +161,38 @@ impl ServiceDiscovery for Dns {
         Ok((backends.collect(), HashMap::new()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(host: &str, port: u16, weight: u16) -> Name {
+        Name { host: host.to_owned(), port, weight }
+    }
+
+    fn answered(dns: &Dns) -> Vec<(String, u16)> {
+        dns.answered().into_iter().map(|(address, weight)| (address.to_string(), weight)).collect()
+    }
+
+    #[test]
+    fn a_successor_begins_with_the_answers_of_the_names_that_stay() {
+        let old = Dns::new("app", vec![name("a.test", 80, 1), name("b.test", 80, 1)], None);
+        let until = Instant::now() + KEEP_MAX;
+        for (index, address) in [(0, "192.0.2.1:80"), (1, "192.0.2.2:80")] {
+            let addresses = vec![address.parse().unwrap()];
+            let answer = Answer { addresses, until, failing: false };
+            old.answers.lock().unwrap().insert(index, answer);
+        }
+
+        let names = vec![name("c.test", 80, 1), name("b.test", 81, 7)];
+        let new = Dns::new("app", names, Some(&old));
+        assert_eq!(
+            answered(&new),
+            [("192.0.2.2:81".to_owned(), 7)],
+            "with its own port and weight"
+        );
+        assert_eq!(new.due(), until, "it holds as long as it would have");
+        assert_eq!(answered(&old).len(), 2, "which keeps what it has");
+        assert_eq!(answered(&Dns::new("app", vec![name("b.test", 80, 1)], None)), []);
+    }
+}
