@@ -37,8 +37,12 @@ async fn the_socket_lies_beside_the_pid_file_for_its_owner_alone() {
 #[tokio::test]
 async fn it_is_removed_at_a_stop_and_commands_say_that_nobody_is_there() {
     let origin = Origin::replying("hello");
-    let mut proxy = started(&origin).await;
+    let mut interrupted = started(&origin).await;
+    interrupted.signal(Signal::INT);
+    eventually("its end", || !interrupted.is_running()).await;
+    assert!(!interrupted.admin_socket().exists());
 
+    let mut proxy = started(&origin).await;
     proxy.signal(Signal::TERM);
     eventually("its end", || !proxy.is_running()).await;
     assert!(!proxy.admin_socket().exists());
