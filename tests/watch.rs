@@ -110,7 +110,7 @@ async fn what_was_taken_back_is_not_read_again() {
     let origin = Origin::replying("hello");
     let proxy = Crestline::start(&watched(&origin, 1)).await;
     let witness = Crestline::start(&watched(&origin, 1)).await;
-    assert_eq!(proxy.reload(&watched(&origin, 2)).await, "v1 → v2: route all changed");
+    proxy.reload(&watched(&origin, 2)).await; // unless it was seen before
     let told = proxy.command(&["reload", "--to", "1"]).await;
     assert_eq!(told.stderr, "v2 → v3 (as v1): route all changed\n");
 
@@ -121,6 +121,43 @@ async fn what_was_taken_back_is_not_read_again() {
     proxy.rewrite(&watched(&origin, 4));
     proxy.logs("reload: v3 → v4: route all changed").await;
     serves(&proxy, 4).await;
+}
+
+/// Those that come to match, too; and what was taken back stays so, however many files it has.
+#[tokio::test]
+async fn included_files_and_secrets_are_watched() {
+    let origin = Origin::replying("hello");
+    let route = |version: u32| {
+        format!(
+            "routes: [{{ name: all, upstream: app, policies: [{{ response_headers: {{ set: {{ x-version: \"{version}\", x-secret: \"${{file:secret}}\" }} }} }}] }}]\n"
+        )
+    };
+    let main = format!(
+        "watch: true\ninclude: [conf.d/*.yaml]\nupstreams: {{ app: {{ backends: [\"{origin}\"] }} }}\n"
+    );
+    let files = [("conf.d/routes.yaml", &*route(1)), ("secret", "one")];
+    let proxy = Crestline::start_among(&files, &[], &main).await;
+    serves(&proxy, 1).await;
+
+    let place = |name: &str| proxy.folder().join(name);
+    fs::write(place("secret"), "two").unwrap();
+    proxy.logs("reload: v1 → v2: route all changed").await;
+    assert_eq!(proxy.get("/").await.get("x-secret"), Some("two"));
+    let more = "routes: [{ name: more, match: { path: /more }, upstream: app }]\n";
+    fs::write(place("conf.d/more.yaml"), more).unwrap();
+    proxy.logs("reload: v2 → v3: route more added").await;
+
+    fs::write(place("conf.d/routes.yaml"), route(2)).unwrap();
+    fs::write(place("conf.d/third.yaml"), more.replace("more", "third")).unwrap();
+    proxy.command(&["reload"]).await; // unless it was seen before
+    assert_eq!(proxy.version().await, 4);
+    let told = proxy.command(&["reload", "--to", "3"]).await;
+    assert!(told.stderr.starts_with("v4 → v5 (as v3): "), "{}", told.stderr);
+    let witness = Crestline::start(&watched(&origin, 1)).await;
+    witness.rewrite(&watched(&origin, 2));
+    witness.logs("reload: v1 → v2").await;
+    assert_eq!(proxy.version().await, 5);
+    serves(&proxy, 1).await;
 }
 
 /// It is written again, perhaps by whatever removed it.
