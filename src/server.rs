@@ -1,15 +1,15 @@
 //! The one place that assembles Pingora's server: listeners and services.
 
-use std::{net::SocketAddr, process, sync::Arc, time::Duration};
+mod stop;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use async_trait::async_trait;
 use log::{info, warn};
 use pingora::server::{RunArgs, Server, configuration::Opt};
 use pingora_core::{
     apps::HttpServerOptions,
     protocols::http::v2::server::{H2Options, default_h2_options},
-    server::{ShutdownSignal, ShutdownSignalWatch, UnixShutdownSignalWatch},
     services::background::background_service,
 };
 use pingora_proxy::http_proxy;
@@ -24,6 +24,7 @@ use crate::{
         bind::{self, BindError, Bound, Listening},
     },
     proxy::Proxy,
+    server::stop::{LastActs, Stop},
     snapshot::Snapshot,
 };
 
@@ -140,45 +141,10 @@ impl Prepared {
 
     /// Runs until a signal ends the process, and writes out what waits to be logged.
     pub fn run(self) {
-        let last = Arc::new(LastActs { control: self.control, admin_place: self.admin_place });
-        let shutdown_signal = Box::new(Stop { last: last.clone() });
+        let last = Arc::new(LastActs::new(self.control, self.admin_place));
+        let shutdown_signal = Box::new(Stop::new(last.clone()));
         self.server.run(RunArgs { shutdown_signal });
         last.perform();
-    }
-}
-
-/// What is left to do before the process ends.
-struct LastActs {
-    control: Arc<Control>,
-    admin_place: Option<socket::Place>,
-}
-
-impl LastActs {
-    fn perform(&self) {
-        if let Some(place) = &self.admin_place {
-            place.clear();
-        }
-        self.control.finish_logs();
-    }
-}
-
-/// Pingora's signals; `SIGINT` ends the process here and now.
-///
-/// Pingora would end its runtimes beside each other, without telling the accept loops. One whose
-/// socket belongs to a runtime that has ended gets nothing but errors, and spins for ever.
-struct Stop {
-    last: Arc<LastActs>,
-}
-
-#[async_trait]
-impl ShutdownSignalWatch for Stop {
-    async fn recv(&self) -> ShutdownSignal {
-        let signal = UnixShutdownSignalWatch.recv().await;
-        if matches!(signal, ShutdownSignal::FastShutdown) {
-            self.last.perform();
-            process::exit(0);
-        }
-        signal
     }
 }
 
