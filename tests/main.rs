@@ -28,6 +28,7 @@ mod paths;
 mod policies;
 mod probation;
 mod reload;
+mod reload_backends;
 mod reload_keeps;
 mod reload_load;
 mod rollback;
