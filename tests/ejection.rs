@@ -72,7 +72,7 @@ async fn no_more_than_max_ejected_are_ejected() {
         upstreams:
           app:
             backends: [\"{one}\", \"{other}\"]
-            ejection: {{ consecutive_failures: 2, eject_for: 1h, max_ejected: 50% }}
+            ejection: {{ consecutive_failures: 2, eject_for: 5m, max_ejected: 50% }}
         "
     ))
     .await;
@@ -95,7 +95,7 @@ async fn an_ejected_backend_is_tried_before_a_request_fails() {
           app:
             backends: [\"{failing}\", \"{good}\"]
             health_check: off
-            ejection: {{ consecutive_failures: 1, eject_for: 1h }}
+            ejection: {{ consecutive_failures: 1, eject_for: 5m }}
         "
     ))
     .await;

@@ -16,7 +16,7 @@ fn ejecting(failing: &Origin, good: &Origin, more: &str) -> String {
     let ejection = if more.contains("ejection") {
         ""
     } else {
-        "ejection: { consecutive_failures: 1, eject_for: 1h }, "
+        "ejection: { consecutive_failures: 1, eject_for: 5m }, "
     };
     format!(
         "upstreams: {{ app: {{ backends: [\"{failing}\", \"{good}\"], health_check: off, {ejection}{more} }} }}\n"

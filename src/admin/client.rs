@@ -16,7 +16,10 @@ use crate::admin::Refused;
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Nobody listens on the socket.
-    #[error("no running process can be reached at {0}: {1}")]
+    #[error(
+        "no running process can be reached at {0}: {1}\nhelp: this is where a process with this \
+         `pid_file` answers; one that was started before the key was changed answers at the old one"
+    )]
     Unreachable(String, io::Error),
     /// The exchange broke, or was not understood.
     #[error("the running process did not answer as expected: {0}")]

@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, net, num::NonZeroU32, os::unix, str::FromStr, s
 
 use pingora_core::{protocols::l4::socket::SocketAddr, upstreams::peer::HttpPeer};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, de::Error as _};
 
 pub use address::{Address, AddressError};
 
@@ -17,7 +17,7 @@ use crate::{
     upstream::{
         Account, Parts, Timeouts, Upstream, balance,
         discovery::dns::{Dns, Name},
-        ejection::Rules,
+        ejection::{EJECT_FOR_MAX, Rules},
         health, peer,
         set::Targets,
     },
@@ -134,8 +134,8 @@ pub struct EjectionConfig {
     /// So many failures in a row eject: connections that fail, break or time out, and the
     /// statuses 502, 503 and 504. Default: `3`.
     pub consecutive_failures: NonZeroU32,
-    /// For how long; each relapse doubles it, up to 5 minutes. Default: `10s`.
-    #[serde(deserialize_with = "units::positive")]
+    /// For how long, at most 5 minutes; each relapse doubles it, up to that. Default: `10s`.
+    #[serde(deserialize_with = "penalty")]
     #[schemars(extend("pattern" = units::POSITIVE))]
     pub eject_for: Duration,
     /// The share of the upstream's backends that may be ejected at a time. Default: `50%`.
@@ -170,6 +170,16 @@ impl Word for EjectionConfig {
     fn word(_: &mut SchemaGenerator) -> Schema {
         yaml::words(&[("off", "Never ejects a backend.")])
     }
+}
+
+/// Reads a penalty, which no relapse could make longer than the longest there is.
+fn penalty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let penalty = units::positive(deserializer)?;
+    if EJECT_FOR_MAX < penalty.0 {
+        let max = Duration(EJECT_FOR_MAX);
+        return Err(D::Error::custom(format!("`{penalty}` is out of range: at most {max}")));
+    }
+    Ok(penalty)
 }
 
 /// The only word that ejection knows.
