@@ -21,11 +21,8 @@ use crate::{
     downstream::config::Address,
     explain::question::Asked,
     routing::{
-        host::RequestHost,
-        path,
-        request::RequestParts,
-        table::Found,
-        verdict::{Judged, Verdict},
+        host::RequestHost, judged::Judged, path, request::RequestParts, table::Found,
+        verdict::Verdict,
     },
     snapshot::{Route, Snapshot},
     upstream::{

@@ -17,11 +17,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crestline::{
-    config::schema,
-    yaml::{self, Node},
-};
-use serde_json::{Value, json};
+use crestline::{config::schema, yaml};
+use serde_json::Value;
 
 use crate::support::Crestline;
 
@@ -45,21 +42,7 @@ fn examples() -> Vec<PathBuf> {
 
 /// A text as an editor sees it: its values as JSON, variables and all.
 fn parsed(text: &str) -> Result<Value, String> {
-    yaml::parse(text).map(|node| json(&node)).map_err(|problem| problem.message)
-}
-
-fn json(node: &Node) -> Value {
-    match &node.value {
-        yaml::Value::Null | yaml::Value::Unfilled => Value::Null,
-        yaml::Value::Bool(value) => json!(value),
-        yaml::Value::Int(value) => json!(value),
-        yaml::Value::Float(value) => json!(value),
-        yaml::Value::String(text) => json!(text),
-        yaml::Value::Sequence(items) => items.iter().map(json).collect(),
-        yaml::Value::Mapping(entries) => {
-            entries.iter().map(|entry| (entry.key.clone(), json(&entry.value))).collect()
-        }
-    }
+    yaml::parse(text).map(|node| node.to_json()).map_err(|problem| problem.message)
 }
 
 /// Follows a reference into the definitions, and tells their name.

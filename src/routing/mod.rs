@@ -3,6 +3,7 @@
 pub mod cover;
 pub mod expression;
 pub mod host;
+pub mod judged;
 pub mod method;
 pub mod path;
 pub mod pattern;

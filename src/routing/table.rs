@@ -11,12 +11,8 @@ use std::{collections::HashMap, ops::Range};
 use http::HeaderValue;
 
 use crate::routing::{
-    host::HostPattern,
-    method::Methods,
-    pattern::PathPattern,
-    request::RequestParts,
-    rule::Rule,
-    verdict::{Judged, Verdict},
+    host::HostPattern, judged::Judged, method::Methods, pattern::PathPattern,
+    request::RequestParts, rule::Rule, verdict::Verdict,
 };
 
 /// Routes in their order, and where in it the routes of a host and a path stand.

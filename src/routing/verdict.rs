@@ -1,12 +1,11 @@
 //! Why a route takes a request or does not, in words for the operator.
 
-use std::{borrow::Cow, cmp::Ordering, fmt};
+use std::{borrow::Cow, fmt};
 
 use http::{HeaderName, Method};
 
 use crate::routing::{
-    host::HostPattern, method::Methods, pattern::PathPattern, request::RequestParts, rule::Rule,
-    wanted::Wanted,
+    host::HostPattern, method::Methods, pattern::PathPattern, request::RequestParts, wanted::Wanted,
 };
 
 /// That a rule takes a request, or the first of its conditions that fails.
@@ -33,7 +32,7 @@ impl Verdict<'_> {
     }
 
     /// How far the request is from being taken; 0 if it is.
-    fn distance(&self) -> u8 {
+    pub(super) fn distance(&self) -> u8 {
         match self {
             Self::Matches => 0,
             Self::Method(..) => 1,
@@ -89,39 +88,3 @@ fn lack<'a>(
         wanted => write!(f, ", wanted `{wanted}`"),
     }
 }
-
-/// A rule, what it says of a request, and its route.
-///
-/// The order is that of nearness: the further the request got, the smaller; among those that got
-/// equally far the order of the rules. So the first of all is the one that takes the request, if
-/// any does; if it fails by its method, the answer is `405`.
-#[derive(Clone, Copy, Debug)]
-pub struct Judged<'a, T> {
-    /// What it says.
-    pub verdict: Verdict<'a>,
-    /// The rule.
-    pub rule: &'a Rule,
-    /// Its route.
-    pub route: &'a T,
-}
-
-impl<T> Ord for Judged<'_, T> {
-    fn cmp(&self, other: &Self) -> Ordering {
-        let distances = self.verdict.distance().cmp(&other.verdict.distance());
-        distances.then_with(|| self.rule.cmp(other.rule))
-    }
-}
-
-impl<T> PartialOrd for Judged<'_, T> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl<T> PartialEq for Judged<'_, T> {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl<T> Eq for Judged<'_, T> {}

@@ -84,6 +84,21 @@ impl Node {
         }
     }
 
+    /// The same as JSON; what could not be filled in is nothing.
+    pub fn to_json(&self) -> serde_json::Value {
+        match &self.value {
+            Value::Null | Value::Unfilled => serde_json::Value::Null,
+            Value::Bool(value) => (*value).into(),
+            Value::Int(value) => (*value).into(),
+            Value::Float(value) => (*value).into(),
+            Value::String(text) => text.as_str().into(),
+            Value::Sequence(items) => items.iter().map(Self::to_json).collect(),
+            Value::Mapping(entries) => {
+                entries.iter().map(|entry| (entry.key.clone(), entry.value.to_json())).collect()
+            }
+        }
+    }
+
     /// Says what stands here, for the end of "expected …, found …".
     pub fn found(&self) -> Cow<'static, str> {
         match (&self.value, self.text()) {

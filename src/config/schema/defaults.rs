@@ -3,9 +3,9 @@
 //! "Default: `5s`." is a value, and becomes the `default` of the schema; "Default: the number of
 //! cores." says in words what holds without the key.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use crate::yaml::{self, Node};
+use crate::yaml;
 
 /// How the last sentence of a comment begins.
 const DEFAULT: &str = "Default: ";
@@ -35,22 +35,7 @@ pub(super) fn split(description: &str) -> (&str, Option<&str>) {
 /// The value that stands in backticks at the beginning.
 fn value(default: &str) -> Option<Value> {
     let (text, _) = default.strip_prefix('`')?.split_once('`')?;
-    yaml::parse(text).ok().map(|node| json(&node))
-}
-
-/// The tree of a text as JSON.
-fn json(node: &Node) -> Value {
-    match &node.value {
-        yaml::Value::Null | yaml::Value::Unfilled => Value::Null,
-        yaml::Value::Bool(value) => json!(value),
-        yaml::Value::Int(value) => json!(value),
-        yaml::Value::Float(value) => json!(value),
-        yaml::Value::String(text) => json!(text),
-        yaml::Value::Sequence(items) => items.iter().map(json).collect(),
-        yaml::Value::Mapping(entries) => {
-            entries.iter().map(|entry| (entry.key.clone(), json(&entry.value))).collect()
-        }
-    }
+    yaml::parse(text).ok().map(|node| node.to_json())
 }
 
 #[cfg(test)]
