@@ -40,6 +40,8 @@ fn value(default: &str) -> Option<Value> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn default_of(description: &str) -> Option<Value> {
