@@ -1,6 +1,11 @@
 //! What several files, an environment and secret files come to.
 
-use std::{collections::BTreeMap, fs};
+use std::{
+    collections::BTreeMap,
+    ffi::OsStr,
+    fs,
+    os::unix::{ffi::OsStrExt, fs::symlink},
+};
 
 use tempfile::TempDir;
 
@@ -297,6 +302,30 @@ fn a_pattern_that_is_none_is_told() {
             "--> main.yaml:1:26",
         ]
     );
+}
+
+#[test]
+fn a_pattern_finds_files_at_any_depth_and_follows_no_link_round() {
+    let folder = folder(&[
+        ("main.yaml", "include: ['tree/**/*.yaml', 'tree/[a-b]?/b/../.*.yaml']\n"),
+        ("tree/z.yaml", ""),
+        ("tree/.hidden/x.yaml", ""),
+        ("tree/ab/b/y.yaml", ""),
+        ("tree/ab/.x.yaml", ""),
+        ("tree/folder.yaml/no.txt", ""),
+    ]);
+    for (number, up) in ["..", "../..", "../../tree/ab"].into_iter().enumerate() {
+        symlink(up, folder.path().join(format!("tree/ab/b/up{number}"))).unwrap();
+        symlink(up, folder.path().join(format!("tree/ab/up{number}"))).unwrap();
+    }
+    symlink("z.yaml", folder.path().join("tree/link.yaml")).unwrap();
+    fs::write(folder.path().join(OsStr::from_bytes(b"tree/\xFF.yaml")), "").unwrap();
+    let (loaded, problems) = loaded(&folder, &[]);
+    // `link.yaml` is the file that it leads to.
+    let expected = ["ab/b/y.yaml", "link.yaml", "\u{FFFD}.yaml", "ab/b/../.x.yaml"]
+        .map(|it| format!("tree/{it}"));
+    assert_eq!(names(&folder, &loaded.files)[1..], expected);
+    assert_eq!(problems, "");
 }
 
 #[test]
