@@ -118,8 +118,7 @@ fn a_file_is_included_once() {
         ("z.yaml", "trusted_proxies: [10.0.0.3]\n"),
     ];
     let folder = folder(&files);
-    std::os::unix::fs::symlink(folder.path().join("a.yaml"), folder.path().join("linked.yaml"))
-        .unwrap();
+    symlink(folder.path().join("a.yaml"), folder.path().join("linked.yaml")).unwrap();
     let (loaded, problems) = loaded(&folder, &[]);
     assert_eq!(problems, "");
     let root = loaded.root.unwrap();
