@@ -20,7 +20,7 @@ use crate::{
     config::{self, File, schema},
     control::Provenance,
     demo,
-    diagnostic::{Color, Problem, Problems, Sources, render},
+    diagnostic::{Color, Problems, Sources, render},
     downstream::config::Address,
     observe::process_log,
     server::{self, Start},
@@ -251,15 +251,11 @@ fn show(problems: &Problems, sources: &Sources) {
     let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let colored = io::stderr().is_terminal() && !plain;
     say(&render(problems, sources, if colored { Color::Always } else { Color::Never }));
-    let errors = problems.iter().filter(|problem| is_error(problem)).count();
+    let errors = problems.errors();
     if 0 < errors {
         let s = if errors == 1 { "" } else { "s" };
         say(&format!("\n{errors} error{s}\n"));
     }
-}
-
-fn is_error(problem: &Problem) -> bool {
-    problem.severity == crate::diagnostic::Severity::Error
 }
 
 /// Output for people goes to stderr; if that is closed, there is nobody to tell.

@@ -15,10 +15,15 @@ use annotate_snippets::renderer::Renderer;
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Snippet};
 
 pub use fills::{Fill, Fills};
+use sources::Excerpt;
 pub use sources::{Place, Sources};
 
 /// So many words are listed before a help line says how many more there are.
 const LISTED_MAX: usize = 12;
+
+/// So many errors, and so many warnings, are kept; further ones are counted. A slip in a template
+/// can make a hundred thousand, which nobody reads.
+const KEPT_MAX: usize = 500;
 
 /// A stretch of the [`Sources`], in bytes. The default is in no file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -59,6 +64,8 @@ pub struct Problem {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Problems {
     sorted: Vec<Problem>,
+    errors: usize,
+    warnings: usize,
     hidden: Option<Arc<Fills>>,
 }
 
@@ -79,8 +86,12 @@ pub fn render(problems: &Problems, sources: &Sources, color: Color) -> String {
         Color::Always => Renderer::styled(),
         Color::Never => Renderer::plain(),
     };
+    let nowhere = Sources::default();
+    let omitted = problems.omitted();
+    let all = problems.iter().map(|problem| (problem, sources));
+    let all = all.chain(omitted.iter().map(|omitted| (omitted, &nowhere)));
     let texts: Vec<_> =
-        problems.iter().map(|problem| renderer.render(&report(problem, sources)) + "\n").collect();
+        all.map(|(problem, sources)| renderer.render(&report(problem, sources)) + "\n").collect();
     texts.join("\n")
 }
 
@@ -167,8 +178,17 @@ impl Problem {
 }
 
 impl Problems {
-    /// Adds a problem at its place, without the values that are hidden.
+    /// Adds a problem at its place, without the values that are hidden; beyond the bound, it is
+    /// only counted.
     pub fn push(&mut self, problem: Problem) {
+        let count = match problem.severity {
+            Severity::Error => &mut self.errors,
+            Severity::Warning => &mut self.warnings,
+        };
+        *count += 1;
+        if KEPT_MAX < *count {
+            return;
+        }
         let problem = match &self.hidden {
             Some(fills) => fills.redact(problem),
             None => problem,
@@ -176,6 +196,11 @@ impl Problems {
         let place = |problem: &Problem| problem.span.map(|span| span.start);
         let index = self.sorted.partition_point(|earlier| place(earlier) <= place(&problem));
         self.sorted.insert(index, problem);
+    }
+
+    /// Whether the next error will be kept, and not only counted.
+    pub fn keeps_more(&self) -> bool {
+        self.errors < KEPT_MAX
     }
 
     /// Keeps values that were filled in out of all problems, those that were told included.
@@ -187,7 +212,12 @@ impl Problems {
 
     /// Does one of them forbid the configuration?
     pub fn has_errors(&self) -> bool {
-        self.iter().any(|problem| problem.severity == Severity::Error)
+        0 < self.errors
+    }
+
+    /// Counts the errors, those that were not kept included.
+    pub fn errors(&self) -> usize {
+        self.errors
     }
 
     /// Is there none?
@@ -195,14 +225,26 @@ impl Problems {
         self.sorted.is_empty()
     }
 
-    /// Counts them, warnings included.
+    /// Counts those that were kept, warnings included.
     pub fn len(&self) -> usize {
         self.sorted.len()
     }
 
-    /// Walks through them in order of place.
+    /// Walks through those that were kept, in order of place.
     pub fn iter(&self) -> std::slice::Iter<'_, Problem> {
         self.sorted.iter()
+    }
+
+    /// What is told in the place of those that were not kept.
+    fn omitted(&self) -> Vec<Problem> {
+        let told = |count: usize, word: &str, problem: fn(String) -> Problem| {
+            let more = count.checked_sub(KEPT_MAX).filter(|more| 0 < *more)?;
+            let s = if more == 1 { " is" } else { "s are" };
+            let problem = problem(format!("{more} more {word}{s} not shown"));
+            Some(problem.help("many of one kind often have one cause: begin with the first"))
+        };
+        let errors = told(self.errors, "error", Problem::error);
+        errors.into_iter().chain(told(self.warnings, "warning", Problem::warning)).collect()
     }
 }
 
@@ -226,11 +268,11 @@ fn report<'a>(problem: &'a Problem, sources: &'a Sources) -> Vec<Group<'a>> {
         (None, None) => Group::with_title(title),
         (None, Some(whole)) => title.element(Origin::path(whole.name.as_str())),
         (Some((source, span)), _) => {
-            let carets =
-                AnnotationKind::Primary.span(source.carets(span)).label(problem.label.as_deref());
-            title.element(
-                Snippet::source(source.text.as_str()).path(source.name.as_str()).annotation(carets),
-            )
+            // The renderer would cut all of the text into lines, for each problem.
+            let Excerpt { text, line, carets } = source.excerpt(span);
+            let carets = AnnotationKind::Primary.span(carets).label(problem.label.as_deref());
+            let snippet = Snippet::source(text).line_start(line).path(source.name.as_str());
+            title.element(snippet.annotation(carets))
         }
     }];
     if let Some(help) = &problem.help {

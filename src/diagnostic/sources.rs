@@ -30,6 +30,16 @@ pub(super) struct Source {
     start: usize,
 }
 
+/// The line that a problem shows.
+pub(super) struct Excerpt<'a> {
+    /// With its line break.
+    pub(super) text: &'a str,
+    /// Its number, from 1.
+    pub(super) line: usize,
+    /// The bytes of it that are pointed at.
+    pub(super) carets: Range<usize>,
+}
+
 /// A place as people write it: `conf/crestline.yaml:41:17`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place<'a> {
@@ -62,10 +72,8 @@ impl Sources {
     /// Finds the place where a span begins; `None` if that is in no file.
     pub fn place(&self, span: Span) -> Option<Place<'_>> {
         let source = self.at(span)?;
-        let before = &source.text[..source.boundary(span.start)];
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        let line = memchr::memchr_iter(b'\n', before.as_bytes()).count() + 1;
-        let column = before[line_start..].chars().count() + 1;
+        let Excerpt { text, line, carets } = source.excerpt(span);
+        let column = text[..carets.start].chars().count() + 1;
         Some(Place { name: &source.name, line, column })
     }
 
@@ -103,12 +111,19 @@ impl Sources {
 }
 
 impl Source {
-    /// Cuts a span to its first line, where the carets go, and to the text.
-    pub(super) fn carets(&self, span: Span) -> Range<usize> {
+    /// Cuts a span to its first line, where the carets go, and the text to that line.
+    pub(super) fn excerpt(&self, span: Span) -> Excerpt<'_> {
         let start = self.boundary(span.start);
         let end = self.boundary(span.end).max(start);
-        let line = &self.text[start..end];
-        start..start + line.lines().next().map_or(0, |line| line.trim_end().len())
+        let (before, behind) = self.text.split_at(start);
+        let first = before.rfind('\n').map_or(0, |newline| newline + 1);
+        let last = behind.find('\n').map_or(self.text.len(), |newline| start + newline + 1);
+        let pointed_at = self.text[start..end].lines().next().map_or(0, |it| it.trim_end().len());
+        Excerpt {
+            text: &self.text[first..last],
+            line: memchr::memchr_iter(b'\n', before.as_bytes()).count() + 1,
+            carets: start - first..start - first + pointed_at,
+        }
     }
 
     /// The byte after the last.

@@ -96,6 +96,37 @@ fn problems_stand_in_order_of_place() {
     assert!(problems.has_errors());
 }
 
+/// A long text with as many problems as lines would take hours, if each problem cost a look at
+/// the text.
+#[test]
+fn what_nobody_reads_is_counted() {
+    let text = "x: 1\n".repeat(1 << 20);
+    let sources = Sources::of("long.yaml", text.as_str());
+    let mut problems = Problems::default();
+    problems.push(Problem::warning("odd"));
+    for line in (0..1 << 20).rev() {
+        let start = Sources::FIRST + line * 5;
+        problems.push(Problem::error("wrong").at(Span { start, end: start + 1 }));
+    }
+    assert_eq!((problems.errors(), problems.len()), (1 << 20, KEPT_MAX + 1));
+    assert!(!problems.keeps_more());
+    let shown = render(&problems, &sources, Color::Never);
+    let last = "
+error: wrong
+       --> long.yaml:1048576:1
+        |
+1048576 | x: 1
+        | ^
+
+error: 1048076 more errors are not shown
+ |
+help: many of one kind often have one cause: begin with the first
+";
+    assert!(shown.ends_with(last), "{}", &shown[shown.len() - 300..]);
+    assert_eq!(shown.matches("error: wrong").count(), KEPT_MAX);
+    assert!(shown.starts_with("warning: odd"));
+}
+
 #[test]
 fn colour_is_only_for_terminals() {
     let mut problems = Problems::default();

@@ -1,6 +1,9 @@
 //! A compiled route: all that a request needs to the end, found by one lookup.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use http::HeaderValue;
 
@@ -61,14 +64,14 @@ pub(super) fn table(
     if written.is_empty() {
         problems.push(Problem::warning("there are no routes: every request gets 404"));
     }
-    let mut routes = Vec::new();
-    for (index, config) in written.iter().enumerate() {
-        let config = config.as_ref();
-        if let Some(config) = config {
-            check_name(config, written[..index].iter().flatten(), problems);
-        }
-        routes
-            .push(config.and_then(|it| build(it, named, upstreams, tally, problems)).map(Arc::new));
+    let (mut routes, mut before) = (Vec::new(), HashSet::new());
+    let names: HashSet<&str> = named.iter().map(|upstream| upstream.name.value.as_str()).collect();
+    for config in written {
+        let route = config.as_ref().and_then(|config| {
+            check_name(config, &mut before, problems);
+            build(config, &names, upstreams, tally, problems)
+        });
+        routes.push(route.map(Arc::new));
     }
     // A route that could not be read may use what the others do not.
     if written.iter().all(Option::is_some) {
@@ -114,19 +117,23 @@ impl Route {
 
 fn build(
     config: &RouteConfig,
-    named: &[Named<UpstreamConfig>],
+    names: &HashSet<&str>,
     upstreams: &Upstreams,
     tally: &Arc<Tally>,
     problems: &mut Problems,
 ) -> Option<Route> {
     let policies = Policies::build(config.policies.iter().map(|policy| &policy.value));
     let target = &config.upstream;
-    if !named.iter().any(|upstream| upstream.name.value == target.value) {
+    if !names.contains(target.value.as_str()) {
         let (route, upstream) = (&config.name.value, &target.value);
         let message =
             format!("route `{route}` sends to upstream `{upstream}`, which is not defined");
-        let names = named.iter().map(|upstream| upstream.name.value.as_str());
-        problems.push(Problem::error(message).at(target.span).help(suggest(upstream, names)));
+        let mut problem = Problem::error(message).at(target.span);
+        // Finding the nearest of thousands of names takes its time.
+        if problems.keeps_more() {
+            problem = problem.help(suggest(upstream, names.iter().copied()));
+        }
+        problems.push(problem);
     }
     Some(Route {
         name: config.name.value.clone(),
@@ -144,16 +151,12 @@ fn build(
     })
 }
 
-fn check_name<'a>(
-    config: &RouteConfig,
-    mut before: impl Iterator<Item = &'a RouteConfig>,
-    problems: &mut Problems,
-) {
+fn check_name<'a>(config: &'a RouteConfig, before: &mut HashSet<&'a str>, problems: &mut Problems) {
     let name = &config.name;
     if name.is_empty() {
         problems.push(Problem::error("a route needs a name").at(name.span));
     }
-    if before.any(|other| other.name == *name) {
+    if !before.insert(&name.value) {
         let message = format!("two routes have the name `{}`", name.value);
         problems
             .push(Problem::error(message).at(name.span).help("names tell routes apart in logs"));
@@ -165,8 +168,9 @@ fn warn_unused(
     named: &[Named<UpstreamConfig>],
     problems: &mut Problems,
 ) {
+    let used: HashSet<_> = written.iter().flatten().map(|route| &route.upstream.value).collect();
     for Named { name, .. } in named {
-        if !written.iter().flatten().any(|route| route.upstream.value == name.value) {
+        if !used.contains(&name.value) {
             let message = format!("no route sends to upstream `{}`", name.value);
             problems.push(Problem::warning(message).at(name.span));
         }

@@ -1,6 +1,11 @@
 //! What several files, an environment and secret files come to.
 
-use std::{collections::BTreeMap, fs};
+use std::{
+    collections::BTreeMap,
+    ffi::OsStr,
+    fs,
+    os::unix::{ffi::OsStrExt, fs::symlink},
+};
 
 use tempfile::TempDir;
 
@@ -113,8 +118,7 @@ fn a_file_is_included_once() {
         ("z.yaml", "trusted_proxies: [10.0.0.3]\n"),
     ];
     let folder = folder(&files);
-    std::os::unix::fs::symlink(folder.path().join("a.yaml"), folder.path().join("linked.yaml"))
-        .unwrap();
+    symlink(folder.path().join("a.yaml"), folder.path().join("linked.yaml")).unwrap();
     let (loaded, problems) = loaded(&folder, &[]);
     assert_eq!(problems, "");
     let root = loaded.root.unwrap();
@@ -297,6 +301,30 @@ fn a_pattern_that_is_none_is_told() {
             "--> main.yaml:1:26",
         ]
     );
+}
+
+#[test]
+fn a_pattern_finds_files_at_any_depth_and_follows_no_link_round() {
+    let folder = folder(&[
+        ("main.yaml", "include: ['tree/**/*.yaml', 'tree/[a-b]?/b/../.*.yaml']\n"),
+        ("tree/z.yaml", ""),
+        ("tree/.hidden/x.yaml", ""),
+        ("tree/ab/b/y.yaml", ""),
+        ("tree/ab/.x.yaml", ""),
+        ("tree/folder.yaml/no.txt", ""),
+    ]);
+    for (number, up) in ["..", "../..", "../../tree/ab"].into_iter().enumerate() {
+        symlink(up, folder.path().join(format!("tree/ab/b/up{number}"))).unwrap();
+        symlink(up, folder.path().join(format!("tree/ab/up{number}"))).unwrap();
+    }
+    symlink("z.yaml", folder.path().join("tree/link.yaml")).unwrap();
+    fs::write(folder.path().join(OsStr::from_bytes(b"tree/\xFF.yaml")), "").unwrap();
+    let (loaded, problems) = loaded(&folder, &[]);
+    // `link.yaml` is the file that it leads to.
+    let expected = ["ab/b/y.yaml", "link.yaml", "\u{FFFD}.yaml", "ab/b/../.x.yaml"]
+        .map(|it| format!("tree/{it}"));
+    assert_eq!(names(&folder, &loaded.files)[1..], expected);
+    assert_eq!(problems, "");
 }
 
 #[test]
