@@ -6,6 +6,7 @@
 
 mod support;
 
+mod activation;
 mod admin;
 mod balance;
 mod breaks;
@@ -35,6 +36,7 @@ mod schema;
 mod section_a;
 mod status;
 mod streaming;
+mod systemd;
 mod tidy;
 mod timeouts;
 mod tunnels;
