@@ -25,6 +25,7 @@ mod listeners;
 mod logs;
 mod matching;
 mod origin_faults;
+mod packaging;
 mod paths;
 mod policies;
 mod probation;
