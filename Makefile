@@ -51,7 +51,8 @@ bench-routing: setup ## What finding a route costs among 10,000
 clean: ## Removes what was built
 	$(CARGO) clean
 
-# Pingora's compression builds zlib-ng with cmake and a C compiler; the tests use curl and h2load.
+# Pingora's compression builds zlib-ng with cmake and a C compiler; the tests use curl and
+# h2load, and systemd judges its units.
 setup:
 	@packages=; \
 	command -v cmake >/dev/null || packages="$$packages cmake"; \
@@ -59,6 +60,7 @@ setup:
 	command -v g++ >/dev/null || packages="$$packages g++"; \
 	command -v curl >/dev/null || packages="$$packages curl"; \
 	command -v h2load >/dev/null || packages="$$packages nghttp2-client"; \
+	command -v systemd-analyze >/dev/null || packages="$$packages systemd"; \
 	$(install)
 
 bench-setup: setup

@@ -23,7 +23,7 @@ use crate::{
     diagnostic::{Color, Problems, Sources, render},
     downstream::config::Address,
     observe::process_log,
-    server::{self, Start},
+    server::{self, Start, StartError},
     snapshot::{self, Snapshot},
     upstream::config::{AddressError, BackendConfig, Config},
 };
@@ -206,7 +206,10 @@ fn serve(read: Result<Good, ExitCode>, start: Start) -> ExitCode {
         }
         Err(error) => {
             say(&format!("error: {error}\n"));
-            ExitCode::from(EXIT_UNAVAILABLE)
+            ExitCode::from(match error {
+                StartError::Bind(_) => EXIT_UNAVAILABLE,
+                StartError::Handed(_) => EXIT_CONFIG,
+            })
         }
     }
 }

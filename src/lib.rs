@@ -18,7 +18,8 @@
 //!  3  http1  routing  observe  reply   pure parsing | pure matching | logs | our own answers
 //!  2  field                            header fields as the operator writes them
 //!  1  yaml                             the file's text, with the place of every value
-//!  0  clock  diagnostic  units         time | problems with a place | quantities
+//!  0  clock  diagnostic  systemd       time | problems with a place | the service manager
+//!     units                            quantities
 //! ```
 
 pub mod admin;
@@ -40,6 +41,7 @@ pub mod reply;
 pub mod routing;
 pub mod server;
 pub mod snapshot;
+pub mod systemd;
 pub mod units;
 pub mod upstream;
 pub mod yaml;

@@ -21,7 +21,8 @@ use crate::{
     downstream::config::Address,
     listener::{
         Edge,
-        bind::{self, BindError, Bound, Listening},
+        bind::{BindError, Bound, Listening},
+        handed::{Handed, HandedError},
     },
     proxy::Proxy,
     server::stop::{LastActs, Stop},
@@ -45,7 +46,15 @@ pub struct Start {
 }
 
 /// Why a server cannot start.
-pub type StartError = BindError;
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A socket cannot be bound.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// A socket that systemd handed in is of no use: the configuration and its unit disagree.
+    #[error(transparent)]
+    Handed(#[from] HandedError),
+}
 
 /// A server that is ready to run.
 pub struct Prepared {
@@ -58,22 +67,25 @@ pub struct Prepared {
 /// Binds, takes over, and assembles; nothing answers yet.
 ///
 /// # Errors
-/// If a socket cannot be bound.
+/// If a socket cannot be bound, or one that systemd handed in is wanted by no listener.
 pub fn prepare(
     mut snapshot: Snapshot,
     provenance: Provenance,
     start: Start,
 ) -> Result<Prepared, StartError> {
+    let wanted = snapshot.listeners.iter().map(|listener| &listener.address);
+    let mut handed = Handed::take(&wanted)?;
     raise_file_limit();
     // A successor is handed its sockets; what it is not handed, it binds when it starts.
     let bound: Vec<Bound> = if start.upgrade {
-        Vec::new()
+        wanted.filter_map(|address| handed.find(address)).collect()
     } else {
-        let bound = snapshot.listeners.iter().map(|listener| bind::bind(&listener.address));
-        bound.collect::<Result<_, _>>()?
+        wanted.map(|address| handed.find_or_bind(address)).collect::<Result<_, _>>()?
     };
-    for (listener, bound) in snapshot.listeners.iter_mut().zip(&bound) {
-        listener.address = bound.address.clone();
+    if !start.upgrade {
+        for (listener, bound) in snapshot.listeners.iter_mut().zip(&bound) {
+            listener.address = bound.address.clone();
+        }
     }
     let opt = Opt { upgrade: start.upgrade, daemon: start.daemon, ..Opt::default() };
     let mut server = Server::new_with_opt_and_conf(opt, snapshot.file.server());
@@ -119,7 +131,7 @@ fn bind_admin(
     let path = socket::path(pid_file);
     if !start.upgrade && socket::is_in_use(&path) {
         let why = "another process answers there; give each its own `pid_file`".to_owned();
-        return Err(BindError { address: Address::Unix(path), why });
+        return Err(BindError { address: Address::Unix(path), why }.into());
     }
     let bound = socket::bind(&path);
     if let Err(why) = &bound {

@@ -6,6 +6,7 @@
 
 mod support;
 
+mod activation;
 mod admin;
 mod balance;
 mod breaks;
@@ -24,6 +25,7 @@ mod listeners;
 mod logs;
 mod matching;
 mod origin_faults;
+mod packaging;
 mod paths;
 mod policies;
 mod probation;
@@ -36,6 +38,7 @@ mod schema;
 mod section_a;
 mod status;
 mod streaming;
+mod systemd;
 mod tidy;
 mod timeouts;
 mod tunnels;

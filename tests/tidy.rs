@@ -11,9 +11,10 @@ use std::{
 };
 
 /// Modules by floor. Floors count upward; those of one floor do not know each other.
-const FLOORS: [(&str, u32); 22] = [
+const FLOORS: [(&str, u32); 23] = [
     ("clock", 0),
     ("diagnostic", 0),
+    ("systemd", 0),
     ("yaml", 1),
     ("field", 2),
     ("units", 0),

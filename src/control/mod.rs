@@ -39,6 +39,7 @@ use crate::{
     diagnostic::{Color, Problem, Problems, Sources, render},
     observe::access_log::AccessLog,
     snapshot::{self, Live, Snapshot},
+    systemd,
 };
 
 /// How often it is looked whether anybody has a configuration in hand that was replaced.
@@ -180,7 +181,23 @@ impl Control {
         changed.await.unwrap_or(Err(Refusal::NotServing))
     }
 
+    /// Makes a change, and lets the service manager know.
     async fn make(
+        self: &Arc<Self>,
+        keepers: &mut Keepers,
+        goal: Goal,
+        terms: Option<Terms>,
+    ) -> Result<Receipt, Refusal> {
+        let reloading = systemd::reloading();
+        let made = self.make_untold(keepers, goal, terms).await;
+        reloading.ends_with(&match &made {
+            Ok(receipt) => format!("serving {receipt}"),
+            Err(_) => "serving; a reload was refused, and nothing was changed".to_owned(),
+        });
+        made
+    }
+
+    async fn make_untold(
         self: &Arc<Self>,
         keepers: &mut Keepers,
         goal: Goal,

@@ -8,7 +8,10 @@
 use std::{
     fs, io,
     net::SocketAddr,
-    os::{fd::IntoRawFd, unix::fs::FileTypeExt as _},
+    os::{
+        fd::IntoRawFd,
+        unix::fs::{FileTypeExt as _, PermissionsExt as _},
+    },
     path::Path,
 };
 
@@ -24,7 +27,7 @@ use pingora_core::{
 };
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use crate::downstream::config::Address;
+use crate::{downstream::config::Address, systemd};
 
 /// As large as the kernel allows.
 const BACKLOG: i32 = 65_535;
@@ -43,13 +46,17 @@ pub struct BindError {
     pub why: String,
 }
 
-/// A socket that is bound and does not listen yet.
+/// A socket that is bound and does not listen yet, unless systemd handed it in.
 #[derive(Debug)]
 pub struct Bound {
     /// Where it is bound; a port that was left to the system is known here.
     pub address: Address,
-    socket: Socket,
+    pub(super) socket: Socket,
 }
+
+/// Everybody may connect to a Unix socket, as by default with Pingora; its folder says who gets
+/// there. One that was handed in or taken over keeps its mode.
+const UNIX_MODE: u32 = 0o666;
 
 /// Binds an address.
 ///
@@ -85,6 +92,7 @@ fn bind_unix(path: &Path) -> io::Result<Socket> {
         }
         other => other?,
     }
+    fs::set_permissions(path, fs::Permissions::from_mode(UNIX_MODE))?;
     Ok(socket)
 }
 
@@ -126,7 +134,9 @@ impl<A: ServerApp + Send + Sync + 'static> Listening<A> {
             let config = match address {
                 Address::Socket(socket) => ListenerConfig::tcp(socket.to_string())
                     .tcp_socket_options(TcpSocketOptions::default()),
-                Address::Unix(path) => ListenerConfig::uds(path.display().to_string()),
+                Address::Unix(path) => {
+                    ListenerConfig::uds(path.display().to_string()).permissions(mode_of(path))
+                }
             };
             service.add_listener(config.l4_buffer(buffers));
         }
@@ -153,7 +163,17 @@ impl<A: ServerApp + Send + Sync + 'static> Listening<A> {
             fds.lock().add(key, bound.socket.into_raw_fd());
             info!("listener: {address} opened");
         }
+        // What was taken over may have been handed in as well: one socket, not to be held twice.
+        self.bound.clear();
         Ok(())
+    }
+}
+
+/// The mode of a socket that is there already, so that Pingora leaves it as it is.
+fn mode_of(path: &Path) -> fs::Permissions {
+    match fs::symlink_metadata(path) {
+        Ok(file) if file.file_type().is_socket() => file.permissions(),
+        _ => fs::Permissions::from_mode(UNIX_MODE),
     }
 }
 
@@ -182,6 +202,7 @@ impl<A: ServerApp + Send + Sync + 'static> ServiceWithDependents for Listening<A
             std::process::exit(EXIT_UNAVAILABLE);
         }
         ready.notify_ready();
+        systemd::serves();
         let service = &mut self.service;
         Service::start_service(service, Some(fds), shutdown, listeners_per_fd).await;
     }

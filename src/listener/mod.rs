@@ -2,6 +2,7 @@
 //! is served until it closes.
 
 pub mod bind;
+pub mod handed;
 mod refuse;
 mod serve;
 

@@ -5,7 +5,7 @@ use std::{process, sync::Arc};
 use async_trait::async_trait;
 use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch, UnixShutdownSignalWatch};
 
-use crate::{admin::socket, control::Control};
+use crate::{admin::socket, control::Control, systemd};
 
 /// What is left to do before the process ends.
 pub(super) struct LastActs {
@@ -41,6 +41,7 @@ impl Stop {
     }
 
     fn leave_at_once(&self) -> ! {
+        systemd::stopping();
         self.last.perform();
         process::exit(0)
     }
@@ -51,9 +52,12 @@ impl ShutdownSignalWatch for Stop {
     async fn recv(&self) -> ShutdownSignal {
         match UnixShutdownSignalWatch.recv().await {
             ShutdownSignal::FastShutdown => self.leave_at_once(),
-            signal @ (ShutdownSignal::GracefulTerminate | ShutdownSignal::GracefulUpgrade) => {
+            signal @ ShutdownSignal::GracefulTerminate => {
+                systemd::stopping();
                 signal
             }
+            // The service goes on in the successor.
+            signal @ ShutdownSignal::GracefulUpgrade => signal,
         }
     }
 }

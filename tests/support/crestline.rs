@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::Stdio,
     sync::{Arc, Mutex},
@@ -85,6 +86,35 @@ impl Crestline {
         Self::spawn(command(arguments), 1, tempfile::tempdir().unwrap()).await
     }
 
+    /// Starts it with a file and listening sockets that are open already. Returns when it listens.
+    pub(crate) async fn start_handed(sockets: [Option<OwnedFd>; 2], yaml: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let yaml = completed(yaml, folder.path());
+        let file = folder.path().join("crestline.yaml");
+        fs::write(&file, &yaml).unwrap();
+        Self::spawn(handed(sockets, &file), listeners_in(&yaml), folder).await
+    }
+
+    /// The same, where it must refuse to start.
+    pub(crate) async fn run_handed(sockets: [Option<OwnedFd>; 2], yaml: &str) -> Finished {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("crestline.yaml");
+        fs::write(&file, completed(yaml, folder.path())).unwrap();
+        Self::finish(&mut handed(sockets, &file)).await
+    }
+
+    async fn finish(command: &mut Command) -> Finished {
+        let start = Instant::now();
+        let child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let output = soon("the end of the program", child.wait_with_output()).await.unwrap();
+        Finished {
+            took: start.elapsed(),
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
     async fn spawn(mut command: Command, listeners: usize, folder: TempDir) -> Self {
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
@@ -112,14 +142,7 @@ impl Crestline {
 
     /// Runs it to its end, which must come soon.
     pub(crate) async fn run(arguments: &[&str]) -> Finished {
-        let start = Instant::now();
-        let output = soon("the end of the program", command(arguments).output()).await.unwrap();
-        Finished {
-            took: start.elapsed(),
-            code: output.status.code(),
-            stdout: String::from_utf8(output.stdout).unwrap(),
-            stderr: String::from_utf8(output.stderr).unwrap(),
-        }
+        Self::finish(command(arguments).stdout(Stdio::piped())).await
     }
 
     fn opened(&self) -> Vec<String> {
@@ -317,7 +340,26 @@ impl Drop for Crestline {
 
 fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_crestline"));
-    command.args(arguments).env_remove("CRESTLINE_LOG").stdin(Stdio::null()).kill_on_drop(true);
+    command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
+    // Only what a test says is said.
+    for name in ["CRESTLINE_LOG", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// Runs the program as systemd does with sockets of its own: they are descriptors 3 and 4.
+///
+/// Descriptors cannot be put at a number from here without `unsafe`; a shell can.
+fn handed(sockets: [Option<OwnedFd>; 2], file: &Path) -> Command {
+    let count = sockets.iter().flatten().count();
+    let script = "exec 3<&0 4>&1 </dev/null >/dev/null; \
+                  LISTEN_PID=$$ LISTEN_FDNAMES=first:second exec \"$@\"";
+    let mut command = Command::new("sh");
+    command.args(["-c", script, "sh", env!("CARGO_BIN_EXE_crestline"), "-c"]).arg(file);
+    command.env("LISTEN_FDS", count.to_string()).kill_on_drop(true);
+    let [first, second] = sockets.map(|socket| socket.map_or_else(Stdio::null, Stdio::from));
+    command.stdin(first).stdout(second);
     command
 }
 
