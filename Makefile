@@ -4,8 +4,10 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 CARGO ?= cargo
 BENCH_FLAGS ?=
+SOAK_UPGRADES ?= 200
+SOAK_SECONDS ?= 0
 
-.PHONY: help demo build test check unit integration docs deny audit bench bench-routing setup bench-setup clean
+.PHONY: help demo build test check unit integration soak docs deny audit bench bench-routing setup bench-setup clean
 
 help: ## Shows this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +34,10 @@ unit: setup ## The tests beside the code
 
 integration: setup ## The tests that start the real program; T=NAME for some of them
 	$(CARGO) test --test integration -- $(T)
+
+soak: setup ## SOAK_UPGRADES upgrades in a row under load, over SOAK_SECONDS at least; tells its figures
+	SOAK_UPGRADES=$(SOAK_UPGRADES) SOAK_SECONDS=$(SOAK_SECONDS) $(CARGO) test --release --test integration -- \
+		--ignored --exact --nocapture soak::many_upgrades_in_a_row_lose_nothing
 
 deny: setup ## Licences, bans and sources of all packages
 	@command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny

@@ -36,6 +36,7 @@ mod reload_load;
 mod rollback;
 mod schema;
 mod section_a;
+mod soak;
 mod status;
 mod streaming;
 mod systemd;

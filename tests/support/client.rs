@@ -1,6 +1,6 @@
 //! A client that sends exact bytes and tells how an answer ended.
 
-use std::process::Output;
+use std::{io, process::Output};
 
 use bytes::Bytes;
 use tokio::{net::TcpStream, process::Command};
@@ -28,8 +28,18 @@ pub(crate) struct Answer {
 
 impl Client {
     pub(crate) async fn connect(address: &str) -> Self {
-        let stream = soon("a connection", TcpStream::connect(address)).await.unwrap();
-        Self { wire: Wire::new(stream), body: Body::Length(0) }
+        Self::try_connect(address).await.unwrap()
+    }
+
+    /// A connection that may be refused.
+    pub(crate) async fn try_connect(address: &str) -> io::Result<Self> {
+        let stream = soon("a connection", TcpStream::connect(address)).await?;
+        Ok(Self { wire: Wire::new(stream), body: Body::Length(0) })
+    }
+
+    /// Whether the proxy has closed, or has sent what nobody asked for.
+    pub(crate) fn is_over(&self) -> bool {
+        self.wire.is_over()
     }
 
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {

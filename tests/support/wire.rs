@@ -95,6 +95,12 @@ impl Wire {
         self.stream.shutdown().await.unwrap();
     }
 
+    /// Whether the other side has left, or has sent something out of turn.
+    pub(crate) fn is_over(&self) -> bool {
+        let read = self.stream.try_read(&mut [0; 1]);
+        !read.is_err_and(|why| why.kind() == io::ErrorKind::WouldBlock)
+    }
+
     /// Closes with a reset.
     pub(crate) fn reset(self) {
         SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
