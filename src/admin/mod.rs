@@ -193,9 +193,12 @@ impl Api {
             Err(why) => return (StatusCode::BAD_REQUEST, refused(&why)),
         };
         let snapshot = self.control.live().load_full();
-        let sources = self.control.sources(snapshot.version);
+        let Some(texts) = self.control.texts(snapshot.version) else {
+            let why = refused("this version was replaced ten times while it was asked");
+            return (StatusCode::SERVICE_UNAVAILABLE, why);
+        };
         let oracle =
-            Oracle { snapshot: &snapshot, sources: &sources, standing: explain::Standing::Live };
+            Oracle { snapshot: &snapshot, texts: &texts, standing: explain::Standing::Live };
         match oracle.explain(&question) {
             Ok(explanation) => (StatusCode::OK, json!(explanation)),
             Err(why) => (StatusCode::BAD_REQUEST, refused(&why)),
