@@ -170,6 +170,10 @@ impl Api {
                 refused("`tolerate` says nothing without `probation`"),
             );
         }
+        if order.probation.is_some_and(Time::is_zero) {
+            let why = "a `probation` of no time ends before it begins: give one such as `30s`";
+            return (StatusCode::BAD_REQUEST, refused(why));
+        }
         let tolerate = order.tolerate.unwrap_or(TOLERATE);
         let terms = order.probation.map(|lasts| Terms { lasts: lasts.0, tolerate });
         let goal = order.to.map_or(Goal::File, Goal::Version);
