@@ -2,6 +2,7 @@
 //!
 //! A [`Question`] is put to a snapshot, whether it is in force or was only compiled to be asked.
 //! The same table and the same rules decide as for a real request; nothing is guessed.
+//! What was filled into the configuration is shown as it is written there.
 
 mod answer;
 mod question;
@@ -9,17 +10,18 @@ mod words;
 
 use std::sync::Arc;
 
-use http::Method;
+use http::{Method, header::HOST};
 use tokio::time::Instant;
 
 pub use answer::{Backend, Explanation, Listener, Named, Near, Outcome, RouteTaken, Setting};
 pub use question::{Question, QuestionError};
 
 use crate::{
-    config::{File, route::RouteConfig},
-    diagnostic::{Sources, Span},
+    config::{File, route::RouteConfig, source::Texts},
+    diagnostic::Span,
     downstream::config::Address,
     explain::question::Asked,
+    http1::{authority::Authority, refusal::Refusal},
     routing::{
         host::RequestHost, judged::Judged, path, request::RequestParts, table::Found,
         verdict::Verdict,
@@ -49,8 +51,8 @@ pub enum Standing {
 pub struct Oracle<'a> {
     /// What was compiled.
     pub snapshot: &'a Snapshot,
-    /// The texts that it was read from.
-    pub sources: &'a Sources,
+    /// What it was read from.
+    pub texts: &'a Texts,
     /// Whether it is in force.
     pub standing: Standing,
 }
@@ -62,18 +64,19 @@ impl Oracle<'_> {
     /// If it is no request.
     pub fn explain(&self, question: &Question) -> Result<Explanation, QuestionError> {
         let asked = question.read()?;
+        let (listener, target_max) = self.listener(asked.port);
         let mut explanation = Explanation {
             method: asked.method.to_string(),
             host: RequestHost::new(&asked.authority).as_str().to_owned(),
             path: asked.path.clone(),
             canonical_path: None,
             version: (self.standing == Standing::Live).then_some(self.snapshot.version),
-            listener: self.listener(asked.port),
+            listener,
             outcome: Outcome::NoRoute,
             route: None,
             nearest: Vec::new(),
         };
-        if let Some(outcome) = refused(&asked) {
+        if let Some(outcome) = refused(&asked, target_max) {
             explanation.outcome = outcome;
             return Ok(explanation);
         }
@@ -128,7 +131,9 @@ impl Oracle<'_> {
             }
             (verdict, _) => verdict.to_string(),
         };
-        let place = self.written(&near.route.name).map(|config| config.name.span);
+        let config = self.written(&near.route.name);
+        let place = config.map(|config| config.name.span);
+        let why = self.as_written(why, config.map(|config| config.matches.span));
         Near { route: near.route.name.clone(), place: self.place(place), why }
     }
 
@@ -143,7 +148,8 @@ impl Oracle<'_> {
         RouteTaken {
             name: route.name.clone(),
             place: self.place(config.map(|config| config.name.span)),
-            rule: judged.rule.to_string(),
+            rule: self
+                .as_written(judged.rule.to_string(), config.map(|config| config.matches.span)),
             policies: policies
                 .iter()
                 .map(|policy| Named {
@@ -160,8 +166,8 @@ impl Oracle<'_> {
         }
     }
 
-    /// The listener on a port: that of the port itself, else none.
-    fn listener(&self, port: u16) -> Listener {
+    /// The listener on a port, and its bound for targets: that of the port itself, else none.
+    fn listener(&self, port: u16) -> (Listener, Option<u64>) {
         let written = self.file().listeners.iter().enumerate();
         let mut all = written.zip(&self.snapshot.listeners);
         let is_it = |address: &Address| matches!(address, Address::Socket(it) if it.port() == port);
@@ -169,21 +175,25 @@ impl Oracle<'_> {
         let Some(((index, config), listener)) = found else {
             let others = self.snapshot.listeners.iter().map(|other| other.address.to_string());
             let (others, settings) = (others.collect(), Vec::new());
-            return Listener { address: None, port, others, place: None, settings };
+            return (Listener { address: None, port, others, place: None, settings }, None);
         };
-        Listener {
+        let target_max = config.limits.target_size.value.0;
+        let listener = Listener {
             address: Some(listener.address.to_string()),
             port,
             others: Vec::new(),
             place: self.place(Some(config.address.span)),
             settings: self.settings(&format!("listeners[{index}]"), config.settings()),
-        }
+        };
+        (listener, Some(target_max))
     }
 
     fn settings(&self, at: &str, settings: Vec<(&'static str, String)>) -> Vec<Setting> {
         let settings = settings.into_iter().map(|(key, value)| {
-            let place = self.file().places.find(&format!("{at}.{key}"));
-            Setting { key: key.to_owned(), value, place: self.place(place) }
+            let written = self.file().places.find(&format!("{at}.{key}"));
+            let place = self.place(written.map(|written| written.key));
+            let value = self.as_written(value, written.map(|written| written.value));
+            Setting { key: key.to_owned(), value, place }
         });
         settings.collect()
     }
@@ -197,8 +207,13 @@ impl Oracle<'_> {
         &self.snapshot.file
     }
 
+    /// A text made of what stands at a place, without the values that were filled in there.
+    fn as_written(&self, text: String, place: Option<Span>) -> String {
+        self.texts.fills.as_written(text, place)
+    }
+
     fn place(&self, span: Option<Span>) -> Option<String> {
-        let place = self.sources.place(span?)?;
+        let place = self.texts.sources.place(span?)?;
         Some(format!("{}:{}", place.name, place.line))
     }
 }
@@ -233,13 +248,18 @@ fn in_turn(upstream: &Upstream) -> Vec<Backend> {
 }
 
 /// What is refused before routes are asked.
-fn refused(asked: &Asked) -> Option<Outcome> {
+fn refused(asked: &Asked, target_max: Option<u64>) -> Option<Outcome> {
     let refused =
         |status, reason: &str| Some(Outcome::Refused { status, reason: reason.to_owned() });
+    let head = |refusal: Refusal| refused(refusal.status, refusal.reason);
+    let is_too_long = |max| max < asked.target_length() as u64;
     match () {
-        () if asked.method == Method::CONNECT => refused(405, "connect_method"),
-        () if asked.method == Method::TRACE => refused(405, "trace_method"),
-        () if path::check_query(&asked.query).is_err() => refused(400, "bad_target"),
+        () if asked.method == Method::CONNECT => head(Refusal::CONNECT_METHOD),
+        () if asked.method == Method::TRACE => head(Refusal::TRACE_METHOD),
+        () if 1 < asked.headers.get_all(HOST).iter().count() => head(Refusal::DUPLICATE_HOST),
+        () if Authority::parse(asked.authority.as_bytes()).is_none() => head(Refusal::BAD_HOST),
+        () if target_max.is_some_and(is_too_long) => head(Refusal::TARGET_TOO_LONG),
+        () if path::check_query(&asked.query).is_err() => head(Refusal::BAD_TARGET),
         () => path::canonicalize(&asked.path).err().and_then(|why| refused(400, why.reason())),
     }
 }

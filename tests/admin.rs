@@ -154,6 +154,7 @@ async fn what_the_socket_does_not_know_is_refused() {
         ("POST", "/v1/reload", "{\"force\": true}", 400, "unknown field `force`"),
         ("POST", "/v1/reload", "{\"to\": \"one\"}", 400, "invalid type"),
         ("POST", "/v1/reload", "{\"probation\": \"5\"}", 400, "5"),
+        ("POST", "/v1/reload", "{\"probation\": \"0s\"}", 400, "no time"),
         ("POST", "/v1/reload", "{\"tolerate\": \"5%\"}", 400, "nothing without `probation`"),
     ];
 

@@ -142,11 +142,23 @@ async fn what_is_refused_before_routes_are_asked_is_told() {
         ("GET", "/../etc/passwd", 400, "path_above_root"),
         ("GET", "/a%00", 400, "path_nul"),
         ("TRACE", "/", 405, "trace_method"),
+        ("GET", &format!("/{}", "a".repeat(16 * 1024)), 414, "target_too_long"),
     ] {
         let explanation = in_json(&[method, &format!("http://shop.test:8080{target}")]).await;
         let refused = &explanation["outcome"];
         assert_eq!((&refused["is"], &refused["status"]), (&json!("refused"), &json!(status)));
         assert_eq!(refused["reason"], reason, "{target}");
+    }
+    let url = "http://shop.test:8080/";
+    for (arguments, reason) in [
+        (&["http://a..test:8080/"][..], "bad_host"),
+        (&[url, "-H", "host: a@shop.test"], "bad_host"),
+        (&[url, "-H", "host: shop.test", "-H", "host: shop.test"], "duplicate_host"),
+    ] {
+        let arguments: Vec<_> = ["GET"].iter().chain(arguments).copied().collect();
+        let explanation = in_json(&arguments).await;
+        let refused = &explanation["outcome"];
+        assert_eq!((&refused["status"], &refused["reason"]), (&json!(400), &json!(reason)));
     }
 }
 
@@ -163,6 +175,7 @@ async fn what_is_no_request_is_wrong_usage_and_a_wrong_file_is_shown() {
     for (arguments, told) in [
         (&["GET", "shop.test/x"][..], "error: `shop.test/x` is no URL: write one such as"),
         (&["G@T", "http://shop.test/"], "error: `G@T` is no method: write one such as"),
+        (&["GET", "http://me:pw@shop.test/"], "error: the URL holds a user: clients send one as"),
         (&["GET", "http://shop.test/", "-H", "x"], "error: `x` is no header field: write one"),
         (&["GET"], "error: The following required arguments were not provided"),
     ] {
@@ -236,5 +249,48 @@ async fn a_secret_is_not_explained() {
         assert_eq!(finished.code, Some(0), "{finished:?}");
         let told = finished.stderr + &finished.stdout;
         assert!(told.contains("request_headers") && !told.contains("a-long-secret"), "{told}");
+    }
+}
+
+/// Not by the rule that takes a request, not by one that does not, and not among the settings.
+#[tokio::test]
+async fn what_was_filled_in_is_shown_as_it_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in [("key", "a-long-secret-key\n"), ("pin", "4711\n"), ("few", "2\n")] {
+        fs::write(folder.path().join(name), text).unwrap();
+    }
+    let text = "\
+listeners: [{ address: 127.0.0.1:8080 }]
+upstreams:
+  app:
+    backends: [127.0.0.1:3031]
+    retries: ${file:few}
+    health_check: { http: { path: '/up?key=${file:key}' } }
+routes:
+  - name: key
+    match: { path: /2, headers: { x-key: '${file:key}' }, query: { pin: '~ ^${file:pin}$' } }
+    upstream: app
+  - { name: rest, upstream: app }
+";
+    fs::write(folder.path().join("app.yaml"), text).unwrap();
+    let file = folder.path().join("app.yaml");
+    let url = "http://127.0.0.1:8080/2";
+    let taken = [&format!("{url}?pin=4711"), "-H", "x-key: a-long-secret-key"];
+    for (asked, expected) in [
+        (&taken[..], "any host, /2/, x-key: ${file:key}, ?pin: ~ ^${file:pin}$"),
+        (&[url, "-H", "x-key: a-long-secret-key"], "pin is absent, wanted `~ ^${file:pin}$`"),
+        (&[url], "header x-key is absent, wanted `${file:key}`"),
+    ] {
+        for form in ["", "--json"] {
+            let mut arguments = vec!["-c", file.to_str().unwrap(), "explain", "GET"];
+            arguments.extend(asked);
+            arguments.extend([form].into_iter().filter(|form| !form.is_empty()));
+            let finished = Crestline::run(&arguments).await;
+            assert_eq!(finished.code, Some(0), "{finished:?}");
+            let told = finished.stderr + &finished.stdout;
+            assert!(told.contains(expected) && told.contains("/up?key=${file:key}"), "{told}");
+            assert!(told.contains("${file:few}"), "{told}");
+            assert!(!told.contains("a-long-secret") && !told.contains("4711"), "{told}");
+        }
     }
 }

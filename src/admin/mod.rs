@@ -170,6 +170,10 @@ impl Api {
                 refused("`tolerate` says nothing without `probation`"),
             );
         }
+        if order.probation.is_some_and(Time::is_zero) {
+            let why = "a `probation` of no time ends before it begins: give one such as `30s`";
+            return (StatusCode::BAD_REQUEST, refused(why));
+        }
         let tolerate = order.tolerate.unwrap_or(TOLERATE);
         let terms = order.probation.map(|lasts| Terms { lasts: lasts.0, tolerate });
         let goal = order.to.map_or(Goal::File, Goal::Version);
@@ -193,9 +197,12 @@ impl Api {
             Err(why) => return (StatusCode::BAD_REQUEST, refused(&why)),
         };
         let snapshot = self.control.live().load_full();
-        let sources = self.control.sources(snapshot.version);
+        let Some(texts) = self.control.texts(snapshot.version) else {
+            let why = refused("this version was replaced ten times while it was asked");
+            return (StatusCode::SERVICE_UNAVAILABLE, why);
+        };
         let oracle =
-            Oracle { snapshot: &snapshot, sources: &sources, standing: explain::Standing::Live };
+            Oracle { snapshot: &snapshot, texts: &texts, standing: explain::Standing::Live };
         match oracle.explain(&question) {
             Ok(explanation) => (StatusCode::OK, json!(explanation)),
             Err(why) => (StatusCode::BAD_REQUEST, refused(&why)),

@@ -39,8 +39,8 @@ impl Explain {
             Ok(good) => good,
             Err(code) => return code,
         };
-        let sources = &provenance.texts.sources;
-        let oracle = Oracle { snapshot: &snapshot, sources, standing: Standing::OnFile };
+        let texts = &provenance.texts;
+        let oracle = Oracle { snapshot: &snapshot, texts, standing: Standing::OnFile };
         match oracle.explain(&question) {
             Ok(explanation) => {
                 remote::tell(&explanation, json, &explanation.to_string());

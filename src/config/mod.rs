@@ -76,7 +76,16 @@ pub struct File {
 /// Where settings were written, by their path. Equal to any other: moving a setting about in its
 /// file changes nothing.
 #[derive(Debug, Default)]
-pub struct Places(BTreeMap<String, Span>);
+pub struct Places(BTreeMap<String, Written>);
+
+/// Where a setting was written.
+#[derive(Clone, Copy, Debug)]
+pub struct Written {
+    /// Its key.
+    pub key: Span,
+    /// Its value; elsewhere if that is repeated by an alias.
+    pub value: Span,
+}
 
 impl PartialEq for Places {
     fn eq(&self, _: &Self) -> bool {
@@ -86,7 +95,7 @@ impl PartialEq for Places {
 
 impl Places {
     /// Where a setting was written; `None` if it has its default.
-    pub fn find(&self, path: &str) -> Option<Span> {
+    pub fn find(&self, path: &str) -> Option<Written> {
         self.0.get(path).copied()
     }
 
@@ -106,7 +115,8 @@ impl Places {
                 for entry in entries {
                     let path = format!("{path}.{}", entry.key);
                     self.note(&path, &entry.value);
-                    self.0.insert(path, entry.key_span);
+                    let written = Written { key: entry.key_span, value: entry.value.span };
+                    self.0.insert(path, written);
                 }
             }
             Value::Sequence(items) if path == "listeners" => {

@@ -10,7 +10,7 @@ mod values;
 use std::{
     collections::BTreeSet,
     env, fmt,
-    fs::File,
+    fs::{self, File},
     io::{self, Read},
     path::{Path, PathBuf},
     sync::Arc,
@@ -183,9 +183,13 @@ impl Loading<'_> {
         place: Option<Span>,
         filling: &mut Filling<'_>,
     ) -> Option<Node> {
+        // The main file alone may be a pipe, for `check` and a start.
+        let is_main = place.is_none();
         let place = place.unwrap_or_default();
         let name = filling.as_written(place, &path.display().to_string());
-        let parsed = read_text(path, &name, FILE_BYTES_MAX)
+        let is_file = if is_main { Ok(()) } else { check_is_file(path, &name) };
+        let parsed = is_file
+            .and_then(|()| read_text(path, &name, FILE_BYTES_MAX))
             .map_err(|problem| problem.at(place))
             .and_then(|text| {
                 let start = self.sources.add(name, text);
@@ -225,6 +229,18 @@ impl Loading<'_> {
             }
         }
         included
+    }
+}
+
+/// Refuses a pipe or a device: one that nobody writes to would keep a reload, and all that come
+/// after it, waiting for ever. A folder is told of where it is read.
+fn check_is_file(path: &Path, name: &str) -> Result<(), Problem> {
+    match fs::metadata(path) {
+        Ok(seen) if !seen.is_file() && !seen.is_dir() => {
+            let help = "what can be read once only is gone at a reload: write it to a file";
+            Err(Problem::error(format!("`{name}` is no file")).help(help))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -149,10 +149,9 @@ impl Control {
         lock(&self.history).all().cloned().collect()
     }
 
-    /// The texts of a version; none if it is no longer kept.
-    pub fn sources(&self, version: u64) -> Sources {
-        let history = lock(&self.history);
-        history.find(version).map(|kept| kept.texts.sources.clone()).unwrap_or_default()
+    /// What was read for a version; `None` if it is no longer kept.
+    pub fn texts(&self, version: u64) -> Option<Texts> {
+        lock(&self.history).find(version).map(|kept| kept.texts.clone())
     }
 
     /// Asks for a reload without waiting for it; several such wishes at a time are one.
@@ -213,8 +212,7 @@ impl Control {
         let prepared = keepers.prepare(&new.upstreams).await;
         let new = Arc::new(new);
         self.start_log(&new)?;
-        let before = self.live.swap(new.clone());
-        keepers.settle(&new.upstreams, prepared).await;
+        // Before it is in force, so that there is no moment in which nobody knows of its texts.
         lock(&self.history).push(Version {
             number: receipt.to,
             since: SystemTime::now(),
@@ -222,6 +220,8 @@ impl Control {
             texts,
             summary: receipt.to_string(),
         });
+        let before = self.live.swap(new.clone());
+        keepers.settle(&new.upstreams, prepared).await;
         info!("reload: {receipt}");
         self.begin_probation(&before, &new, terms);
         self.retire_log(&before, &new);

@@ -18,6 +18,9 @@ use crate::{
 /// The words for what a reload cannot do.
 const WITH_AN_UPGRADE: &str = "this takes effect with: crestline upgrade";
 
+/// So many changes are told in a line; programs get all of them.
+const TOLD_MAX: usize = 50;
+
 /// What changed from one version to the next.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Receipt {
@@ -43,7 +46,12 @@ impl fmt::Display for Receipt {
         if let Some(earlier) = self.repeats {
             write!(f, " (as v{earlier})")?;
         }
-        write!(f, ": {}", self.changes.join(", "))
+        let told = self.changes.len().min(TOLD_MAX);
+        write!(f, ": {}", self.changes[..told].join(", "))?;
+        match self.changes.len() - told {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
     }
 }
 
@@ -269,6 +277,9 @@ mod tests {
         assert_eq!(receipt.to_string(), "v17 → v18: upstream app +1 backend, route shop changed");
         receipt.repeats = Some(3);
         assert!(receipt.to_string().starts_with("v17 → v18 (as v3): upstream"));
+        receipt.changes = (0..100_000).map(|route| format!("route {route} added")).collect();
+        let line = receipt.to_string();
+        assert!(line.ends_with(", route 49 added and 99950 more"), "{}", line.len());
         receipt.to = 17;
         assert_eq!(receipt.to_string(), "v17: nothing changed");
     }

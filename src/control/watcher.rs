@@ -24,6 +24,9 @@ use crate::{
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// What can be seen of a file without reading it; `None` if it is not there.
+///
+/// The times are those of its last change of any kind, so that a file that could not be read is
+/// read again when its permissions are mended, and one with an old time of writing is seen.
 type Look = Option<(u64, u64, u64, i64, i64)>;
 
 /// The same of all files of a configuration.
@@ -78,5 +81,38 @@ pub(super) fn read_as(before: &Looks, watched: &Watched) -> Looks {
 
 fn look_at(path: &Path) -> Look {
     let seen = fs::metadata(path).ok()?;
-    Some((seen.dev(), seen.ino(), seen.size(), seen.mtime(), seen.mtime_nsec()))
+    Some((seen.dev(), seen.ino(), seen.size(), seen.ctime(), seen.ctime_nsec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs::File, os::unix::fs::PermissionsExt, thread};
+
+    use super::*;
+
+    /// Changes a file until that is seen: the clock of a file system moves in steps.
+    fn see(path: &Path, mut change: impl FnMut()) {
+        let before = look_at(path);
+        for _ in 0..20_000 {
+            change();
+            if look_at(path) != before {
+                return;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        panic!("it was not seen");
+    }
+
+    #[test]
+    fn new_permissions_and_a_text_with_an_old_time_are_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("app.yaml");
+        fs::write(&path, "one").unwrap();
+        let written = fs::metadata(&path).unwrap().modified().unwrap();
+        see(&path, || fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap());
+        see(&path, || {
+            fs::write(&path, "two").unwrap();
+            File::options().write(true).open(&path).unwrap().set_modified(written).unwrap();
+        });
+    }
 }

@@ -111,6 +111,26 @@ impl Fills {
         }
     }
 
+    /// Puts what was written in the place of the values in a text, which was made of what stands
+    /// at a place.
+    pub fn as_written(&self, text: String, place: Option<Span>) -> String {
+        let suspects = self.suspects(place);
+        let mut written = String::with_capacity(text.len());
+        for piece in self.replaced(&text, &suspects) {
+            match piece {
+                Piece::Written(fill) => written.push_str(fill),
+                Piece::Kept(kept) => {
+                    let showing = |it: &&Suspect<'_>| self.gives_away(**it, kept, true);
+                    if let Some(suspect) = suspects.iter().find(showing) {
+                        return suspect.known.fill.written.clone();
+                    }
+                    written.push_str(kept);
+                }
+            }
+        }
+        written
+    }
+
     /// The values that may show in a problem at a place, the longest first.
     fn suspects(&self, span: Option<Span>) -> Vec<Suspect<'_>> {
         let suspects = self.longest_first.iter().map(|known| {

@@ -25,6 +25,9 @@ pub enum QuestionError {
     /// The URL is none.
     #[error("`{0}` is no URL: write one such as `http://shop.example.com/api/x`")]
     Url(String),
+    /// The URL has a user and a password, which clients send as a field.
+    #[error("the URL holds a user: clients send one as a field, such as `-H 'authorization: …'`")]
+    User,
     /// A header field is none.
     #[error("`{0}` is no header field: write one such as `cookie: a=b`")]
     Header(String),
@@ -50,10 +53,16 @@ impl Question {
         let no_url = || QuestionError::Url(url.clone());
         let uri: Uri = url.split('#').next().unwrap_or(url).parse().map_err(|_| no_url())?;
         let authority = uri.authority().ok_or_else(no_url)?;
+        if authority.as_str().contains('@') {
+            return Err(QuestionError::User);
+        }
+        // As clients do, a colon with no port behind it is left out.
+        let authority = authority.as_str().trim_end_matches(':');
+        let has_port = authority.len() != uri.host().unwrap_or_default().len();
         let port = match (uri.port_u16(), uri.scheme_str()) {
-            (Some(port), Some("http" | "https")) => port,
-            (None, Some("http")) => 80,
-            (None, Some("https")) => 443,
+            (Some(port), Some("http" | "https")) if 0 < port => port,
+            (None, Some("http")) if !has_port => 80,
+            (None, Some("https")) if !has_port => 443,
             _ => return Err(no_url()),
         };
         let mut fields = HeaderMap::new();
@@ -66,12 +75,20 @@ impl Question {
         let given = fields.get(HOST).and_then(|host| host.to_str().ok().map(str::to_owned));
         Ok(Asked {
             method: read,
-            authority: given.unwrap_or_else(|| authority.as_str().to_owned()),
+            authority: given.unwrap_or_else(|| authority.to_owned()),
             port,
             path: uri.path().to_owned(),
             query: uri.query().unwrap_or_default().to_owned(),
             headers: fields,
         })
+    }
+}
+
+impl Asked {
+    /// How long the target is, as it stands in the request line.
+    pub(super) fn target_length(&self) -> usize {
+        let query = if self.query.is_empty() { 0 } else { 1 + self.query.len() };
+        self.path.len() + query
     }
 }
 
@@ -95,6 +112,9 @@ mod tests {
         assert_eq!(port("http://a.test/x"), 80);
         assert_eq!(port("https://a.test"), 443);
         assert_eq!(port("https://a.test:8443/"), 8443);
+        assert_eq!(port("http://[::1]:8443/"), 8443);
+        assert_eq!(port("http://[::1]/"), 80);
+        assert_eq!(port("http://a.test:/"), 80);
     }
 
     #[test]
@@ -107,9 +127,12 @@ mod tests {
     fn what_is_no_request_is_told() {
         let error = |question: Question| question.read().unwrap_err();
         assert_eq!(error(question("G T", "http://a/", &[])), QuestionError::Method("G T".into()));
-        for url in ["/x", "a.test/x", "ftp://a.test/", "http:///x", ""] {
+        let too_high = "http://a.test:99999/";
+        for url in ["/x", "a.test/x", "ftp://a.test/", "http:///x", "", too_high, "http://a:0/"] {
             assert_eq!(error(question("GET", url, &[])), QuestionError::Url(url.into()));
         }
+        let with_user = question("GET", "http://me:secret@a.test/", &[]);
+        assert_eq!(error(with_user), QuestionError::User);
         let wrong = question("GET", "http://a/", &["cookie a=b"]);
         assert_eq!(error(wrong), QuestionError::Header("cookie a=b".into()));
     }

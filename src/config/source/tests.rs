@@ -4,7 +4,8 @@ use std::{
     collections::BTreeMap,
     ffi::OsStr,
     fs,
-    os::unix::{ffi::OsStrExt, fs::symlink},
+    os::unix::{ffi::OsStrExt, fs::symlink, net::UnixListener},
+    process::Command,
 };
 
 use tempfile::TempDir;
@@ -396,6 +397,25 @@ fn a_secret_file_has_bounds() {
             "error: `binary` is not UTF-8: byte 7, in line 2, breaks it",
         ]
     );
+}
+
+/// A pipe that nobody writes to is waited for without an end.
+#[test]
+fn a_pipe_is_neither_included_nor_a_secret() {
+    let main = "include: [pipe, folder]\npid_file: ${file:pipe}\nuser: ${file:socket}\n";
+    let folder = folder(&[("main.yaml", main), ("folder/a.yaml", "")]);
+    let pipe = folder.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let _socket = UnixListener::bind(folder.path().join("socket")).unwrap();
+    let shown = loaded(&folder, &[]).1;
+    let lines: Vec<_> = shown.lines().filter(|line| line.starts_with("error")).collect();
+    let expected = [
+        "error: `pipe` is no file",
+        "error: cannot read `folder`: Is a directory (os error 21)",
+        "error: `pipe` is no file",
+        "error: `socket` is no file",
+    ];
+    assert_eq!(lines, expected);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Problem, Variables, read_text};
+use super::{Problem, Variables, check_is_file, read_text};
 use crate::yaml::Values;
 
 /// The largest file whose text is filled in.
@@ -47,6 +47,7 @@ impl Values for Outside<'_> {
         let path = self.folder.join(path);
         let read = |path: &PathBuf| {
             let name = path.display().to_string();
+            check_is_file(path, &name)?;
             read_text(path, &name, SECRET_BYTES_MAX).map(without_line_break)
         };
         self.files.entry(path).or_insert_with_key(read).clone()
