@@ -1,5 +1,6 @@
 //! The command line: arguments, problems and exit codes.
 
+mod drain;
 mod explain;
 mod remote;
 
@@ -23,6 +24,7 @@ use crate::{
     diagnostic::{Color, Problems, Sources, render},
     downstream::config::Address,
     observe::process_log,
+    panics,
     server::{self, Start, StartError},
     snapshot::{self, Snapshot},
     upstream::config::{AddressError, BackendConfig, Config},
@@ -83,6 +85,8 @@ enum Command {
     Explain(explain::Explain),
     /// Shows what the running process is doing
     Status(remote::Show),
+    /// Stops the running process gracefully, and shows what is in flight until it is gone
+    Drain(drain::Drain),
     /// Prints the JSON Schema of the configuration, for editors
     Schema {
         /// Prints the reference manual instead
@@ -143,6 +147,7 @@ impl Arguments {
             Some(Command::Reload(options)) => options.run(self.conf),
             Some(Command::Explain(options)) => options.run(self.conf),
             Some(Command::Status(options)) => options.status(self.conf),
+            Some(Command::Drain(options)) => options.run(self.conf),
             Some(Command::Schema { .. }) if self.is_given_flags() => {
                 say("error: `crestline schema` takes no other flag than `--markdown`\n");
                 ExitCode::from(EXIT_USAGE)
@@ -183,7 +188,7 @@ fn check(file: Option<PathBuf>) -> ExitCode {
 }
 
 fn demo(options: demo::Options) -> ExitCode {
-    process_log::start();
+    listen();
     match demo::run(options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -198,7 +203,7 @@ fn serve(read: Result<Good, ExitCode>, start: Start) -> ExitCode {
         Ok(read) => read,
         Err(code) => return code,
     };
-    process_log::start();
+    listen();
     match server::prepare(snapshot, provenance, start) {
         Ok(prepared) => {
             prepared.run();
@@ -212,6 +217,12 @@ fn serve(read: Result<Good, ExitCode>, start: Start) -> ExitCode {
             })
         }
     }
+}
+
+/// Starts the process log, and has panics told there.
+fn listen() {
+    process_log::start();
+    panics::take_note();
 }
 
 /// A configuration that is good, and where it is from.

@@ -209,7 +209,7 @@ impl Oracle<'_> {
 
     /// A text made of what stands at a place, without the values that were filled in there.
     fn as_written(&self, text: String, place: Option<Span>) -> String {
-        self.texts.fills.as_written(text, place)
+        self.texts.fills.as_written(&text, place)
     }
 
     fn place(&self, span: Option<Span>) -> Option<String> {

@@ -17,8 +17,9 @@
 //!  4  downstream  upstream             the side toward the client | toward the origin
 //!  3  http1  routing  observe  reply   pure parsing | pure matching | logs | our own answers
 //!  2  field                            header fields as the operator writes them
-//!  1  yaml                             the file's text, with the place of every value
-//!  0  clock  diagnostic  systemd       time | problems with a place | the service manager
+//!  1  yaml  drain  panics              the file's text, with places | how the process ends
+//!  0  clock  counter  diagnostic       time | counts | problems with a place
+//!     systemd                          the service manager
 //!     units                            quantities
 //! ```
 
@@ -27,14 +28,17 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod control;
+pub mod counter;
 pub mod demo;
 pub mod diagnostic;
 pub mod downstream;
+pub mod drain;
 pub mod explain;
 pub mod field;
 pub mod http1;
 pub mod listener;
 pub mod observe;
+pub mod panics;
 pub mod policy;
 pub mod proxy;
 pub mod reply;

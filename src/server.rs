@@ -1,5 +1,6 @@
 //! The one place that assembles Pingora's server: listeners and services.
 
+mod leaving;
 mod stop;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -19,13 +20,17 @@ use crate::{
     admin::{Admin, socket},
     control::{Control, Provenance, background::Background},
     downstream::config::Address,
+    drain::Drain,
     listener::{
         Edge,
         bind::{BindError, Bound, Listening},
         handed::{Handed, HandedError},
     },
     proxy::Proxy,
-    server::stop::{LastActs, Stop},
+    server::{
+        leaving::Leaving,
+        stop::{LastActs, Stop},
+    },
     snapshot::Snapshot,
 };
 
@@ -35,6 +40,13 @@ const H2_STREAMS: u32 = 128;
 const H2_STREAM_WINDOW: u32 = 256 * 1024;
 /// The same for a connection.
 const H2_CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+/// What Pingora gives requests in flight at a stop if nothing is said, in seconds.
+const GRACE: u64 = 300;
+/// What it gives its runtimes after that.
+const FAREWELL: u64 = 5;
+/// How much later Pingora ends the process than the process itself.
+const SLACK: u64 = 10;
 
 /// How Pingora is told to start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,6 +74,7 @@ pub struct Prepared {
     addresses: Vec<Address>,
     control: Arc<Control>,
     admin_place: Option<socket::Place>,
+    leaving: Leaving,
 }
 
 /// Binds, takes over, and assembles; nothing answers yet.
@@ -88,10 +101,16 @@ pub fn prepare(
         }
     }
     let opt = Opt { upgrade: start.upgrade, daemon: start.daemon, ..Opt::default() };
-    let mut server = Server::new_with_opt_and_conf(opt, snapshot.file.server());
+    let mut conf = snapshot.file.server();
+    let grace = Duration::from_secs(conf.grace_period_seconds.unwrap_or(GRACE));
+    let farewell = Duration::from_secs(conf.graceful_shutdown_timeout_seconds.unwrap_or(FAREWELL));
+    // The process leaves by itself before Pingora would end its runtimes.
+    conf.grace_period_seconds = Some((grace + farewell).as_secs().saturating_add(SLACK));
+    let mut server = Server::new_with_opt_and_conf(opt, conf);
     server.bootstrap();
 
     let live = Arc::new(ArcSwap::from_pointee(snapshot));
+    let drain = Arc::new(Drain::default());
     let control = Control::new(live.clone(), provenance);
     let background = Background::new(control.clone());
     let background = server.add_service(background_service("upstreams", background));
@@ -107,16 +126,18 @@ pub fn prepare(
     proxy.server_options = Some(server_options(idle.unwrap_or_default()));
     let addresses: Vec<Address> =
         snapshot.listeners.iter().map(|listener| listener.address.clone()).collect();
-    let edge = Edge::new(Arc::new(proxy), live.clone());
-    let listening = server.add_service(Listening::new(edge, addresses.clone(), bound));
+    let edge = Edge::new(Arc::new(proxy), live.clone(), drain.clone());
+    let listening = Listening::new(edge, addresses.clone(), bound, drain.clone());
+    let listening = server.add_service(listening);
     listening.add_dependency(&background);
     let admin = bind_admin(&control, &server.configuration.pid_file, start)?;
     let admin_place = admin.as_ref().map(|bound| bound.place().clone());
     if let Some(bound) = admin {
-        let admin = background_service("admin", Admin::new(control.clone(), bound));
+        let admin = background_service("admin", Admin::new(control.clone(), drain.clone(), bound));
         server.add_service(admin).add_dependency(&background);
     }
-    Ok(Prepared { server, addresses, control, admin_place })
+    let leaving = Leaving::new(drain, control.clone(), grace, farewell);
+    Ok(Prepared { server, addresses, control, admin_place, leaving })
 }
 
 /// Binds the admin socket; a process without a file has none, since no command could find it.
@@ -154,7 +175,7 @@ impl Prepared {
     /// Runs until a signal ends the process, and writes out what waits to be logged.
     pub fn run(self) {
         let last = Arc::new(LastActs::new(self.control, self.admin_place));
-        let shutdown_signal = Box::new(Stop::new(last.clone()));
+        let shutdown_signal = Box::new(Stop::new(last.clone(), self.leaving));
         self.server.run(RunArgs { shutdown_signal });
         last.perform();
     }

@@ -79,10 +79,11 @@ async fn people_are_told_in_words() {
     let (version, id) = (env!("CARGO_PKG_VERSION"), proxy.id());
     let expected = format!("crestline {version}, process {id}, up ");
     assert!(lines[0].starts_with(&expected), "{}", told.stderr);
+    assert!(lines[1].starts_with("serving, "), "{}", told.stderr);
     let expected = format!("configuration v1 of {}, in force for ", proxy.file().display());
-    assert!(lines[1].starts_with(&expected), "{}", told.stderr);
-    assert_eq!(lines[2], format!("listener {}", proxy.address()));
-    assert_eq!(lines[3..5], ["", "upstream app: 1 of 2 in service; requests: 1, retries: 0"]);
+    assert!(lines[2].starts_with(&expected), "{}", told.stderr);
+    assert_eq!(lines[3], format!("listener {}", proxy.address()));
+    assert_eq!(lines[4..6], ["", "upstream app: 1 of 2 in service; requests: 1, retries: 0"]);
     for (origin, word) in [(&ready, "ready    "), (&dead, "unhealthy")] {
         let expected = format!("{word}  weight 1, 0 in flight");
         let line = lines.iter().find(|line| line.contains(&origin.to_string())).unwrap();

@@ -11,11 +11,14 @@ use std::{
 };
 
 /// Modules by floor. Floors count upward; those of one floor do not know each other.
-const FLOORS: [(&str, u32); 23] = [
+const FLOORS: [(&str, u32); 26] = [
     ("clock", 0),
+    ("counter", 0),
     ("diagnostic", 0),
     ("systemd", 0),
     ("yaml", 1),
+    ("drain", 1),
+    ("panics", 1),
     ("field", 2),
     ("units", 0),
     ("reply", 3),

@@ -14,7 +14,7 @@ use http::{
     Method, Response, StatusCode,
     header::{CONTENT_LENGTH, CONTENT_TYPE},
 };
-use log::{info, warn};
+use log::{error, info, warn};
 use pingora_core::{
     apps::{ServerApp, http_app::HttpServer, http_app::ServeHttp},
     protocols::{http::ServerSession, l4::stream::Stream},
@@ -27,8 +27,10 @@ use tokio::{net::UnixListener, sync::Semaphore, time};
 
 use crate::{
     admin::{socket::Bound, status::Status},
-    control::{Control, Goal, Refusal, probation::Standing, probation::Terms},
+    control::{Control, Goal, Refusal, probation::Standing, probation::Terms, tasks},
+    drain::{Drain, Order, State},
     explain::{self, Oracle, Question},
+    panics,
     units::{Duration as Time, Percent},
 };
 
@@ -82,12 +84,13 @@ pub struct Admin {
 /// The API itself.
 pub struct Api {
     control: Arc<Control>,
+    drain: Arc<Drain>,
 }
 
 impl Admin {
     /// Serves what `control` has charge of on a socket that is bound already.
-    pub fn new(control: Arc<Control>, socket: Bound) -> Self {
-        let app = Arc::new(HttpServer::new_app(Api { control }));
+    pub fn new(control: Arc<Control>, drain: Arc<Drain>, socket: Bound) -> Self {
+        let app = Arc::new(HttpServer::new_app(Api { control, drain }));
         Self { socket: std::sync::Mutex::new(Some(socket)), app }
     }
 }
@@ -99,15 +102,17 @@ impl BackgroundService for Admin {
         let bound = self.socket.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         let Some(bound) = bound else { return };
         match bound.publish() {
-            Ok(listener) => accept(listener, &self.app, &shutdown).await,
+            Ok(listener) => {
+                info!("admin: socket opened");
+                tasks::keep("admin", || accept(&listener, &self.app, &shutdown)).await;
+            }
             Err(why) => warn!("admin: no socket: {why}"),
         }
     }
 }
 
-async fn accept(listener: UnixListener, app: &Arc<HttpServer<Api>>, shutdown: &ShutdownWatch) {
+async fn accept(listener: &UnixListener, app: &Arc<HttpServer<Api>>, shutdown: &ShutdownWatch) {
     let free = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    info!("admin: socket opened");
     loop {
         let Ok(place) = free.clone().acquire_owned().await else { return };
         let stream = match listener.accept().await {
@@ -131,7 +136,7 @@ impl ServeHttp for Api {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
         session.set_keepalive(None);
         let (status, answer) = match body(session).await {
-            Ok(body) => self.answer(session, &body).await,
+            Ok(body) => self.answer_anyhow(session, &body).await,
             Err(status) => (status, refused("the body cannot be read, or is larger than 64 KiB")),
         };
         let mut body = answer.to_string().into_bytes();
@@ -145,18 +150,38 @@ impl ServeHttp for Api {
 }
 
 impl Api {
+    async fn answer_anyhow(&self, session: &ServerSession, body: &[u8]) -> (StatusCode, Value) {
+        panics::catch(self.answer(session, body)).await.unwrap_or_else(|panic| {
+            panic.count_task();
+            error!("admin: panicked at {}: {panic}", session.req_header().uri.path());
+            (StatusCode::INTERNAL_SERVER_ERROR, refused("a mistake in this program; see its log"))
+        })
+    }
+
     async fn answer(&self, session: &ServerSession, body: &[u8]) -> (StatusCode, Value) {
         let request = session.req_header();
         match (&request.method, request.uri.path()) {
-            (&Method::GET, "/v1/status") => (StatusCode::OK, json!(Status::of(&self.control))),
+            (&Method::GET, "/v1/status") => (StatusCode::OK, json!(self.status())),
+            (&Method::POST, "/v1/drain") => self.drain().await,
             (&Method::POST, "/v1/reload") => self.reload(body).await,
             (&Method::GET, "/v1/probation") => self.probation().await,
             (&Method::POST, "/v1/explain") => self.explain(body),
-            (_, "/v1/status" | "/v1/reload" | "/v1/probation" | "/v1/explain") => {
+            (_, "/v1/status" | "/v1/drain" | "/v1/reload" | "/v1/probation" | "/v1/explain") => {
                 (StatusCode::METHOD_NOT_ALLOWED, refused("this path takes another method"))
             }
             _ => (StatusCode::NOT_FOUND, refused("there is no such path")),
         }
+    }
+
+    fn status(&self) -> Status {
+        Status::of(&self.control, &self.drain)
+    }
+
+    /// Stops the process as `SIGTERM` does; that it is stopping already is as well.
+    async fn drain(&self) -> (StatusCode, Value) {
+        self.drain.order(Order::Stop);
+        let _ = self.drain.watch().wait_for(|state| State::Serving < *state).await;
+        (StatusCode::ACCEPTED, json!(self.status()))
     }
 
     async fn reload(&self, body: &[u8]) -> (StatusCode, Value) {

@@ -10,6 +10,8 @@ use tokio::time::Instant;
 
 use crate::{
     control::{Control, probation::Standing},
+    drain::{Drain, Load, State},
+    panics::Panics,
     upstream::{Upstream, backend::Availability, backend::Member},
 };
 
@@ -22,6 +24,12 @@ pub struct Status {
     pub pid: u32,
     /// How long it has been serving.
     pub uptime_seconds: u64,
+    /// Whether it serves: `serving`, `draining`, `leaving` or `ending`.
+    pub state: State,
+    /// What is in flight.
+    pub in_flight: Load,
+    /// Panics since the process began: mistakes in this program.
+    pub panics: Panics,
     /// The configuration in force.
     pub configuration: Configuration,
     /// Where connections arrive.
@@ -97,7 +105,7 @@ pub struct BackendStatus {
 
 impl Status {
     /// Looks at what runs now.
-    pub fn of(control: &Control) -> Self {
+    pub fn of(control: &Control, drain: &Drain) -> Self {
         let snapshot = control.live().load();
         let now = SystemTime::now();
         let age = |since| now.duration_since(since).unwrap_or_default().as_secs();
@@ -114,6 +122,9 @@ impl Status {
             program: env!("CARGO_PKG_VERSION").to_owned(),
             pid: process::id(),
             uptime_seconds: age(control.started()),
+            state: drain.state(),
+            in_flight: drain.load(),
+            panics: Panics::get(),
             configuration: Configuration {
                 version: snapshot.version,
                 age_seconds: current.map_or(0, |kept| kept.age_seconds),
@@ -167,8 +178,14 @@ fn backend(member: &Member, now: Instant) -> BackendStatus {
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { program, pid, uptime_seconds, configuration, listeners, upstreams } = self;
+        let Self { program, pid, uptime_seconds, state, in_flight, panics, .. } = self;
+        let Self { configuration, listeners, upstreams, .. } = self;
         writeln!(f, "crestline {program}, process {pid}, up {}", span(*uptime_seconds))?;
+        writeln!(f, "{}, {in_flight}", state.as_str())?;
+        if *panics != Panics::default() {
+            let Panics { requests, tasks, others } = panics;
+            writeln!(f, "panics: {requests} in requests, {tasks} in tasks, {others} elsewhere")?;
+        }
         configuration.fmt(f)?;
         for ListenerStatus { address, h2c } in listeners {
             writeln!(f, "listener {address}{}", if *h2c { " (h2c)" } else { "" })?;
@@ -268,6 +285,9 @@ mod tests {
             program: "0.1.0".to_owned(),
             pid: 7,
             uptime_seconds: 3_725,
+            state: State::Draining,
+            in_flight: Load { connections: 3, requests: 1, tunnels: 0 },
+            panics: Panics { requests: 1, tasks: 0, others: 0 },
             configuration: Configuration {
                 version: 3,
                 age_seconds: 5,
@@ -293,6 +313,8 @@ mod tests {
         };
         let expected = "\
 crestline 0.1.0, process 7, up 1h 2m
+draining, 3 connections, 1 request, 0 WebSockets
+panics: 1 in requests, 0 in tasks, 0 elsewhere
 configuration v3 of /etc/app.yaml, in force for 5s, watched
 v2 was taken back: 6 % of its 50 answers were 5xx
 listener 0.0.0.0:80

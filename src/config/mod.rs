@@ -13,19 +13,28 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pingora_core::server::configuration::ServerConf;
 use schemars::JsonSchema;
+use serde::Deserialize;
 
 pub use source::{Loaded, load};
 
 use crate::{
     config::route::RouteConfig,
     diagnostic::{Problem, Problems, Span, nearest},
-    downstream, observe, upstream,
+    downstream, observe, units, upstream,
     yaml::{self, Entry, Node, Short, Spanned, Value},
 };
 
 /// The keys of ours that stand at the top level.
-const KEYS: [&str; 7] =
-    ["access_log", "include", "listeners", "routes", "trusted_proxies", "upstreams", "watch"];
+const KEYS: [&str; 8] = [
+    "access_log",
+    "include",
+    "lame_duck",
+    "listeners",
+    "routes",
+    "trusted_proxies",
+    "upstreams",
+    "watch",
+];
 
 /// A configuration as written. What could not be read is left out; its problems are told.
 ///
@@ -53,6 +62,11 @@ pub struct File {
     /// Default: `false`.
     #[schemars(default)]
     pub watch: bool,
+    /// How long a process that is told to stop serves on and only says that it is draining, so
+    /// that those who send it requests notice before its listeners close.
+    /// Default: none, listeners close at once.
+    #[schemars(default, with = "units::Duration", extend("pattern" = units::POSITIVE))]
+    pub lame_duck: Option<units::Duration>,
     /// Networks whose `X-Forwarded-*` and `X-Request-Id` fields count: the proxies in front of
     /// this one. Default: `[]`, no one's.
     #[schemars(default)]
@@ -129,6 +143,10 @@ impl Places {
     }
 }
 
+/// A time that is longer than zero.
+#[derive(Deserialize)]
+struct Lasting(#[serde(deserialize_with = "units::positive")] units::Duration);
+
 /// A part that has a name of its own in the file.
 #[derive(Debug, PartialEq)]
 pub struct Named<T> {
@@ -157,6 +175,7 @@ impl File {
             places: Places::default(),
             include: Vec::new(),
             watch: false,
+            lame_duck: None,
             access_log: observe::access_log::config::Config::default(),
             trusted_proxies: Vec::new(),
             listeners: vec![downstream::config::Config::at(listener)],
@@ -210,6 +229,9 @@ impl File {
             watch: find(&ours, "watch")
                 .and_then(|node| yaml::read(node, "watch", problems))
                 .unwrap_or_default(),
+            lame_duck: find(&ours, "lame_duck")
+                .and_then(|node| yaml::read::<Lasting>(node, "lame_duck", problems))
+                .map(|time| time.0),
             access_log: find(&ours, "access_log")
                 .and_then(|node| yaml::read::<Short<_>>(node, "access_log", problems))
                 .map_or_else(Default::default, |log| log.0),

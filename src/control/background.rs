@@ -16,7 +16,7 @@ use tokio::{
     time::{self, Instant},
 };
 
-use crate::control::{Control, lock, signals, watcher};
+use crate::control::{Control, lock, signals, tasks, watcher};
 
 /// How often the counts that a probation compares with are taken.
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
@@ -60,9 +60,14 @@ impl BackgroundService for Background {
         drop(snapshot);
         info!("upstreams: first round over after {:.0?}", started.elapsed());
         let _ = control.runtime.set(Handle::current());
-        tokio::spawn(control.clone().reload_when_asked());
-        tokio::spawn(watcher::run(control.clone()));
-        tokio::spawn(sample(control.clone()));
+        let again = control.clone();
+        tokio::spawn(async move {
+            tasks::keep("reload", || again.clone().reload_when_asked()).await;
+        });
+        let again = control.clone();
+        tokio::spawn(async move { tasks::keep("watch", || watcher::run(again.clone())).await });
+        let again = control.clone();
+        tokio::spawn(async move { tasks::keep("sampler", || sample(again.clone())).await });
         ready.notify_ready();
         let _ = shutdown.wait_for(|stopping| *stopping).await;
         // Checks go on while requests in flight finish: they may still need another backend.

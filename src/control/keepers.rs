@@ -7,7 +7,8 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
+    mem,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -17,7 +18,14 @@ use tokio::{
     time::{self, Instant},
 };
 
-use crate::upstream::{Upstream, backend::Probe, health};
+use crate::{
+    control::{lock, tasks},
+    upstream::{
+        Upstream,
+        backend::{BackendState, Probe},
+        health::{self, Checks},
+    },
+};
 
 /// A lookup that hangs holds a start or a reload up for no longer than this.
 const DISCOVERY_MAX: Duration = Duration::from_secs(2);
@@ -104,28 +112,33 @@ async fn keep(
     first_round: mpsc::Sender<()>,
     in_force: watch::Receiver<bool>,
 ) {
-    let mut watches = Watches::default();
+    let watches = Mutex::new(Watches::default());
     let mut keeper = in_force.clone();
+    let mut first_round = Some(first_round);
+    let tended = tasks::keep("upstreams", || {
+        // Whoever waits for the first round waits for one start alone.
+        tend(&upstream, &watches, first_round.take(), in_force.clone())
+    });
     tokio::select! {
-        () = tend(&upstream, &mut watches, first_round, in_force) => {}
+        () = tended => {}
         () = async { while keeper.changed().await.is_ok() {} } => {}
     }
-    watches.tasks.shutdown().await;
+    let mut tasks = mem::take(&mut lock(&watches).tasks);
+    tasks.shutdown().await;
 }
 
 /// Looks names up when they are due, and watches the backends that there are. Holds `first_round`
 /// until each new one of them was asked.
 async fn tend(
     upstream: &Upstream,
-    watches: &mut Watches,
-    first_round: mpsc::Sender<()>,
+    watches: &Mutex<Watches>,
+    mut first_round: Option<mpsc::Sender<()>>,
     mut in_force: watch::Receiver<bool>,
 ) {
-    let mut first_round = Some(first_round);
     loop {
         let due = upstream.discover().await;
         let all = *in_force.borrow_and_update();
-        watches.reconcile(upstream, all, first_round.take().as_ref());
+        lock(watches).reconcile(upstream, all, first_round.take().as_ref());
         tokio::select! {
             () = until(due) => {}
             changed = in_force.changed() => if changed.is_err() { return },
@@ -172,14 +185,30 @@ impl Watches {
             self.by_name.entry(name).or_insert_with(|| {
                 let token = first_round.unwrap_or(&unused).clone();
                 let state = member.state.clone();
-                let name = upstream.name().clone();
-                self.tasks.spawn(health::watch(name, state, checks.clone(), token))
+                let (upstream, checks) = (upstream.name().clone(), checks.clone());
+                self.tasks.spawn(watch_over(upstream, state, checks, token))
             });
         }
     }
 }
 
-fn is_new(state: &crate::upstream::backend::BackendState) -> bool {
+/// Watches a backend; a check that panics says nothing of it, and the next one may.
+async fn watch_over(
+    upstream: Arc<str>,
+    state: Arc<BackendState>,
+    checks: Arc<Checks>,
+    first_round: mpsc::Sender<()>,
+) {
+    let (unused, _) = mpsc::channel(1);
+    let mut first_round = Some(first_round);
+    let begin = || {
+        let token = first_round.take().unwrap_or_else(|| unused.clone());
+        health::watch(upstream.clone(), state.clone(), checks.clone(), token)
+    };
+    tasks::keep("health", begin).await;
+}
+
+fn is_new(state: &BackendState) -> bool {
     state.probe() == Probe::Pending
 }
 

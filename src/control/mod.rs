@@ -10,6 +10,7 @@ mod keepers;
 pub mod probation;
 pub mod receipt;
 mod signals;
+pub mod tasks;
 mod watcher;
 
 use std::{

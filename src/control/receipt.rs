@@ -63,6 +63,7 @@ pub(super) fn changes(old: &File, new: &File) -> Vec<String> {
         ("listeners", old.listeners != new.listeners),
         ("trusted_proxies", old.trusted_proxies != new.trusted_proxies),
         ("access_log", old.access_log != new.access_log),
+        ("lame_duck", old.lame_duck != new.lame_duck),
         ("watch", old.watch != new.watch),
     ];
     let whole = whole.into_iter().filter(|(_, differs)| *differs);

@@ -113,10 +113,10 @@ impl Fills {
 
     /// Puts what was written in the place of the values in a text, which was made of what stands
     /// at a place.
-    pub fn as_written(&self, text: String, place: Option<Span>) -> String {
+    pub fn as_written(&self, text: &str, place: Option<Span>) -> String {
         let suspects = self.suspects(place);
         let mut written = String::with_capacity(text.len());
-        for piece in self.replaced(&text, &suspects) {
+        for piece in self.replaced(text, &suspects) {
             match piece {
                 Piece::Written(fill) => written.push_str(fill),
                 Piece::Kept(kept) => {

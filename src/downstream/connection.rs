@@ -3,9 +3,13 @@
 use std::{
     any::Any,
     net::IpAddr,
+    ops::Deref,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicU32, AtomicU64,
+            Ordering::{AcqRel, Acquire, Relaxed},
+        },
     },
     time::Duration,
 };
@@ -16,7 +20,7 @@ use ipnet::IpNet;
 use pingora_core::protocols::{Digest, raw_connect::ProxyDigest};
 use pingora_http::ResponseHeader;
 
-use crate::downstream::config::Bounds;
+use crate::{downstream::config::Bounds, drain::Drain};
 
 /// Facts of one connection; every request on it shares them.
 #[derive(Debug)]
@@ -37,14 +41,27 @@ pub struct Connection {
     patience: AtomicU64,
     /// Whether the wait for the origin has begun.
     has_begun: AtomicBool,
+    /// Where it is counted, and whether it may be kept.
+    drain: Arc<Drain>,
+    /// Requests that are being answered.
+    requests: AtomicU32,
+    /// Whether the client takes nothing at the moment.
+    is_stalled: AtomicBool,
 }
 
 /// The value that stands for a client without an address (RFC 7239 §6.3).
 const UNKNOWN: HeaderValue = HeaderValue::from_static("unknown");
 
 impl Connection {
-    /// Establishes the facts; `trusted` are the networks whose forwarded fields count.
-    pub fn new(client: Option<IpAddr>, trusted: Arc<[IpNet]>, bounds: Arc<Bounds>) -> Self {
+    /// Establishes the facts; `trusted` are the networks whose forwarded fields count. It is
+    /// counted until it is dropped.
+    pub fn new(
+        client: Option<IpAddr>,
+        trusted: Arc<[IpNet]>,
+        bounds: Arc<Bounds>,
+        drain: Arc<Drain>,
+    ) -> Self {
+        drain.connected();
         let client = client.map(|address| address.to_canonical());
         // A peer on a Unix socket is as local as it gets, and has no address to list.
         let is_trusted = client.is_none_or(|address| contains(&trusted, address));
@@ -61,7 +78,25 @@ impl Connection {
             tunnel: AtomicBool::new(false),
             patience: AtomicU64::new(0),
             has_begun: AtomicBool::new(false),
+            drain,
+            requests: AtomicU32::new(0),
+            is_stalled: AtomicBool::new(false),
         }
+    }
+
+    /// Where it is counted.
+    pub fn drain(&self) -> &Arc<Drain> {
+        &self.drain
+    }
+
+    /// Whether any request is being answered, or an answer waits for its client to take it.
+    pub fn is_busy(&self) -> bool {
+        0 < self.requests.load(Acquire) || self.is_stalled.load(Relaxed)
+    }
+
+    /// Notes whether the client takes what is written.
+    pub fn set_stalled(&self, is_stalled: bool) {
+        self.is_stalled.store(is_stalled, Relaxed);
     }
 
     /// Ends the exchange if the origin is silent for so long from now on; `None` is for ever.
@@ -114,6 +149,40 @@ impl Connection {
     }
 }
 
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.drain.disconnected();
+    }
+}
+
+/// A request on its connection, counted until it is dropped.
+#[derive(Debug)]
+pub struct Exchange(Arc<Connection>);
+
+impl Exchange {
+    /// Counts a request that begins.
+    pub fn begin(connection: Arc<Connection>) -> Self {
+        connection.requests.fetch_add(1, AcqRel);
+        connection.drain.begun();
+        Self(connection)
+    }
+}
+
+impl Deref for Exchange {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.0
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.0.requests.fetch_sub(1, AcqRel);
+        self.0.drain.finished();
+    }
+}
+
 /// Whether an address is in one of the networks.
 pub fn contains(networks: &[IpNet], address: IpAddr) -> bool {
     networks.iter().any(|network| network.contains(&address))
@@ -126,7 +195,7 @@ mod tests {
     fn connection(client: Option<&str>) -> Connection {
         let trusted = Arc::new(["10.0.0.0/8".parse().unwrap()]);
         let client = client.map(|address| address.parse().unwrap());
-        Connection::new(client, trusted, Arc::default())
+        Connection::new(client, trusted, Arc::default(), Arc::default())
     }
 
     #[test]
@@ -145,5 +214,20 @@ mod tests {
         assert!(Arc::ptr_eq(Connection::of(&digest).unwrap(), &facts));
         assert_eq!(facts.client_value, "192.0.2.1");
         assert!(Connection::of(&Digest::default()).is_none());
+    }
+
+    #[test]
+    fn connections_and_requests_are_counted_while_they_last() {
+        let connection = Arc::new(connection(None));
+        let drain = connection.drain().clone();
+        let exchanges = [Exchange::begin(connection.clone()), Exchange::begin(connection.clone())];
+        assert_eq!((drain.load().connections, drain.load().requests), (1, 2));
+        assert!(connection.is_busy());
+        drop(exchanges);
+        assert!(!connection.is_busy());
+        connection.set_stalled(true);
+        assert!(connection.is_busy());
+        drop(connection);
+        assert_eq!((drain.load().connections, drain.load().requests), (0, 0));
     }
 }

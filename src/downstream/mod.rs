@@ -4,4 +4,6 @@
 
 pub mod config;
 pub mod connection;
+pub mod error;
 pub mod stream;
+mod tunnel;

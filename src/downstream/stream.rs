@@ -7,9 +7,12 @@
 //!
 //! INVARIANT: no byte beyond the current request's body is ever handed out, except in a tunnel.
 
+mod facts;
+
 use std::{
     fmt, io,
     mem::MaybeUninit,
+    os::fd::RawFd,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -18,15 +21,12 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::{Buf, BytesMut};
-use pingora_core::{
-    listeners::ALPN,
-    protocols::{
-        GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
-        Stream, TimingDigest, UniqueID, UniqueIDType, raw_connect::ProxyDigest, tls::SslDigest,
-    },
-    tls::TlsRef,
+use pingora_core::protocols::{Shutdown, Stream, raw_connect::ProxyDigest};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open},
 };
-use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+use socket2::Socket;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
     time,
@@ -34,8 +34,12 @@ use tokio::{
 
 use crate::{
     clock::Alarm,
-    downstream::connection::Connection,
-    http1::{chunked::ChunkGuard, refusal::Refusal},
+    downstream::{
+        connection::Connection,
+        error::{BadBody, OriginSilent},
+        tunnel::Tunnel,
+    },
+    http1::chunked::ChunkGuard,
 };
 
 /// How much is read at once for a head, and kept beyond the current request.
@@ -71,6 +75,8 @@ pub struct Downstream {
     unflushed: bool,
     /// Keeps the time that [`Connection::await_origin`] sets.
     silence: Option<Alarm>,
+    /// What passes to the client once there is a tunnel.
+    tunnel: Option<Box<Tunnel>>,
 }
 
 impl Downstream {
@@ -89,6 +95,7 @@ impl Downstream {
             stall: None,
             unflushed: false,
             silence: None,
+            tunnel: None,
         }
     }
 
@@ -124,10 +131,17 @@ impl Downstream {
     /// # Errors
     /// If the kernel does not let this process duplicate its own socket.
     pub fn reset_on_close(&self) -> io::Result<()> {
-        // Pingora owns the socket and shows only its number; a duplicate shares its options.
-        let process = pidfd_open(getpid(), PidfdFlags::empty())?;
-        let socket = pidfd_getfd(&process, self.inner.id(), PidfdGetfdFlags::empty())?;
-        socket2::Socket::from(socket).set_linger(Some(Duration::ZERO))
+        if self.tunnel.as_ref().is_some_and(|tunnel| tunnel.is_leaving()) {
+            return Ok(()); // its end was told in a frame
+        }
+        duplicate(self.inner.id())?.set_linger(Some(Duration::ZERO))
+    }
+
+    /// Whether the kernel has anything to read, be it the end.
+    pub fn has_arrived(&self) -> bool {
+        let Ok(socket) = duplicate(self.inner.id()) else { return false };
+        let mut fds = [PollFd::new(&socket, PollFlags::IN)];
+        poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| 0 < ready)
     }
 
     /// Lets bytes pass as they come, because the client speaks HTTP/2.
@@ -152,14 +166,28 @@ impl Downstream {
         written: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         if written.is_ready() {
-            self.stall = None;
+            if self.stall.take().is_some() {
+                self.connection.set_stalled(false);
+            }
             return written;
         }
         let patience = self.connection.bounds.write_timeout;
-        let stall = self.stall.get_or_insert_with(|| Alarm::after(patience));
+        let connection = &self.connection;
+        let stall = self.stall.get_or_insert_with(|| {
+            connection.set_stalled(true);
+            Alarm::after(patience)
+        });
         ready!(stall.poll_ring(cx));
         self.stall = None;
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// The tunnel, if there is one, and the stream that it writes to.
+    fn tunnel(&mut self) -> (Option<&mut Tunnel>, &mut Stream) {
+        if self.tunnel.is_none() && self.connection.is_tunnel() {
+            self.tunnel = Some(Box::new(Tunnel::new(self.connection.drain().tunnel())));
+        }
+        (self.tunnel.as_deref_mut(), &mut self.inner)
     }
 
     fn is_raw(&self) -> bool {
@@ -243,12 +271,30 @@ impl Downstream {
     }
 }
 
+/// Another handle of a socket that Pingora owns and shows only the number of.
+///
+/// # Errors
+/// If the kernel does not let this process duplicate its own socket.
+pub fn duplicate(fd: RawFd) -> io::Result<Socket> {
+    let process = pidfd_open(getpid(), PidfdFlags::empty())?;
+    let socket = pidfd_getfd(&process, fd, PidfdGetfdFlags::empty())?;
+    Ok(Socket::from(socket))
+}
+
 impl AsyncRead for Downstream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if let Some(tunnel) = &mut this.tunnel {
+            let end = tunnel.poll_end(&mut this.inner, cx);
+            if tunnel.is_leaving() {
+                ready!(end)?;
+                return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+            }
+        }
         // Pingora reads when it has no more to write. It does not flush answers that have a length.
         if self.unflushed && Pin::new(&mut self.inner).poll_flush(cx)?.is_ready() {
             self.unflushed = false;
@@ -270,7 +316,10 @@ impl AsyncWrite for Downstream {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.unflushed = true;
-        let written = Pin::new(&mut self.inner).poll_write(cx, buf);
+        let written = match self.tunnel() {
+            (Some(tunnel), inner) => tunnel.poll_write(inner, cx, buf),
+            (None, inner) => Pin::new(inner).poll_write(cx, buf),
+        };
         self.within_stall(cx, written)
     }
 
@@ -290,7 +339,13 @@ impl AsyncWrite for Downstream {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.unflushed = true;
-        let written = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
+        let written = match self.tunnel() {
+            (Some(tunnel), inner) => {
+                let first = bufs.iter().find(|buf| !buf.is_empty());
+                tunnel.poll_write(inner, cx, first.map_or(&[], |buf| buf))
+            }
+            (None, inner) => Pin::new(inner).poll_write_vectored(cx, bufs),
+        };
         self.within_stall(cx, written)
     }
 
@@ -312,79 +367,8 @@ impl Shutdown for Downstream {
     }
 }
 
-#[async_trait]
-impl Peek for Downstream {
-    /// Shows what is pending: enough for Pingora to recognise the preface of HTTP/2.
-    async fn try_peek(&mut self, buf: &mut [u8]) -> io::Result<bool> {
-        let shown = self.pending.len().min(buf.len());
-        buf[..shown].copy_from_slice(&self.pending[..shown]);
-        Ok(true)
-    }
-}
-
-impl UniqueID for Downstream {
-    fn id(&self) -> UniqueIDType {
-        self.inner.id()
-    }
-}
-
-impl Ssl for Downstream {
-    fn get_ssl(&self) -> Option<&TlsRef> {
-        self.inner.get_ssl()
-    }
-
-    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
-        self.inner.get_ssl_digest()
-    }
-
-    fn selected_alpn_proto(&self) -> Option<ALPN> {
-        self.inner.selected_alpn_proto()
-    }
-}
-
-impl GetTimingDigest for Downstream {
-    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        self.inner.get_timing_digest()
-    }
-}
-
-impl GetProxyDigest for Downstream {
-    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        Some(self.digest.clone())
-    }
-}
-
-impl GetSocketDigest for Downstream {
-    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        self.inner.get_socket_digest()
-    }
-}
-
 impl fmt::Debug for Downstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Downstream").field("connection", &self.connection).finish_non_exhaustive()
-    }
-}
-
-/// A request body whose framing is refused, as it travels through Pingora's errors.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("request body refused: {}", .0.reason)]
-pub struct BadBody(pub Refusal);
-
-/// The origin was silent for longer than its upstream allows, as it travels through Pingora's
-/// errors.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("the origin was silent for too long")]
-pub struct OriginSilent;
-
-impl From<OriginSilent> for io::Error {
-    fn from(silent: OriginSilent) -> Self {
-        Self::new(io::ErrorKind::TimedOut, silent)
-    }
-}
-
-impl From<BadBody> for io::Error {
-    fn from(bad: BadBody) -> Self {
-        Self::new(io::ErrorKind::InvalidData, bad)
     }
 }

@@ -6,3 +6,4 @@ pub mod head;
 pub mod normalize;
 mod octets;
 pub mod refusal;
+pub mod websocket;

@@ -13,26 +13,27 @@ use std::{
         unix::fs::{FileTypeExt as _, PermissionsExt as _},
     },
     path::Path,
+    sync::Arc,
 };
 
 use async_trait::async_trait;
 use log::{error, info};
 use pingora_core::{
     apps::ServerApp,
-    listeners::{L4BufferSettings, ListenerConfig, TcpSocketOptions},
-    server::{ListenFds, RuntimeOpts, ShutdownWatch},
-    services::{
-        Service, ServiceReadyNotifier, ServiceWithDependents, listening::Service as Accepting,
-    },
+    server::{ListenFds, ShutdownWatch},
+    services::{ServiceReadyNotifier, ServiceWithDependents},
 };
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use crate::{downstream::config::Address, systemd};
+use crate::{
+    downstream::{config::Address, stream::duplicate},
+    drain::Drain,
+    listener::accept::{self, UNIX_MODE, Watched},
+    systemd,
+};
 
 /// As large as the kernel allows.
 const BACKLOG: i32 = 65_535;
-/// Reads go past Pingora's buffer; small answers leave in one piece.
-const WRITE_BUFFER: usize = 1_460;
 /// The status of a process that cannot listen (`EX_UNAVAILABLE`).
 const EXIT_UNAVAILABLE: i32 = 69;
 
@@ -53,10 +54,6 @@ pub struct Bound {
     pub address: Address,
     pub(super) socket: Socket,
 }
-
-/// Everybody may connect to a Unix socket, as by default with Pingora; its folder says who gets
-/// there. One that was handed in or taken over keeps its mode.
-const UNIX_MODE: u32 = 0o666;
 
 /// Binds an address.
 ///
@@ -117,63 +114,50 @@ fn in_words(error: &io::Error) -> String {
     }
 }
 
-/// Pingora's listening service, with our sockets.
+/// The service that listens, with our sockets.
 pub struct Listening<A> {
-    service: Accepting<A>,
+    app: Arc<A>,
     addresses: Vec<Address>,
     bound: Vec<Bound>,
+    drain: Arc<Drain>,
 }
 
 impl<A: ServerApp + Send + Sync + 'static> Listening<A> {
     /// A service that accepts on `addresses` for `app`. Sockets that are not `bound` yet are
     /// expected from a predecessor, or bound when the service starts.
-    pub fn new(app: A, addresses: Vec<Address>, bound: Vec<Bound>) -> Self {
-        let mut service = Accepting::new("listeners".to_owned(), app);
-        let buffers = L4BufferSettings::unbuffered().write(WRITE_BUFFER);
-        for address in &addresses {
-            let config = match address {
-                Address::Socket(socket) => ListenerConfig::tcp(socket.to_string())
-                    .tcp_socket_options(TcpSocketOptions::default()),
-                Address::Unix(path) => {
-                    ListenerConfig::uds(path.display().to_string()).permissions(mode_of(path))
-                }
-            };
-            service.add_listener(config.l4_buffer(buffers));
-        }
-        Self { service, addresses, bound }
+    pub fn new(app: A, addresses: Vec<Address>, bound: Vec<Bound>, drain: Arc<Drain>) -> Self {
+        Self { app: Arc::new(app), addresses, bound, drain }
     }
 
     /// Puts every socket where Pingora looks for sockets of a predecessor.
-    fn open(&mut self, fds: &ListenFds) -> Result<(), BindError> {
-        for address in &self.addresses {
-            let key = key(address);
-            if fds.lock().get(&key).is_some() {
-                info!("listener: {address} taken over");
-                continue;
-            }
-            let known = self.bound.iter().position(|bound| bound.address == *address);
-            let bound = match known {
-                Some(index) => self.bound.swap_remove(index),
-                None => bind(address)?,
-            };
-            bound
-                .socket
-                .listen(BACKLOG)
-                .map_err(|error| BindError { address: address.clone(), why: in_words(&error) })?;
-            fds.lock().add(key, bound.socket.into_raw_fd());
-            info!("listener: {address} opened");
-        }
+    fn open(&mut self, fds: &ListenFds) -> Result<Vec<Watched>, BindError> {
+        let addresses = self.addresses.clone();
+        let opened = addresses.into_iter().map(|address| self.open_one(address, fds)).collect();
         // What was taken over may have been handed in as well: one socket, not to be held twice.
         self.bound.clear();
-        Ok(())
+        opened
     }
-}
 
-/// The mode of a socket that is there already, so that Pingora leaves it as it is.
-fn mode_of(path: &Path) -> fs::Permissions {
-    match fs::symlink_metadata(path) {
-        Ok(file) if file.file_type().is_socket() => file.permissions(),
-        _ => fs::Permissions::from_mode(UNIX_MODE),
+    fn open_one(&mut self, address: Address, fds: &ListenFds) -> Result<Watched, BindError> {
+        let failed =
+            |error: &io::Error| BindError { address: address.clone(), why: in_words(error) };
+        let key = key(&address);
+        let inherited = fds.lock().get(&key).copied();
+        if let Some(fd) = inherited {
+            let socket = duplicate(fd).map_err(|error| failed(&error))?;
+            info!("listener: {address} taken over");
+            return Ok(Watched::new(address, socket, false));
+        }
+        let known = self.bound.iter().position(|bound| bound.address == address);
+        let bound = match known {
+            Some(index) => self.bound.swap_remove(index),
+            None => bind(&address)?,
+        };
+        let opened = bound.socket.listen(BACKLOG).and_then(|()| bound.socket.try_clone());
+        let socket = opened.map_err(|error| failed(&error))?;
+        fds.lock().add(key, bound.socket.into_raw_fd());
+        info!("listener: {address} opened");
+        Ok(Watched::new(address, socket, true))
     }
 }
 
@@ -197,26 +181,20 @@ impl<A: ServerApp + Send + Sync + 'static> ServiceWithDependents for Listening<A
         let Some(fds) = fds else {
             unreachable!("Pingora gives every service its table of sockets on Unix")
         };
-        if let Err(error) = self.open(&fds) {
-            error!("{error}");
-            std::process::exit(EXIT_UNAVAILABLE);
-        }
+        let sockets = match self.open(&fds) {
+            Ok(sockets) => sockets,
+            Err(error) => {
+                error!("{error}");
+                std::process::exit(EXIT_UNAVAILABLE);
+            }
+        };
         ready.notify_ready();
         systemd::serves();
-        let service = &mut self.service;
-        Service::start_service(service, Some(fds), shutdown, listeners_per_fd).await;
+        accept::accept(&self.app, sockets, fds, shutdown, listeners_per_fd, &self.drain).await;
     }
 
     fn name(&self) -> &'static str {
         "listeners"
-    }
-
-    fn threads(&self) -> Option<usize> {
-        self.service.threads
-    }
-
-    fn runtime_opts_override(&self, global: &RuntimeOpts) -> Option<RuntimeOpts> {
-        ServiceWithDependents::runtime_opts_override(&self.service, global)
     }
 
     fn listen_addresses(&self) -> Option<Vec<String>> {

@@ -1,6 +1,7 @@
 //! Where connections arrive: an accepted socket becomes a connection with facts and bounds, and
 //! is served until it closes.
 
+mod accept;
 pub mod bind;
 pub mod handed;
 mod refuse;
@@ -13,6 +14,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use log::error;
 use pingora_core::{
     apps::{HttpServerApp, ServerApp},
     protocols::{Stream, l4::socket},
@@ -21,7 +23,9 @@ use pingora_core::{
 
 use crate::{
     downstream::{config::Address, connection::Connection, stream::Downstream},
+    drain::Drain,
     listener::refuse::Refuser,
+    panics,
     snapshot::{Listener, Live},
 };
 
@@ -29,14 +33,15 @@ use crate::{
 pub struct Edge<A> {
     app: Arc<A>,
     live: Live,
+    drain: Arc<Drain>,
     refuser: Refuser,
 }
 
 impl<A> Edge<A> {
     /// Puts an edge before `app`. A connection is bound by the configuration that is in force
     /// when it arrives.
-    pub fn new(app: Arc<A>, live: Live) -> Self {
-        Self { app, refuser: Refuser::new(live.clone()), live }
+    pub fn new(app: Arc<A>, live: Live, drain: Arc<Drain>) -> Self {
+        Self { app, refuser: Refuser::new(live.clone()), live, drain }
     }
 
     /// Establishes the facts of a connection, and whether its listener speaks HTTP/2.
@@ -47,7 +52,8 @@ impl<A> Edge<A> {
     ) -> Option<(Connection, bool)> {
         let snapshot = self.live.load();
         let listener = find(&snapshot.listeners, local)?;
-        let connection = Connection::new(client, snapshot.trusted.clone(), listener.bounds.clone());
+        let (trusted, bounds) = (snapshot.trusted.clone(), listener.bounds.clone());
+        let connection = Connection::new(client, trusted, bounds, self.drain.clone());
         Some((connection, listener.h2c))
     }
 }
@@ -91,7 +97,12 @@ where
         let client = peer.and_then(socket::SocketAddr::as_inet).map(SocketAddr::ip);
         let (connection, h2c) = self.arrive(local, client)?;
         let stream = Box::new(Downstream::new(stream, Arc::new(connection)));
-        serve::serve(&self.app, stream, h2c, &self.refuser, shutdown).await;
+        // A panic in a phase is answered there; any other ends this connection alone.
+        let served = serve::serve(&self.app, stream, h2c, &self.refuser, shutdown);
+        if let Err(panic) = panics::catch(served).await {
+            panic.count_request();
+            error!("a connection: panicked: {panic}");
+        }
         None
     }
 

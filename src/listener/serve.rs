@@ -13,6 +13,7 @@ use std::{
 };
 
 use bytes::BytesMut;
+use futures::{FutureExt, future::FusedFuture};
 use pingora_core::{
     apps::{HttpServerApp, ServerApp},
     protocols::{Shutdown, http::ServerSession},
@@ -23,7 +24,10 @@ use tokio::time;
 
 use crate::{
     clock::Alarm,
-    downstream::stream::{Body, Downstream},
+    downstream::{
+        connection::Connection,
+        stream::{Body, Downstream},
+    },
     http1::{
         chunked::ChunkGuard,
         head::{Head, HeadReader},
@@ -35,8 +39,14 @@ use crate::{
 /// The first bytes of HTTP/2 with prior knowledge (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// How long an idle connection is kept after the process began to stop.
-const CLOSE_IDLE_AFTER: Duration = Duration::from_secs(1);
+/// How long an idle connection is kept once the listeners are closed: a request that is on its
+/// way arrives within this time, and is answered.
+const CLOSE_IDLE_AFTER: Duration = Duration::from_millis(500);
+
+/// A client of HTTP/2 that answers no ping keeps its connection this long beyond its last answer.
+const QUIET: Duration = Duration::from_secs(2);
+/// How often that is looked at.
+const QUIET_EVERY: Duration = Duration::from_millis(100);
 
 /// The client did not finish its request head in time.
 const HEADER_TIMEOUT: Refusal = Refusal { status: 408, reason: "header_timeout" };
@@ -51,12 +61,14 @@ pub(crate) async fn serve<A>(
 ) where
     A: HttpServerApp + Send + Sync + 'static,
 {
-    let mut watch = shutdown.clone();
-    let mut closing = pin!(async {
-        let _ = watch.wait_for(|closing| *closing).await;
-        // Requests that are on their way are still answered, with `Connection: close`.
-        time::sleep(CLOSE_IDLE_AFTER).await;
-    });
+    let mut closing = pin!(
+        async {
+            close(shutdown).await;
+            // Requests that are on their way are still answered, with `Connection: close`.
+            time::sleep(CLOSE_IDLE_AFTER).await;
+        }
+        .fuse()
+    );
     let idle_timeout = stream.connection().bounds.idle_timeout;
     let mut alarm = Alarm::after(stream.connection().bounds.header_timeout);
     loop {
@@ -64,7 +76,12 @@ pub(crate) async fn serve<A>(
             Next::Request(head) => head,
             Next::Http2 => {
                 stream.set_http2();
-                app.process_new(stream, shutdown).await;
+                let connection = stream.connection().clone();
+                // Pingora sends both GOAWAYs, and waits for ever for the answer between them.
+                tokio::select! {
+                    _ = app.process_new(stream, shutdown) => {}
+                    () = abandoned(&connection, shutdown) => {}
+                }
                 return;
             }
             Next::Refused(refusal) => return refuser.refuse(&mut stream, refusal).await,
@@ -75,6 +92,21 @@ pub(crate) async fn serve<A>(
             None => return,
         }
         alarm.set(idle_timeout);
+    }
+}
+
+/// Waits until the listeners are closed.
+async fn close(shutdown: &ShutdownWatch) {
+    let _ = shutdown.clone().wait_for(|closing| *closing).await;
+}
+
+/// Waits until the listeners are closed, and nothing has been in flight for a while.
+async fn abandoned(connection: &Connection, shutdown: &ShutdownWatch) {
+    close(shutdown).await;
+    let mut quiet = Duration::ZERO;
+    while quiet < QUIET {
+        time::sleep(QUIET_EVERY).await;
+        quiet = if connection.is_busy() { Duration::ZERO } else { quiet + QUIET_EVERY };
     }
 }
 
@@ -91,13 +123,19 @@ async fn next_request(
     stream: &mut Downstream,
     h2c: bool,
     alarm: &mut Alarm,
-    closing: &mut Pin<&mut impl Future<Output = ()>>,
+    closing: &mut Pin<&mut impl FusedFuture<Output = ()>>,
 ) -> Next {
     if stream.pending().is_empty() {
-        let filled = poll_fn(|cx| match stream.poll_fill(cx) {
-            Poll::Ready(filled) => Poll::Ready(filled.ok()),
-            Poll::Pending if closing.as_mut().poll(cx).is_ready() => Poll::Ready(None),
-            Poll::Pending => alarm.poll_ring(cx).map(|()| None),
+        let filled = poll_fn(|cx| {
+            if let Poll::Ready(filled) = stream.poll_fill(cx) {
+                return Poll::Ready(filled.ok());
+            }
+            let is_due = closing.is_terminated() || closing.as_mut().poll(cx).is_ready();
+            // What the kernel has, the runtime may not have noticed yet: it will wake this task.
+            if is_due && !stream.has_arrived() {
+                return Poll::Ready(None);
+            }
+            alarm.poll_ring(cx).map(|()| None)
         });
         if !matches!(filled.await, Some(1..)) {
             return Next::Gone;

@@ -1,7 +1,6 @@
-//! What an operator sees: request ids, counts, the access log and the process log.
+//! What an operator sees: request ids, tallies, the access log and the process log.
 
 pub mod access_log;
-pub mod counter;
 pub mod process_log;
 pub mod request_id;
 pub mod tally;

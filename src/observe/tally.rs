@@ -1,6 +1,6 @@
 //! How requests ended: the counts by which one configuration is weighed against another.
 
-use crate::observe::counter::Counter;
+use crate::counter::Counter;
 
 /// Counts answers, and those among them that blame this side: statuses from 500 on.
 #[derive(Debug, Default)]

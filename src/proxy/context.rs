@@ -10,7 +10,7 @@ use http::{HeaderValue, Uri};
 use tokio::time::Instant;
 
 use crate::{
-    downstream::connection::Connection,
+    downstream::connection::Exchange,
     snapshot::Route,
     upstream::{
         Visit,
@@ -29,7 +29,7 @@ pub struct Context {
     /// Its id.
     pub(crate) id: HeaderValue,
     /// Its connection; `None` before the first hook.
-    pub(crate) connection: Option<Arc<Connection>>,
+    pub(crate) connection: Option<Exchange>,
     /// The client, as far as trusted proxies tell.
     pub(crate) client: Option<IpAddr>,
     /// The route, kept to the end whatever is reloaded meanwhile.

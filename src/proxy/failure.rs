@@ -8,7 +8,7 @@ use http::Method;
 use pingora::{Error, ErrorSource, ErrorType, ImmutStr, RetryType};
 
 use crate::{
-    downstream::stream::{BadBody, OriginSilent},
+    downstream::error::{BadBody, OriginSilent},
     upstream::outcome::Outcome,
 };
 

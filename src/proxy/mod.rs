@@ -3,33 +3,37 @@
 //! Hooks stand in the order in which Pingora runs them. They load the snapshot once, at the
 //! routing of a request; from then on the request carries its route.
 
+mod caught;
 mod context;
 mod failure;
 mod forward;
 mod log_line;
 mod respond;
 mod select;
+mod translate;
 
-use std::{mem, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use async_trait::async_trait;
 use bytes::Bytes;
-use http::{Uri, Version, header, request::Parts as ReqParts};
+use http::Uri;
 use pingora::{Error, ErrorType, Result};
-use pingora_core::{modules::http::HttpModules, protocols::Digest, upstreams::peer::HttpPeer};
+use pingora_core::upstreams::peer::HttpPeer;
 use pingora_http::{RequestHeader, ResponseHeader};
-use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+use pingora_proxy::{FailToProxy, Session};
 use tokio::time::Instant;
 
+pub use caught::Caught;
 pub use context::Context;
 
 use crate::{
-    downstream::connection::Connection,
-    observe::request_id::X_REQUEST_ID,
+    downstream::connection::{Connection, Exchange},
     policy::contract::Flow,
-    proxy::failure::{Body, Verdict},
+    proxy::{
+        caught::Phases,
+        failure::{Body, Verdict},
+    },
     reply::Reply,
-    snapshot::{Host, Live},
+    snapshot::Live,
     upstream::outcome::Outcome,
 };
 
@@ -46,23 +50,12 @@ pub struct Proxy {
 
 impl Proxy {
     /// An application that answers by the snapshot in force.
-    pub fn new(live: Live) -> Self {
-        Self { live }
+    pub fn new(live: Live) -> Caught<Self> {
+        Caught(Self { live })
     }
 }
 
-#[async_trait]
-impl ProxyHttp for Proxy {
-    type CTX = Context;
-
-    fn new_ctx(&self) -> Context {
-        Context::new()
-    }
-
-    fn init_downstream_modules(&self, _modules: &mut HttpModules) {
-        // Pingora's compression module would cost every request and do nothing.
-    }
-
+impl Phases for Proxy {
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
         let Some(connection) = session.digest().and_then(Connection::of).cloned() else {
             return Error::e_explain(ErrorType::InternalError, "a connection without facts");
@@ -98,49 +91,32 @@ impl ProxyHttp for Proxy {
         select::peer(session, ctx).await
     }
 
-    fn fail_to_connect(
-        &self,
-        _session: &mut Session,
-        _peer: &HttpPeer,
-        ctx: &mut Context,
-        mut error: Box<Error>,
-    ) -> Box<Error> {
-        ctx.end_attempt(failure::of_connecting(&error));
+    fn fail_to_connect(&self, ctx: &mut Context, error: &mut Error) {
+        ctx.end_attempt(failure::of_connecting(error));
         let again = select::may_try_again(ctx);
         error.set_retry(again);
-        error
     }
 
-    async fn connected_to_upstream(
-        &self,
-        _session: &mut Session,
-        is_reused: bool,
-        _peer: &HttpPeer,
-        _fd: std::os::unix::io::RawFd,
-        _digest: Option<&Digest>,
-        ctx: &mut Context,
-    ) -> Result<()> {
+    fn connected_to_upstream(&self, is_reused: bool, ctx: &mut Context) {
         ctx.connect = (!is_reused).then(|| ctx.attempt_started.elapsed());
-        Ok(())
     }
 
-    async fn upstream_request_filter(
+    fn upstream_request_filter(
         &self,
-        session: &mut Session,
+        session: &Session,
         header: &mut RequestHeader,
         ctx: &mut Context,
     ) -> Result<()> {
-        forward_request(session.req_header().version, header, ctx)
+        translate::request(session.req_header().version, header, ctx)
     }
 
-    async fn request_body_filter(
+    fn request_body_filter(
         &self,
-        _session: &mut Session,
-        body: &mut Option<Bytes>,
+        body: Option<&Bytes>,
         end: bool,
         ctx: &mut Context,
     ) -> Result<()> {
-        ctx.body_bytes += body.as_ref().map_or(0, |body| body.len() as u64);
+        ctx.body_bytes += body.map_or(0, |body| body.len() as u64);
         let max = ctx.route.as_ref().and_then(|route| route.policies.body_bytes_max());
         if max.is_some_and(|max| max < ctx.body_bytes) {
             return Err(Error::explain(ErrorType::HTTPStatus(413), "body limit").into_down());
@@ -152,7 +128,7 @@ impl ProxyHttp for Proxy {
         Ok(())
     }
 
-    async fn response_filter(
+    fn response_filter(
         &self,
         session: &mut Session,
         header: &mut ResponseHeader,
@@ -172,42 +148,33 @@ impl ProxyHttp for Proxy {
         }
         respond::bound(header)?;
         answered(session, header, ctx);
-        return_response(session.req_header().version, header, ctx)
+        translate::response(session.req_header().version, header, ctx)
     }
 
-    fn upstream_response_body_filter(
-        &self,
-        _session: &mut Session,
-        _body: &mut Option<Bytes>,
-        _end: bool,
-        ctx: &mut Context,
-    ) -> Result<Option<Duration>> {
+    fn upstream_response_body_filter(&self, ctx: &mut Context) {
         select::await_origin(ctx, |timeouts| timeouts.between_bytes);
-        Ok(None)
     }
 
     fn error_while_proxy(
         &self,
-        _peer: &HttpPeer,
-        session: &mut Session,
-        mut error: Box<Error>,
+        session: &Session,
+        error: &mut Error,
         ctx: &mut Context,
         is_reused: bool,
-    ) -> Box<Error> {
+    ) {
         if error.etype == ErrorType::ReadTimedout && !ctx.is_sent {
-            error = error.into_down(); // it is the client that the origin waited for
+            error.as_down(); // it is the client that the origin waited for
         }
         let has_spoken = ctx.is_answered || 0 < ctx.interim;
-        let outcome = failure::of_exchange(&error, is_reused, has_spoken);
+        let outcome = failure::of_exchange(error, is_reused, has_spoken);
         let body =
             if session.as_ref().retry_buffer_truncated() { Body::Partial } else { Body::Whole };
         let took = ctx.attempt_started.elapsed();
         let method = &session.req_header().method;
-        let may_repeat = !has_spoken && failure::may_repeat(&error, outcome, method, body, took);
+        let may_repeat = !has_spoken && failure::may_repeat(error, outcome, method, body, took);
         ctx.end_attempt(outcome);
         let again = may_repeat && select::may_try_again(ctx);
         error.set_retry(again);
-        error
     }
 
     async fn fail_to_proxy(
@@ -235,21 +202,7 @@ impl ProxyHttp for Proxy {
         FailToProxy { error_code: status.unwrap_or(0), can_reuse_downstream: false }
     }
 
-    fn suppress_error_log(&self, _: &Session, _: &Context, _: &Error) -> bool {
-        true // the access log tells it, with the request id
-    }
-
-    fn suppress_proxy_warn_log(
-        &self,
-        _: &Session,
-        _: &Context,
-        _: &Error,
-        _: ProxyWarnLogContext,
-    ) -> bool {
-        true // the access log tells every attempt
-    }
-
-    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
+    fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
         if let (Some(in_flight), None) = (&ctx.in_flight, error) {
             let status = session.response_written().map_or(0, |answer| answer.status.as_u16());
             let member = in_flight.member().clone();
@@ -278,45 +231,7 @@ fn receive(session: &mut Session, ctx: &mut Context, connection: Arc<Connection>
     let headers = &session.req_header().headers;
     ctx.id = forward::id_of(headers, &connection);
     ctx.client = forward::client_of(headers, &connection);
-    ctx.connection = Some(connection);
-}
-
-/// Makes what the origin is sent of what the client sent.
-fn forward_request(version: Version, header: &mut RequestHeader, ctx: &mut Context) -> Result<()> {
-    let (Some(connection), Some(route), Some(in_flight)) =
-        (&ctx.connection, &ctx.route, &ctx.in_flight)
-    else {
-        return Error::e_explain(ErrorType::InternalError, "a request without a route");
-    };
-    if let Some(target) = &ctx.target {
-        header.set_uri(target.clone());
-    }
-    // Names go on in lower case, as over HTTP/2: Pingora's second map, which keeps their case,
-    // would cost more than all the rest of this.
-    let mut parts: ReqParts = mem::replace(header, blank()).into();
-    let headers = &mut parts.headers;
-    let host = headers.get(header::HOST).cloned();
-    forward::cleanse(headers, connection);
-    forward::introduce(headers, connection, &ctx.id, host.as_ref())?;
-    forward::join_cookies(headers, version)?;
-    if route.forwarded {
-        forward::add_forwarded(headers, connection, host.as_ref())?;
-    }
-    if route.via {
-        forward::add_via(headers);
-    }
-    let backend = &in_flight.member().host;
-    match &route.host {
-        Host::Pass => forward::ensure_host(headers, backend),
-        Host::Upstream => drop(headers.insert(header::HOST, backend.clone())),
-        Host::Replace(host) => drop(headers.insert(header::HOST, host.clone())),
-    }
-    *header = parts.into();
-    route.policies.on_upstream_request(header)
-}
-
-fn blank() -> RequestHeader {
-    http::Request::new(()).into_parts().0.into()
+    ctx.connection = Some(Exchange::begin(connection));
 }
 
 /// Notes that the origin has answered.
@@ -335,26 +250,8 @@ fn answered(session: &mut Session, header: &ResponseHeader, ctx: &mut Context) {
             session.set_read_timeout(Some(route.upstream.timeouts().tunnel));
         }
     }
-    if session.is_process_shutting_down() {
-        session.set_keepalive(None);
-    }
+    respond::keep_or_close(session, ctx);
     select::await_origin(ctx, |timeouts| timeouts.between_bytes);
-}
-
-/// Makes what the client is sent of what the origin answered.
-fn return_response(version: Version, header: &mut ResponseHeader, ctx: &Context) -> Result<()> {
-    respond::strip_hop_by_hop(header);
-    if version == Version::HTTP_10 {
-        // HTTP/1.0 knows no chunks: the end of the connection ends the answer.
-        header.remove_header(&header::TRANSFER_ENCODING);
-    }
-    if let Some(route) = &ctx.route {
-        if route.via {
-            header.append_header(header::VIA, forward::VIA_CRESTLINE.clone())?;
-        }
-        route.policies.on_response(header)?;
-    }
-    header.insert_header(&X_REQUEST_ID, ctx.id.clone())
 }
 
 /// A target that is only a path, as a URI.

@@ -21,6 +21,7 @@ pub(crate) async fn send(session: &mut Session, ctx: &mut Context, reply: Reply)
     if matches!(reply.status, StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE) {
         session.set_keepalive(None);
     }
+    keep_or_close(session, ctx);
     let form = Form::asked_for(&session.req_header().headers);
     let body = form.body(reply.status, &ctx.id);
     let mut header = ResponseHeader::build(reply.status, Some(6))?;
@@ -36,6 +37,13 @@ pub(crate) async fn send(session: &mut Session, ctx: &mut Context, reply: Reply)
         session.write_response_body(Some(body), true).await?;
     }
     Ok(())
+}
+
+/// Lets the client know that its connection is not kept, once the process is leaving.
+pub(crate) fn keep_or_close(session: &mut Session, ctx: &Context) {
+    if ctx.connection.as_ref().is_some_and(|connection| connection.drain().is_leaving()) {
+        session.set_keepalive(None);
+    }
 }
 
 /// The most that the fields of an answer may take together, and how many there may be.

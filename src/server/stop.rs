@@ -1,11 +1,19 @@
 //! How the process ends: what its signals mean, and what is left to do before it is gone.
 
-use std::{process, sync::Arc};
+use std::{future::pending, io, process, sync::Arc};
 
 use async_trait::async_trait;
+use log::{error, warn};
 use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch, UnixShutdownSignalWatch};
+use tokio::{
+    signal::unix::{self, Signal, SignalKind},
+    sync::watch,
+};
 
-use crate::{admin::socket, control::Control, systemd};
+use crate::{admin::socket, control::Control, drain::Order, server::leaving::Leaving, systemd};
+
+/// The status of a process that cannot do its work (`EX_UNAVAILABLE`).
+const EXIT_UNAVAILABLE: i32 = 69;
 
 /// What is left to do before the process ends.
 pub(super) struct LastActs {
@@ -25,39 +33,111 @@ impl LastActs {
         }
         self.control.finish_logs();
     }
+
+    /// Ends the process here and now.
+    fn leave(&self) -> ! {
+        self.perform();
+        process::exit(0)
+    }
+
+    /// The same, because it cannot do its work any more.
+    fn fail(&self, why: &str) -> ! {
+        error!("{why}");
+        self.perform();
+        process::exit(EXIT_UNAVAILABLE)
+    }
 }
 
-/// Pingora's signals; `SIGINT` ends the process here and now.
+/// The signals that end the process, and the orders that do.
 ///
-/// Pingora would end its runtimes beside each other, without telling the accept loops. One whose
-/// socket belongs to a runtime that has ended gets nothing but errors, and spins for ever.
+/// `SIGINT` ends it here and now: Pingora would end its runtimes beside each other, without
+/// telling the accept loops. One whose socket belongs to a runtime that has ended gets nothing
+/// but errors, and spins for ever.
 pub(super) struct Stop {
     last: Arc<LastActs>,
+    leaving: Arc<Leaving>,
 }
 
 impl Stop {
-    pub(super) fn new(last: Arc<LastActs>) -> Self {
-        Self { last }
+    pub(super) fn new(last: Arc<LastActs>, leaving: Leaving) -> Self {
+        Self { last, leaving: Arc::new(leaving) }
     }
 
-    fn leave_at_once(&self) -> ! {
-        systemd::stopping();
-        self.last.perform();
-        process::exit(0)
+    /// Waits for the first signal or order.
+    async fn first(&self, orders: &mut watch::Receiver<Option<Order>>) -> ShutdownSignal {
+        tokio::select! {
+            signal = UnixShutdownSignalWatch.recv() => signal,
+            order = ordered(orders) => match order {
+                Order::Stop => ShutdownSignal::GracefulTerminate,
+                Order::Fail(why) => self.last.fail(&why),
+            },
+        }
     }
 }
 
 #[async_trait]
 impl ShutdownSignalWatch for Stop {
     async fn recv(&self) -> ShutdownSignal {
-        match UnixShutdownSignalWatch.recv().await {
-            ShutdownSignal::FastShutdown => self.leave_at_once(),
-            signal @ ShutdownSignal::GracefulTerminate => {
-                systemd::stopping();
-                signal
+        let mut orders = self.leaving.drain().orders();
+        let signal = self.first(&mut orders).await;
+        if !matches!(signal, ShutdownSignal::GracefulUpgrade) {
+            systemd::stopping(); // in an upgrade, the service goes on in the successor
+        }
+        if matches!(signal, ShutdownSignal::FastShutdown) {
+            self.last.leave()
+        }
+        // From now on the next signal ends the process, whatever it waits for.
+        let caught = [SignalKind::terminate(), SignalKind::interrupt()].map(unix::signal);
+        tokio::spawn(at_once(self.last.clone(), caught, orders));
+        match signal {
+            ShutdownSignal::GracefulUpgrade => self.leaving.drain().share_sockets(),
+            _ => self.leaving.announce().await,
+        }
+        let (last, leaving) = (self.last.clone(), self.leaving.clone());
+        tokio::spawn(async move {
+            leaving.run().await;
+            last.leave()
+        });
+        signal
+    }
+}
+
+/// Leaves at the second signal, or if the process cannot go on.
+async fn at_once(
+    last: Arc<LastActs>,
+    caught: [io::Result<Signal>; 2],
+    mut orders: watch::Receiver<Option<Order>>,
+) {
+    let second = async {
+        let [Ok(mut terminate), Ok(mut interrupt)] = caught else { return pending().await };
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+    };
+    let failed = async {
+        loop {
+            if let Order::Fail(why) = ordered(&mut orders).await {
+                return why;
             }
-            // The service goes on in the successor.
-            signal @ ShutdownSignal::GracefulUpgrade => signal,
+            if orders.changed().await.is_err() {
+                return pending().await;
+            }
+        }
+    };
+    tokio::select! {
+        () = second => {
+            warn!("stop: left at once, at a second signal");
+            last.leave()
+        }
+        why = failed => last.fail(&why),
+    }
+}
+
+async fn ordered(orders: &mut watch::Receiver<Option<Order>>) -> Order {
+    loop {
+        if let Some(order) = orders.borrow_and_update().clone() {
+            return order;
+        }
+        if orders.changed().await.is_err() {
+            return pending().await;
         }
     }
 }

@@ -29,7 +29,7 @@ use pingora_load_balancing::discovery::ServiceDiscovery;
 use tokio::time::Instant;
 
 use crate::{
-    observe::counter::Counter,
+    counter::Counter,
     upstream::{
         backend::{Heeds, InFlight, Member, Probe},
         discovery::dns::Dns,

@@ -93,12 +93,12 @@ pub const KEYS: [Key; 24] = {
         key(
             "grace_period_seconds",
             Number,
-            "Seconds for requests in flight at a stop or an upgrade. Default: `30`.",
+            "Seconds for what is in flight at a stop or an upgrade, at most. Default: `30`.",
         ),
         key(
             "graceful_shutdown_timeout_seconds",
             Number,
-            "Seconds for the threads to end after that. Default: Pingora's, 5.",
+            "Seconds for WebSockets to be closed after that. Default: Pingora's, 5.",
         ),
         key(
             "client_bind_to_ipv4",

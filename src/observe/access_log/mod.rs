@@ -21,7 +21,7 @@ use std::{
 
 use log::{error, info, warn};
 
-use crate::observe::counter::{self, Counter};
+use crate::counter::{self, Counter};
 
 /// How long a line waits at most before it is written.
 const FLUSH_EVERY: Duration = Duration::from_millis(50);

@@ -9,7 +9,7 @@ const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 /// A connection from an address; `10.0.0.0/8` and `fd00::/8` are trusted.
 fn from(client: &str) -> Connection {
     let trusted = ["10.0.0.0/8", "fd00::/8"].map(|network| network.parse().unwrap());
-    Connection::new(client.parse().ok(), Arc::new(trusted), Arc::default())
+    Connection::new(client.parse().ok(), Arc::new(trusted), Arc::default(), Arc::default())
 }
 
 fn stranger() -> Connection {

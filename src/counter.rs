@@ -1,8 +1,11 @@
-//! A count that many threads add to without sharing a cache line.
+//! Counts that many threads change without sharing a cache line.
 
 use std::{
     cell::Cell,
-    sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    sync::atomic::{
+        AtomicU64, AtomicUsize,
+        Ordering::{AcqRel, Acquire, Relaxed},
+    },
 };
 
 const SHARDS: usize = 16;
@@ -32,6 +35,32 @@ impl Counter {
     /// The sum over all threads; exact once they rest.
     pub fn get(&self) -> u64 {
         self.shards.iter().map(|shard| shard.0.load(Relaxed)).sum()
+    }
+}
+
+/// How many there are of something that comes and goes.
+#[derive(Debug, Default)]
+pub struct Gauge {
+    shards: [Shard; SHARDS],
+}
+
+impl Gauge {
+    /// One more.
+    pub fn enter(&self) {
+        self.shards[shard()].0.fetch_add(1, AcqRel);
+    }
+
+    /// One less, perhaps on another thread than the one on which it came.
+    pub fn leave(&self) {
+        self.shards[shard()].0.fetch_sub(1, AcqRel);
+    }
+
+    /// How many there are; exact once they rest.
+    pub fn get(&self) -> u64 {
+        let shards = self.shards.iter().map(|shard| shard.0.load(Acquire));
+        // A shard that more left than entered is below zero. So may be the sum, if one came and
+        // went between two threads while they were read.
+        shards.fold(0, u64::wrapping_add).cast_signed().max(0).cast_unsigned()
     }
 }
 
@@ -71,5 +100,17 @@ mod tests {
             thread.join().unwrap();
         }
         assert_eq!(counter.get(), 32_000);
+    }
+
+    #[test]
+    fn what_came_on_one_thread_may_leave_on_another() {
+        let gauge = Arc::new(Gauge::default());
+        (0..3).for_each(|_| gauge.enter());
+        let other = gauge.clone();
+        std::thread::spawn(move || (0..2).for_each(|_| other.leave())).join().unwrap();
+        assert_eq!(gauge.get(), 1);
+        gauge.leave();
+        gauge.leave();
+        assert_eq!(gauge.get(), 0, "never less than none");
     }
 }

@@ -1,0 +1,210 @@
+//! Accepting on all listeners: watched while the process serves, and closed without a loss.
+//!
+//! Each listener has an accept loop of Pingora's own. A loop that ends while the process serves,
+//! or a socket that listens no more, ends the process: it must not live on without a listener.
+//! At a stop the loops go on until the kernel has no connection left that waits to be accepted;
+//! only then are they told, and the sockets closed.
+
+use std::{
+    fs, io,
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use log::{info, warn};
+use pingora_core::{
+    apps::ServerApp,
+    listeners::{L4BufferSettings, ListenerConfig, TcpSocketOptions},
+    protocols::Stream,
+    server::{ListenFds, ShutdownWatch},
+    services::{Service as _, listening::Service as Accepting},
+};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+};
+use socket2::{SockFilter, Socket};
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{self, Instant},
+};
+
+use crate::{
+    downstream::config::Address,
+    drain::{Door, Drain, Order, State},
+};
+
+/// Reads go past Pingora's buffer; small answers leave in one piece.
+const WRITE_BUFFER: usize = 1_460;
+/// How often it is looked whether the sockets still listen.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The same, for connections that wait to be accepted at a stop.
+const QUEUE_EVERY: Duration = Duration::from_millis(1);
+/// A process that cannot accept, for want of files perhaps, waits no longer for its queues.
+const QUEUE_MAX: Duration = Duration::from_secs(2);
+/// `BPF_RET | BPF_K`, of nothing: the packet is dropped.
+const DROP: (u16, u32) = (0x06, 0);
+
+/// Everybody may connect to a Unix socket, as by default with Pingora; its folder says who gets
+/// there. One that was handed in or taken over keeps its mode.
+pub(super) const UNIX_MODE: u32 = 0o666;
+
+/// A socket that listens, held beside the accept loop that Pingora makes of it.
+#[derive(Debug)]
+pub(super) struct Watched {
+    address: Address,
+    socket: Socket,
+    /// The file of a Unix socket that this process made.
+    file: Option<u64>,
+    /// Whether no other process can have the socket.
+    is_ours: bool,
+}
+
+impl Watched {
+    /// Watches a socket; it `is_ours` if this process bound it.
+    pub(super) fn new(address: Address, socket: Socket, is_ours: bool) -> Self {
+        let file = match &address {
+            Address::Unix(path) if is_ours => inode(path),
+            _ => None,
+        };
+        Self { address, socket, file, is_ours }
+    }
+
+    /// Lets no more connections come, so that the queue has an end. The kernel would answer for
+    /// a listening socket to its last moment, and reset what it then has in the queue; so the
+    /// packets that would open a connection are dropped. Their clients ask again, and are refused.
+    fn seal(&self) -> io::Result<()> {
+        match &self.address {
+            Address::Socket(_) => {
+                self.socket.attach_filter(&[SockFilter::new(DROP.0, 0, 0, DROP.1)])
+            }
+            Address::Unix(path) if self.file.is_some() && self.file == inode(path) => {
+                fs::remove_file(path)
+            }
+            Address::Unix(_) => Ok(()),
+        }
+    }
+
+    /// Whether a connection waits to be accepted.
+    fn has_queue(&self) -> bool {
+        let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
+        loop {
+            match poll(&mut fds, Some(&Timespec::default())) {
+                Err(Errno::INTR) => {}
+                polled => return polled.is_ok_and(|ready| 0 < ready),
+            }
+        }
+    }
+}
+
+fn inode(path: &Path) -> Option<u64> {
+    fs::symlink_metadata(path).ok().map(|found| found.ino())
+}
+
+/// One application behind several doors.
+struct Entrance<A> {
+    app: Arc<A>,
+    /// Pingora's accept loop holds it, and each connection that came by it.
+    _door: Door,
+}
+
+#[async_trait]
+impl<A: ServerApp + Send + Sync + 'static> ServerApp for Entrance<A> {
+    async fn process_new(
+        self: &Arc<Self>,
+        stream: Stream,
+        shutdown: &ShutdownWatch,
+    ) -> Option<Stream> {
+        self.app.process_new(stream, shutdown).await
+    }
+}
+
+/// Accepts for `app` until `shutdown`, and closes.
+pub(super) async fn accept<A: ServerApp + Send + Sync + 'static>(
+    app: &Arc<A>,
+    sockets: Vec<Watched>,
+    fds: ListenFds,
+    mut shutdown: ShutdownWatch,
+    tasks: usize,
+    drain: &Arc<Drain>,
+) {
+    let (close, closing) = watch::channel(false);
+    let mut loops = JoinSet::new();
+    for socket in &sockets {
+        let mut service = service(&socket.address, app.clone(), drain);
+        let (fds, closing) = (Some(fds.clone()), closing.clone());
+        loops.spawn(async move { service.start_service(fds, closing, tasks).await });
+    }
+    let failed = tokio::select! {
+        _ = shutdown.wait_for(|stopping| *stopping) => None,
+        _ = loops.join_next() => Some("an accept loop ended".to_owned()),
+        address = deaf(&sockets) => Some(format!("{address} listens no more")),
+    };
+    if let Some(why) = failed {
+        drain.order(Order::Fail(format!("listener: {why}")));
+        return std::future::pending().await;
+    }
+    drain.advance(State::Leaving);
+    empty(&sockets, drain).await;
+    close.send_replace(true);
+    while loops.join_next().await.is_some() {}
+    for Watched { address, .. } in sockets {
+        info!("listener: {address} closed");
+    }
+    app.cleanup().await;
+}
+
+fn service<A: ServerApp + Send + Sync + 'static>(
+    address: &Address,
+    app: Arc<A>,
+    drain: &Arc<Drain>,
+) -> Accepting<Entrance<A>> {
+    let entrance = Entrance { app, _door: drain.door() };
+    let mut service = Accepting::new("listeners".to_owned(), entrance);
+    let config = match address {
+        Address::Socket(socket) => {
+            ListenerConfig::tcp(socket.to_string()).tcp_socket_options(TcpSocketOptions::default())
+        }
+        Address::Unix(path) => {
+            ListenerConfig::uds(path.display().to_string()).permissions(mode_of(path))
+        }
+    };
+    service.add_listener(config.l4_buffer(L4BufferSettings::unbuffered().write(WRITE_BUFFER)));
+    service
+}
+
+/// The mode of a socket that is there already, so that Pingora leaves it as it is.
+fn mode_of(path: &Path) -> fs::Permissions {
+    match fs::symlink_metadata(path) {
+        Ok(file) if file.file_type().is_socket() => file.permissions(),
+        _ => fs::Permissions::from_mode(UNIX_MODE),
+    }
+}
+
+/// Waits until one of the sockets listens no more; Pingora's loop would go on for ever.
+async fn deaf(sockets: &[Watched]) -> &Address {
+    loop {
+        time::sleep(LOOK_EVERY).await;
+        let deaf = sockets.iter().find(|watched| !watched.socket.is_listener().unwrap_or(false));
+        if let Some(watched) = deaf {
+            return &watched.address;
+        }
+    }
+}
+
+/// Returns when no connection waits to be accepted.
+async fn empty(sockets: &[Watched], drain: &Drain) {
+    for watched in sockets.iter().filter(|watched| watched.is_ours && !drain.are_sockets_shared()) {
+        if let Err(why) = watched.seal() {
+            warn!("listener: {} may lose connections that come now: {why}", watched.address);
+        }
+    }
+    let start = Instant::now();
+    while sockets.iter().any(Watched::has_queue) && start.elapsed() < QUEUE_MAX {
+        time::sleep(QUEUE_EVERY).await;
+    }
+}

@@ -1,0 +1,67 @@
+//! What the origin is sent, and what the client is sent: heads, made of what arrived.
+
+use std::mem;
+
+use http::{Version, header, request::Parts as ReqParts};
+use pingora::{Error, ErrorType, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+
+use crate::{
+    observe::request_id::X_REQUEST_ID,
+    proxy::{context::Context, forward, respond},
+    snapshot::Host,
+};
+
+/// Makes what the origin is sent of what the client sent.
+pub(crate) fn request(version: Version, header: &mut RequestHeader, ctx: &Context) -> Result<()> {
+    let (Some(connection), Some(route), Some(in_flight)) =
+        (&ctx.connection, &ctx.route, &ctx.in_flight)
+    else {
+        return Error::e_explain(ErrorType::InternalError, "a request without a route");
+    };
+    if let Some(target) = &ctx.target {
+        header.set_uri(target.clone());
+    }
+    // Names go on in lower case, as over HTTP/2: Pingora's second map, which keeps their case,
+    // would cost more than all the rest of this.
+    let mut parts: ReqParts = mem::replace(header, blank()).into();
+    let headers = &mut parts.headers;
+    let host = headers.get(header::HOST).cloned();
+    forward::cleanse(headers, connection);
+    forward::introduce(headers, connection, &ctx.id, host.as_ref())?;
+    forward::join_cookies(headers, version)?;
+    if route.forwarded {
+        forward::add_forwarded(headers, connection, host.as_ref())?;
+    }
+    if route.via {
+        forward::add_via(headers);
+    }
+    let backend = &in_flight.member().host;
+    match &route.host {
+        Host::Pass => forward::ensure_host(headers, backend),
+        Host::Upstream => drop(headers.insert(header::HOST, backend.clone())),
+        Host::Replace(host) => drop(headers.insert(header::HOST, host.clone())),
+    }
+    *header = parts.into();
+    route.policies.on_upstream_request(header)
+}
+
+fn blank() -> RequestHeader {
+    http::Request::new(()).into_parts().0.into()
+}
+
+/// Makes what the client is sent of what the origin answered.
+pub(crate) fn response(version: Version, header: &mut ResponseHeader, ctx: &Context) -> Result<()> {
+    respond::strip_hop_by_hop(header);
+    if version == Version::HTTP_10 {
+        // HTTP/1.0 knows no chunks: the end of the connection ends the answer.
+        header.remove_header(&header::TRANSFER_ENCODING);
+    }
+    if let Some(route) = &ctx.route {
+        if route.via {
+            header.append_header(header::VIA, forward::VIA_CRESTLINE.clone())?;
+        }
+        route.policies.on_response(header)?;
+    }
+    header.insert_header(&X_REQUEST_ID, ctx.id.clone())
+}
