@@ -133,7 +133,7 @@ impl Oracle<'_> {
         };
         let config = self.written(&near.route.name);
         let place = config.map(|config| config.name.span);
-        let why = self.as_written(why, config.map(|config| config.matches.span));
+        let why = self.as_written(&why, config.map(|config| config.matches.span));
         Near { route: near.route.name.clone(), place: self.place(place), why }
     }
 
@@ -149,7 +149,7 @@ impl Oracle<'_> {
             name: route.name.clone(),
             place: self.place(config.map(|config| config.name.span)),
             rule: self
-                .as_written(judged.rule.to_string(), config.map(|config| config.matches.span)),
+                .as_written(&judged.rule.to_string(), config.map(|config| config.matches.span)),
             policies: policies
                 .iter()
                 .map(|policy| Named {
@@ -192,7 +192,7 @@ impl Oracle<'_> {
         let settings = settings.into_iter().map(|(key, value)| {
             let written = self.file().places.find(&format!("{at}.{key}"));
             let place = self.place(written.map(|written| written.key));
-            let value = self.as_written(value, written.map(|written| written.value));
+            let value = self.as_written(&value, written.map(|written| written.value));
             Setting { key: key.to_owned(), value, place }
         });
         settings.collect()
@@ -208,8 +208,8 @@ impl Oracle<'_> {
     }
 
     /// A text made of what stands at a place, without the values that were filled in there.
-    fn as_written(&self, text: String, place: Option<Span>) -> String {
-        self.texts.fills.as_written(&text, place)
+    fn as_written(&self, text: &str, place: Option<Span>) -> String {
+        self.texts.fills.as_written(text, place)
     }
 
     fn place(&self, span: Option<Span>) -> Option<String> {
