@@ -34,6 +34,7 @@ mod rollback;
 mod schema;
 mod section_a;
 mod status;
+mod stop;
 mod streaming;
 mod tidy;
 mod timeouts;

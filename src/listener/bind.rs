@@ -51,6 +51,14 @@ pub struct Bound {
     socket: Socket,
 }
 
+impl Bound {
+    /// Where it is bound, and the socket.
+    #[cfg(test)]
+    pub(super) fn into_parts(self) -> (Address, Socket) {
+        (self.address, self.socket)
+    }
+}
+
 /// Binds an address.
 ///
 /// # Errors
