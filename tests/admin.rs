@@ -77,8 +77,7 @@ async fn it_answers_while_a_stop_waits_for_requests() {
     eventually("the request at the origin", || origin.count() == 1).await;
 
     proxy.signal(Signal::TERM);
-    let closed = || std::net::TcpStream::connect(proxy.address()).is_err();
-    eventually("the listeners are closed", closed).await;
+    proxy.logs(&format!("listener: {} closed", proxy.address())).await;
     let backend = proxy.status().await["upstreams"][0]["backends"][0].clone();
     assert_eq!(backend["in_flight"], 1, "{backend}");
     eventually("its end", || !proxy.is_running()).await;

@@ -38,6 +38,7 @@ mod schema;
 mod section_a;
 mod soak;
 mod status;
+mod stop;
 mod streaming;
 mod systemd;
 mod tidy;

@@ -1,10 +1,16 @@
 //! WebSocket and other upgrades: bytes pass as they come, both ways.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use tokio::time::{self, Instant};
+use rustix::process::Signal;
+use tokio::{
+    sync::Notify,
+    time::{self, Instant},
+};
 
-use crate::support::{After, Crestline, Ending, Exchange, Origin, eventually, get, request};
+use crate::support::{
+    After, Client, Crestline, Ending, Exchange, Origin, eventually, get, request,
+};
 
 const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\n\
      Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
@@ -148,6 +154,122 @@ async fn the_end_of_a_client_ends_the_tunnel_at_the_origin() {
     client.reset();
     proxy.access_line(|line| line["status"] == 101).await;
     eventually("the request to end", || origin.count() == 1).await;
+}
+
+/// Waits until the grace period of a process that was told to stop is over.
+async fn its_end(proxy: &Crestline) {
+    proxy.signal(Signal::TERM);
+    loop {
+        let status = proxy.status().await;
+        if status["state"] == "ending" {
+            assert_eq!(status["in_flight"]["tunnels"], 1, "{status}");
+            return;
+        }
+    }
+}
+
+/// "Going away", 1001 (RFC 6455 §7.4.1).
+const GOING_AWAY: &[u8] = &[0x88, 0x02, 0x03, 0xe9];
+
+#[tokio::test]
+async fn a_websocket_lives_to_the_end_of_the_grace_period_and_is_closed_with_1001() {
+    let origin = Origin::with(echo);
+    let mut proxy = ending(&origin, 1).await;
+    let mut client = opened(&proxy).await;
+    let start = Instant::now();
+    proxy.signal(Signal::TERM);
+    proxy.logs("closed").await;
+    client.send(masked("hello")).await;
+    assert_eq!(client.bytes(7).await, plain("hello"), "it is in flight");
+
+    assert_eq!(client.rest().await, (GOING_AWAY.to_vec(), Ending::Closed));
+    let waited = start.elapsed();
+    assert!(Duration::from_secs(1) <= waited, "{waited:?}");
+    client.send_if_taken([0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe9]).await;
+    drop(client);
+    eventually("the end of the process", || !proxy.is_running()).await;
+    proxy.logs("stop: left at the end of the grace period").await;
+    assert_eq!(proxy.access_lines().len(), 1);
+}
+
+/// Nothing is written into the middle of a frame, and nothing after the close frame.
+#[tokio::test]
+async fn a_frame_that_is_under_way_is_finished_first() {
+    let go = Arc::new(Notify::new());
+    let told = go.clone();
+    let origin = Origin::with(move |mut exchange| {
+        let go = told.clone();
+        async move {
+            exchange.send(ACCEPTED).await;
+            exchange.send(b"\x82\x05ab").await;
+            go.notified().await;
+            exchange.send(b"cd").await;
+            go.notified().await;
+            exchange.send(b"e\x82\x04more").await;
+            exchange.hang().await
+        }
+    });
+    let mut proxy = ending(&origin, 1).await;
+    let mut client = opened(&proxy).await;
+    assert_eq!(client.bytes(4).await, &b"\x82\x05ab"[..]);
+
+    its_end(&proxy).await;
+    go.notify_one();
+    assert_eq!(client.bytes(2).await, &b"cd"[..]);
+    go.notify_one();
+    let expected = [b"e", GOING_AWAY].concat();
+    assert_eq!(client.rest().await, (expected, Ending::Closed));
+    drop(client);
+    eventually("the end of the process", || !proxy.is_running()).await;
+}
+
+#[tokio::test]
+async fn a_frame_that_never_ends_is_broken_and_gets_no_close_frame() {
+    let origin = Origin::with(async |mut exchange| {
+        exchange.send(ACCEPTED).await;
+        exchange.send(b"\x82\x05ab").await;
+        exchange.hang().await
+    });
+    let mut proxy = ending(&origin, 1).await;
+    let mut client = opened(&proxy).await;
+    its_end(&proxy).await;
+    assert_eq!(client.rest().await.0, b"\x82\x05ab");
+    eventually("the end of the process", || !proxy.is_running()).await;
+    proxy.logs("with 1 connection, 1 request, 1 WebSocket cut off").await;
+}
+
+#[tokio::test]
+async fn a_websocket_that_its_origin_has_closed_gets_no_second_close_frame() {
+    const CLOSE: &[u8] = b"\x88\x02\x03\xe8";
+    let origin = Origin::with(async |mut exchange| {
+        exchange.send(ACCEPTED).await;
+        exchange.send(CLOSE).await;
+        exchange.hang().await
+    });
+    let mut proxy = ending(&origin, 1).await;
+    let mut client = opened(&proxy).await;
+    assert_eq!(client.bytes(CLOSE.len()).await, CLOSE);
+    proxy.signal(Signal::TERM);
+    assert_eq!(client.rest().await, (Vec::new(), Ending::Closed));
+    drop(client);
+    eventually("the end of the process", || !proxy.is_running()).await;
+}
+
+/// A proxy that gives what is in flight so many seconds, and `WebSockets` a while more.
+async fn ending(origin: &Origin, grace: u32) -> Crestline {
+    Crestline::start(&format!(
+        "grace_period_seconds: {grace}\ngraceful_shutdown_timeout_seconds: 3\n\
+         upstreams: {{ app: {{ backends: [\"{origin}\"] }} }}"
+    ))
+    .await
+}
+
+/// A client with an open `WebSocket`.
+async fn opened(proxy: &Crestline) -> Client {
+    let mut client = proxy.client().await;
+    client.send(request("GET", "/chat", UPGRADE, "")).await;
+    assert_eq!(client.head().await.status, 101);
+    client
 }
 
 async fn to(origin: &Origin, tunnel: &str) -> Crestline {

@@ -46,8 +46,17 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const QUEUE_EVERY: Duration = Duration::from_millis(1);
 /// A process that cannot accept, for want of files perhaps, waits no longer for its queues.
 const QUEUE_MAX: Duration = Duration::from_secs(2);
-/// `BPF_RET | BPF_K`, of nothing: the packet is dropped.
-const DROP: (u16, u32) = (0x06, 0);
+/// A handshake that has begun when the process is told to stop may take so long to be complete.
+/// Not longer, since whoever begins one meanwhile asks again after a second only.
+const HANDSHAKES: Duration = Duration::from_millis(20);
+/// A program for the kernel: a packet with SYN and without ACK is dropped, every other one passes.
+const NO_SYN: [(u16, u8, u8, u32); 5] = [
+    (0x30, 0, 0, 13),       // load the flags of the TCP header
+    (0x54, 0, 0, 0x12),     // SYN and ACK of them
+    (0x15, 0, 1, 0x02),     // SYN alone?
+    (0x06, 0, 0, 0),        // dropped
+    (0x06, 0, 0, u32::MAX), // passes
+];
 
 /// Everybody may connect to a Unix socket, as by default with Pingora; its folder says who gets
 /// there. One that was handed in or taken over keeps its mode.
@@ -74,13 +83,14 @@ impl Watched {
         Self { address, socket, file, is_ours }
     }
 
-    /// Lets no more connections come, so that the queue has an end. The kernel would answer for
-    /// a listening socket to its last moment, and reset what it then has in the queue; so the
-    /// packets that would open a connection are dropped. Their clients ask again, and are refused.
+    /// Lets no more connections begin, so that the queue has an end; handshakes that have begun go
+    /// on. The kernel would answer for a listening socket to its last moment, and reset what it
+    /// then has in the queue. Whoever is not answered asks again, and is refused.
     fn seal(&self) -> io::Result<()> {
         match &self.address {
             Address::Socket(_) => {
-                self.socket.attach_filter(&[SockFilter::new(DROP.0, 0, 0, DROP.1)])
+                let program = NO_SYN.map(|(code, jt, jf, k)| SockFilter::new(code, jt, jf, k));
+                self.socket.attach_filter(&program)
             }
             Address::Unix(path) if self.file.is_some() && self.file == inode(path) => {
                 fs::remove_file(path)
@@ -196,15 +206,84 @@ async fn deaf(sockets: &[Watched]) -> &Address {
     }
 }
 
-/// Returns when no connection waits to be accepted.
+/// Returns when no connection waits to be accepted, and none comes any more.
+///
+/// Sockets that another process has, too, stay as they are: it accepts what comes.
 async fn empty(sockets: &[Watched], drain: &Drain) {
+    let mut is_sealed = false;
     for watched in sockets.iter().filter(|watched| watched.is_ours && !drain.are_sockets_shared()) {
-        if let Err(why) = watched.seal() {
-            warn!("listener: {} may lose connections that come now: {why}", watched.address);
+        match watched.seal() {
+            Ok(()) => is_sealed = true,
+            Err(why) => {
+                warn!("listener: {} may lose connections that come now: {why}", watched.address);
+            }
         }
+    }
+    if is_sealed {
+        time::sleep(HANDSHAKES).await;
     }
     let start = Instant::now();
     while sockets.iter().any(Watched::has_queue) && start.elapsed() < QUEUE_MAX {
         time::sleep(QUEUE_EVERY).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read as _, Write as _},
+        net::TcpStream,
+    };
+
+    use super::*;
+    use crate::listener::bind;
+
+    fn listening(address: &Address) -> Watched {
+        let bound = bind::bind(address).unwrap();
+        let (address, socket) = bound.into_parts();
+        socket.listen(16).unwrap();
+        socket.set_nonblocking(false).unwrap();
+        Watched::new(address, socket, true)
+    }
+
+    #[test]
+    fn a_sealed_socket_keeps_what_it_has_and_takes_no_more() {
+        let watched = listening(&Address::Socket("127.0.0.1:0".parse().unwrap()));
+        let Address::Socket(address) = watched.address else { unreachable!() };
+        assert!(!watched.has_queue());
+        let mut client = TcpStream::connect(address).unwrap();
+        watched.seal().unwrap();
+        let late = TcpStream::connect_timeout(&address, Duration::from_millis(200));
+        assert_eq!(late.unwrap_err().kind(), io::ErrorKind::TimedOut);
+
+        assert!(watched.has_queue());
+        let (mut accepted, _) = watched.socket.accept().unwrap();
+        assert!(!watched.has_queue());
+        client.write_all(b"hello").unwrap();
+        let mut read = [0; 5];
+        accepted.read_exact(&mut read).unwrap();
+        assert_eq!(&read, b"hello");
+    }
+
+    #[test]
+    fn the_file_of_a_unix_socket_is_removed_unless_it_is_another_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("one.sock");
+        let watched = listening(&Address::Unix(path.clone()));
+        watched.seal().unwrap();
+        assert!(!path.exists());
+        let other = listening(&Address::Unix(path.clone()));
+        watched.seal().unwrap();
+        assert!(path.exists(), "it belongs to another");
+        drop(other);
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_listens_no_more_is_noticed() {
+        let watched = [listening(&Address::Socket("127.0.0.1:0".parse().unwrap()))];
+        let early = time::timeout(LOOK_EVERY * 2, deaf(&watched)).await;
+        assert!(early.is_err(), "it listens");
+        watched[0].socket.shutdown(std::net::Shutdown::Both).unwrap();
+        assert_eq!(deaf(&watched).await, &watched[0].address);
     }
 }

@@ -55,6 +55,14 @@ pub struct Bound {
     pub(super) socket: Socket,
 }
 
+impl Bound {
+    /// Where it is bound, and the socket.
+    #[cfg(test)]
+    pub(super) fn into_parts(self) -> (Address, Socket) {
+        (self.address, self.socket)
+    }
+}
+
 /// Binds an address.
 ///
 /// # Errors

@@ -317,6 +317,11 @@ impl Crestline {
         self.child.try_wait().unwrap().is_none()
     }
 
+    /// Waits for its end, and returns its exit code.
+    pub(crate) async fn exit_code(&mut self) -> Option<i32> {
+        soon("the end of the process", self.child.wait()).await.unwrap().code()
+    }
+
     /// Its process id.
     pub(crate) fn id(&self) -> u32 {
         self.child.id().expect("it runs")
