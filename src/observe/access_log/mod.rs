@@ -10,6 +10,7 @@ pub mod line;
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
+    os::unix::fs::{FileTypeExt, OpenOptionsExt},
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
@@ -20,6 +21,7 @@ use std::{
 };
 
 use log::{error, info, warn};
+use rustix::{fs::OFlags, io::Errno};
 
 use crate::counter::{self, Counter};
 
@@ -139,8 +141,24 @@ fn open(target: &Target) -> io::Result<Box<dyn Write + Send>> {
     })
 }
 
+/// Opens a file to append to. A pipe must have a reader: the ordinary way, one without is waited
+/// for, and a reload would wait, with all that come after it.
 fn append(path: &PathBuf) -> io::Result<File> {
+    let is_pipe = fs::metadata(path).is_ok_and(|seen| seen.file_type().is_fifo());
+    // Held while the other is opened, so that the reader does not see an end between the two.
+    let _held = is_pipe.then(|| open_without_waiting(path)).transpose()?;
     OpenOptions::new().create(true).append(true).open(path)
+}
+
+fn open_without_waiting(path: &PathBuf) -> io::Result<File> {
+    let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
+    let opened = OpenOptions::new().write(true).custom_flags(flags).open(path);
+    opened.map_err(|why| match why.raw_os_error() {
+        Some(code) if code == Errno::NXIO.raw_os_error() => {
+            io::Error::other("nobody reads from this pipe")
+        }
+        _ => why,
+    })
 }
 
 struct Writer {

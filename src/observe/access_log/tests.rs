@@ -1,3 +1,5 @@
+use std::process::Command;
+
 use tokio::time::Instant;
 
 use super::{
@@ -93,4 +95,15 @@ fn wait_for(condition: impl Fn() -> bool) {
         assert!(start.elapsed() < Duration::from_secs(10), "waited in vain");
         thread::sleep(Duration::from_millis(5));
     }
+}
+
+#[test]
+fn a_pipe_that_nobody_reads_is_refused_and_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let told = probe(&Target::File(path.clone())).unwrap_err();
+    assert_eq!(told.to_string(), "nobody reads from this pipe");
+    let _reader = File::options().read(true).write(true).open(&path).unwrap();
+    probe(&Target::File(path)).unwrap();
 }
