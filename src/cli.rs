@@ -2,6 +2,7 @@
 
 mod explain;
 mod remote;
+mod upgrade;
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -23,7 +24,7 @@ use crate::{
     diagnostic::{Color, Problem, Problems, Sources, render},
     downstream::config::Address,
     observe::process_log,
-    server::{self, Start},
+    server::{self, Ended, Start},
     snapshot::{self, Snapshot},
     upstream::config::{AddressError, BackendConfig, Config},
 };
@@ -51,7 +52,7 @@ struct Arguments {
     /// Runs in the background
     #[structopt(short, long)]
     daemon: bool,
-    /// Takes over the sockets of the running process, which gets SIGQUIT
+    /// Waits for the sockets of the running process, which hands them over at SIGQUIT
     #[structopt(short, long)]
     upgrade: bool,
     /// Checks the configuration and exits
@@ -81,6 +82,8 @@ enum Command {
     Reload(remote::Reload),
     /// Tells what becomes of a request, and why: route, policies, upstream, settings
     Explain(explain::Explain),
+    /// Lets a new process take the place of the running one, without losing a request
+    Upgrade(upgrade::Upgrade),
     /// Shows what the running process is doing
     Status(remote::Show),
     /// Prints the JSON Schema of the configuration, for editors
@@ -142,6 +145,7 @@ impl Arguments {
             Some(Command::Check { file }) => check(file.or(self.conf)),
             Some(Command::Reload(options)) => options.run(self.conf),
             Some(Command::Explain(options)) => options.run(self.conf),
+            Some(Command::Upgrade(options)) => options.run(self.conf),
             Some(Command::Status(options)) => options.status(self.conf),
             Some(Command::Schema { .. }) if self.is_given_flags() => {
                 say("error: `crestline schema` takes no other flag than `--markdown`\n");
@@ -200,10 +204,10 @@ fn serve(read: Result<Good, ExitCode>, start: Start) -> ExitCode {
     };
     process_log::start();
     match server::prepare(snapshot, provenance, start) {
-        Ok(prepared) => {
-            prepared.run();
-            ExitCode::SUCCESS
-        }
+        Ok(prepared) => match prepared.run() {
+            Ended::Stopped => ExitCode::SUCCESS,
+            Ended::TakenBack => ExitCode::from(EXIT_UNAVAILABLE),
+        },
         Err(error) => {
             say(&format!("error: {error}\n"));
             ExitCode::from(EXIT_UNAVAILABLE)
@@ -229,7 +233,10 @@ fn with_file(path: Option<PathBuf>) -> Result<Good, ExitCode> {
     let snapshot = snapshot.ok_or(ExitCode::from(EXIT_CONFIG))?;
     // A daemon may change its folder, and the file must be found again.
     let path = std::path::absolute(&path).unwrap_or(path);
-    Ok(Good { snapshot, provenance: Provenance { path: Some(path), texts: loaded.texts() } })
+    Ok(Good {
+        snapshot,
+        provenance: Provenance { path: Some(path), texts: loaded.texts(), summary: None },
+    })
 }
 
 fn without_file(backends: Vec<BackendConfig>, port: u16) -> Result<Good, ExitCode> {

@@ -2,7 +2,12 @@
 
 mod stop;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use log::{info, warn};
@@ -12,20 +17,29 @@ use pingora_core::{
     protocols::http::v2::server::{H2Options, default_h2_options},
     services::background::background_service,
 };
-use pingora_proxy::http_proxy;
+use pingora_proxy::{HttpProxy, http_proxy};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::sync::watch;
 
 use crate::{
-    admin::{Admin, socket},
+    admin::{Admin, Names, socket},
     control::{Control, Provenance, background::Background},
     downstream::config::Address,
+    handover::{
+        launch::{self, Launch},
+        pid_file::PidFile,
+        predecessor::Predecessor,
+        succession::Succession,
+        successor::{self, WaitError},
+    },
     listener::{
         Edge,
         bind::{self, BindError, Bound, Listening},
+        sockets::Sockets,
     },
     proxy::Proxy,
-    server::stop::{LastActs, Stop},
-    snapshot::Snapshot,
+    server::stop::{LastActs, Stop, Watched},
+    snapshot::{Live, Snapshot},
 };
 
 /// Streams at a time on one HTTP/2 connection.
@@ -45,45 +59,125 @@ pub struct Start {
 }
 
 /// Why a server cannot start.
-pub type StartError = BindError;
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A socket cannot be bound.
+    #[error("{0}")]
+    Bind(#[from] BindError),
+    /// There is nobody to succeed.
+    #[error("{0}")]
+    Wait(#[from] WaitError),
+}
+
+/// Why a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to, or has a successor.
+    Stopped,
+    /// It was to be a successor, and its predecessor serves on.
+    TakenBack,
+}
 
 /// A server that is ready to run.
 pub struct Prepared {
     server: Server,
     addresses: Vec<Address>,
-    control: Arc<Control>,
-    admin_place: Option<socket::Place>,
+    last: LastActs,
+    watched: Watched,
 }
 
 /// Binds, takes over, and assembles; nothing answers yet.
 ///
 /// # Errors
-/// If a socket cannot be bound.
+/// If a socket cannot be bound, or nobody hands any over to a successor.
 pub fn prepare(
     mut snapshot: Snapshot,
-    provenance: Provenance,
+    mut provenance: Provenance,
     start: Start,
 ) -> Result<Prepared, StartError> {
     raise_file_limit();
-    // A successor is handed its sockets; what it is not handed, it binds when it starts.
-    let bound: Vec<Bound> = if start.upgrade {
-        Vec::new()
+    let launch = Launch::of_this_process(provenance.path.as_deref(), start.daemon);
+    let opt = Opt { daemon: start.daemon, ..Opt::default() }; // sockets are handed over by us
+    let mut server = Server::new_with_opt_and_conf(opt, snapshot.file.server());
+    server.bootstrap();
+    let upgrade_sock = PathBuf::from(&server.configuration.upgrade_sock);
+    let (bound, predecessor) = if start.upgrade {
+        provenance.summary = Some("taken over at an upgrade");
+        let path = launch::told_upgrade_sock().unwrap_or_else(|| upgrade_sock.clone());
+        succeed(&mut snapshot, &provenance, &path)?
     } else {
-        let bound = snapshot.listeners.iter().map(|listener| bind::bind(&listener.address));
-        bound.collect::<Result<_, _>>()?
+        (bind_all(&snapshot)?, None)
     };
     for (listener, bound) in snapshot.listeners.iter_mut().zip(&bound) {
         listener.address = bound.address.clone();
     }
-    let opt = Opt { upgrade: start.upgrade, daemon: start.daemon, ..Opt::default() };
-    let mut server = Server::new_with_opt_and_conf(opt, snapshot.file.server());
-    server.bootstrap();
+    let addresses: Vec<Address> = bound.iter().map(|bound| bound.address.clone()).collect();
 
     let live = Arc::new(ArcSwap::from_pointee(snapshot));
     let control = Control::new(live.clone(), provenance);
     let background = Background::new(control.clone());
     let background = server.add_service(background_service("upstreams", background));
 
+    let edge = Edge::new(Arc::new(proxy(&server, &live)), live.clone());
+    let sockets = Sockets::default();
+    let listening = server.add_service(Listening::new(edge, bound, sockets.clone()));
+    listening.add_dependency(&background);
+
+    // Without a file no command could find the process, and nobody named a pid file either.
+    let pid_file = control.path().map(|_| PidFile::new(&server.configuration.pid_file));
+    let (in_place, is_in_place) = watch::channel(pid_file.is_none());
+    let handover =
+        Predecessor::new(control.clone(), sockets.clone(), upgrade_sock, launch, pid_file.clone());
+    let succession = predecessor.map(|predecessor| {
+        let succession = Succession::new(predecessor, &control, sockets.clone(), is_in_place);
+        let outcome = succession.outcome();
+        (server.add_service(background_service("succession", succession)), outcome)
+    });
+    let mut last = LastActs::new(control.clone());
+    if let Some(pid_file) = pid_file {
+        let bound = bind_admin(&server.configuration.pid_file, start)?;
+        last.names(bound.as_ref().map(|bound| bound.place().clone()), pid_file.clone());
+        let admin = Admin::new(control, handover.clone(), Names { bound, pid_file, in_place });
+        let admin = server.add_service(background_service("admin", admin));
+        admin.add_dependency(&listening); // it is found when it serves
+        if let Some((succession, _)) = &succession {
+            admin.add_dependency(succession);
+        }
+    }
+    let outcome = succession.map(|(_, outcome)| outcome);
+    let watched = Watched { handover, outcome, sockets };
+    Ok(Prepared { server, addresses, last, watched })
+}
+
+/// Binds a socket for each listener.
+fn bind_all(snapshot: &Snapshot) -> Result<Vec<Bound>, BindError> {
+    snapshot.listeners.iter().map(|listener| bind::bind(&listener.address)).collect()
+}
+
+/// Waits for a predecessor, and goes on where it was; binds what it does not have.
+fn succeed(
+    snapshot: &mut Snapshot,
+    provenance: &Provenance,
+    upgrade_sock: &Path,
+) -> Result<(Vec<Bound>, Option<successor::Predecessor>), StartError> {
+    let mut inheritance = successor::wait(upgrade_sock, successor::PATIENCE)?;
+    inheritance.pass_to(snapshot, provenance.texts.fingerprint());
+    let written: Vec<Address> =
+        snapshot.listeners.iter().map(|listener| listener.address.clone()).collect();
+    let claimed = inheritance.claim(&written);
+    let bound = written.iter().zip(claimed);
+    let bound = bound.map(|(address, claimed)| claimed.map_or_else(|| bind::bind(address), Ok));
+    match bound.collect() {
+        Ok(bound) => Ok((bound, Some(inheritance.into_predecessor()))),
+        Err(why) => {
+            inheritance.refuse(&BindError::to_string(&why));
+            Err(why.into())
+        }
+    }
+}
+
+/// Pingora's proxy, with our own phases.
+fn proxy(server: &Server, live: &Live) -> HttpProxy<Proxy> {
     let snapshot = live.load();
     let mut proxy = http_proxy(&server.configuration, Proxy::new(live.clone()));
     // Pingora has one setting for all listeners: the widest of theirs, and hooks keep the rest.
@@ -93,33 +187,15 @@ pub fn prepare(
     proxy.h2_options = Some(h2_options(header_list.unwrap_or(0)));
     let idle = bounds().map(|bounds| bounds.idle_timeout).max();
     proxy.server_options = Some(server_options(idle.unwrap_or_default()));
-    let addresses: Vec<Address> =
-        snapshot.listeners.iter().map(|listener| listener.address.clone()).collect();
-    let edge = Edge::new(Arc::new(proxy), live.clone());
-    let listening = server.add_service(Listening::new(edge, addresses.clone(), bound));
-    listening.add_dependency(&background);
-    let admin = bind_admin(&control, &server.configuration.pid_file, start)?;
-    let admin_place = admin.as_ref().map(|bound| bound.place().clone());
-    if let Some(bound) = admin {
-        let admin = background_service("admin", Admin::new(control.clone(), bound));
-        server.add_service(admin).add_dependency(&background);
-    }
-    Ok(Prepared { server, addresses, control, admin_place })
+    proxy
 }
 
-/// Binds the admin socket; a process without a file has none, since no command could find it.
-fn bind_admin(
-    control: &Control,
-    pid_file: &str,
-    start: Start,
-) -> Result<Option<socket::Bound>, StartError> {
-    if control.path().is_none() {
-        return Ok(None);
-    }
+/// Binds the admin socket; a successor's takes its place later.
+fn bind_admin(pid_file: &str, start: Start) -> Result<Option<socket::Bound>, StartError> {
     let path = socket::path(pid_file);
     if !start.upgrade && socket::is_in_use(&path) {
         let why = "another process answers there; give each its own `pid_file`".to_owned();
-        return Err(BindError { address: Address::Unix(path), why });
+        return Err(BindError { address: Address::Unix(path), why }.into());
     }
     let bound = socket::bind(&path);
     if let Err(why) = &bound {
@@ -139,12 +215,16 @@ impl Prepared {
         sockets.collect()
     }
 
-    /// Runs until a signal ends the process, and writes out what waits to be logged.
-    pub fn run(self) {
-        let last = Arc::new(LastActs::new(self.control, self.admin_place));
-        let shutdown_signal = Box::new(Stop::new(last.clone()));
-        self.server.run(RunArgs { shutdown_signal });
+    /// Runs until a signal or a successor ends the process, and writes out what waits to be
+    /// logged.
+    pub fn run(self) -> Ended {
+        let Self { server, last, watched, .. } = self;
+        let (last, outcome) = (Arc::new(last), watched.outcome.clone());
+        let shutdown_signal = Box::new(Stop::new(last.clone(), watched));
+        server.run(RunArgs { shutdown_signal });
         last.perform();
+        let is_taken_back = outcome.is_some_and(|outcome| outcome.is_taken_back());
+        if is_taken_back { Ended::TakenBack } else { Ended::Stopped }
     }
 }
 

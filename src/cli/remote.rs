@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// What was asked for did not happen.
-const EXIT_FAILURE: u8 = 1;
+pub(super) const EXIT_FAILURE: u8 = 1;
 
 /// The options of `crestline reload`.
 #[derive(Clone, Copy, Debug, StructOpt)]
@@ -114,7 +114,7 @@ pub(super) fn explain(conf: Option<PathBuf>, question: &Question, json: bool) ->
 }
 
 /// Why a command did nothing.
-enum Failure {
+pub(super) enum Failure {
     /// The file that names the process cannot be read; told already.
     Told(ExitCode),
     /// The process did not do it.
@@ -127,7 +127,7 @@ impl From<ClientError> for Failure {
     }
 }
 
-fn finish(result: Result<ExitCode, Failure>) -> ExitCode {
+pub(super) fn finish(result: Result<ExitCode, Failure>) -> ExitCode {
     let why = match result {
         Ok(code) | Err(Failure::Told(code)) => return code,
         Err(Failure::Client(why)) => why,
@@ -154,7 +154,7 @@ fn finish(result: Result<ExitCode, Failure>) -> ExitCode {
 
 /// The admin socket of the process that runs with a file. All that is needed of the file is its
 /// `pid_file`: whatever else is wrong with it is for the process to tell.
-fn socket_of(conf: Option<PathBuf>) -> Result<PathBuf, Failure> {
+pub(super) fn socket_of(conf: Option<PathBuf>) -> Result<PathBuf, Failure> {
     let path = conf.unwrap_or_else(|| CONF.into());
     let mut problems = Problems::default();
     let loaded = config::load(&path, &mut problems);

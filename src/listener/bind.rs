@@ -8,7 +8,10 @@
 use std::{
     fs, io,
     net::SocketAddr,
-    os::{fd::IntoRawFd, unix::fs::FileTypeExt as _},
+    os::{
+        fd::{IntoRawFd, OwnedFd},
+        unix::fs::FileTypeExt as _,
+    },
     path::Path,
 };
 
@@ -24,7 +27,10 @@ use pingora_core::{
 };
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use crate::downstream::config::Address;
+use crate::{
+    downstream::config::Address,
+    listener::sockets::{Open, Sockets},
+};
 
 /// As large as the kernel allows.
 const BACKLOG: i32 = 65_535;
@@ -43,12 +49,20 @@ pub struct BindError {
     pub why: String,
 }
 
-/// A socket that is bound and does not listen yet.
+/// A socket that is bound and does not listen yet, or that a predecessor listens on.
 #[derive(Debug)]
 pub struct Bound {
     /// Where it is bound; a port that was left to the system is known here.
     pub address: Address,
     socket: Socket,
+    is_taken_over: bool,
+}
+
+impl Bound {
+    /// A socket that a predecessor listens on.
+    pub fn taken_over(address: Address, socket: OwnedFd) -> Self {
+        Self { address, socket: socket.into(), is_taken_over: true }
+    }
 }
 
 /// Binds an address.
@@ -59,7 +73,8 @@ pub fn bind(address: &Address) -> Result<Bound, BindError> {
     let bound = match address {
         Address::Socket(socket) => bind_socket(*socket),
         Address::Unix(path) => {
-            bind_unix(path).map(|socket| Bound { address: address.clone(), socket })
+            let fresh = |socket| Bound { address: address.clone(), socket, is_taken_over: false };
+            bind_unix(path).map(fresh)
         }
     };
     bound.map_err(|error| BindError { address: address.clone(), why: in_words(&error) })
@@ -71,7 +86,7 @@ fn bind_socket(address: SocketAddr) -> io::Result<Bound> {
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
     let bound = socket.local_addr()?.as_socket().unwrap_or(address);
-    Ok(Bound { address: Address::Socket(bound), socket })
+    Ok(Bound { address: Address::Socket(bound), socket, is_taken_over: false })
 }
 
 fn bind_unix(path: &Path) -> io::Result<Socket> {
@@ -114,12 +129,14 @@ pub struct Listening<A> {
     service: Accepting<A>,
     addresses: Vec<Address>,
     bound: Vec<Bound>,
+    sockets: Sockets,
 }
 
 impl<A: ServerApp + Send + Sync + 'static> Listening<A> {
-    /// A service that accepts on `addresses` for `app`. Sockets that are not `bound` yet are
-    /// expected from a predecessor, or bound when the service starts.
-    pub fn new(app: A, addresses: Vec<Address>, bound: Vec<Bound>) -> Self {
+    /// A service that accepts on what is `bound` for `app`, and keeps it in `sockets` for a
+    /// successor.
+    pub fn new(app: A, bound: Vec<Bound>, sockets: Sockets) -> Self {
+        let addresses: Vec<Address> = bound.iter().map(|bound| bound.address.clone()).collect();
         let mut service = Accepting::new("listeners".to_owned(), app);
         let buffers = L4BufferSettings::unbuffered().write(WRITE_BUFFER);
         for address in &addresses {
@@ -130,29 +147,23 @@ impl<A: ServerApp + Send + Sync + 'static> Listening<A> {
             };
             service.add_listener(config.l4_buffer(buffers));
         }
-        Self { service, addresses, bound }
+        Self { service, addresses, bound, sockets }
     }
 
     /// Puts every socket where Pingora looks for sockets of a predecessor.
     fn open(&mut self, fds: &ListenFds) -> Result<(), BindError> {
-        for address in &self.addresses {
-            let key = key(address);
-            if fds.lock().get(&key).is_some() {
-                info!("listener: {address} taken over");
-                continue;
+        let mut open = Vec::new();
+        for Bound { address, socket, is_taken_over } in self.bound.drain(..) {
+            let failed = |error| BindError { address: address.clone(), why: in_words(&error) };
+            if !is_taken_over {
+                socket.listen(BACKLOG).map_err(failed)?;
             }
-            let known = self.bound.iter().position(|bound| bound.address == *address);
-            let bound = match known {
-                Some(index) => self.bound.swap_remove(index),
-                None => bind(address)?,
-            };
-            bound
-                .socket
-                .listen(BACKLOG)
-                .map_err(|error| BindError { address: address.clone(), why: in_words(&error) })?;
-            fds.lock().add(key, bound.socket.into_raw_fd());
-            info!("listener: {address} opened");
+            let kept = socket.try_clone().map_err(failed)?.into();
+            fds.lock().add(key(&address), socket.into_raw_fd());
+            info!("listener: {address} {}", if is_taken_over { "taken over" } else { "opened" });
+            open.push(Open { address, socket: kept });
         }
+        self.sockets.open(open);
         Ok(())
     }
 }
@@ -182,6 +193,11 @@ impl<A: ServerApp + Send + Sync + 'static> ServiceWithDependents for Listening<A
             std::process::exit(EXIT_UNAVAILABLE);
         }
         ready.notify_ready();
+        let (sockets, mut stopping) = (self.sockets.clone(), shutdown.clone());
+        tokio::spawn(async move {
+            let _ = stopping.wait_for(|stopping| *stopping).await;
+            sockets.let_go();
+        });
         let service = &mut self.service;
         Service::start_service(service, Some(fds), shutdown, listeners_per_fd).await;
     }

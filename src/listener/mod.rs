@@ -4,6 +4,7 @@
 pub mod bind;
 mod refuse;
 mod serve;
+pub mod sockets;
 
 use std::{
     net::{IpAddr, SocketAddr},

@@ -3,57 +3,116 @@
 use std::{process, sync::Arc};
 
 use async_trait::async_trait;
-use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch, UnixShutdownSignalWatch};
+use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::{admin::socket, control::Control};
+use crate::{
+    admin::socket,
+    control::Control,
+    handover::{pid_file::PidFile, predecessor::Predecessor, succession::Outcome},
+    listener::sockets::Sockets,
+};
+
+/// The status of a successor that is not needed (`EX_UNAVAILABLE`).
+const EXIT_UNAVAILABLE: i32 = 69;
 
 /// What is left to do before the process ends.
 pub(super) struct LastActs {
     control: Arc<Control>,
     admin_place: Option<socket::Place>,
+    pid_file: Option<PidFile>,
 }
 
 impl LastActs {
-    pub(super) fn new(control: Arc<Control>, admin_place: Option<socket::Place>) -> Self {
-        Self { control, admin_place }
+    pub(super) fn new(control: Arc<Control>) -> Self {
+        Self { control, admin_place: None, pid_file: None }
     }
 
-    /// Removes the admin socket, and writes out what waits to be logged.
+    /// By what the process can be found.
+    pub(super) fn names(&mut self, admin_place: Option<socket::Place>, pid_file: PidFile) {
+        (self.admin_place, self.pid_file) = (admin_place, Some(pid_file));
+    }
+
+    /// Removes what the process is found by, and writes out what waits to be logged.
     pub(super) fn perform(&self) {
         if let Some(place) = &self.admin_place {
             place.clear();
+        }
+        if let Some(pid_file) = &self.pid_file {
+            pid_file.clear();
         }
         self.control.finish_logs();
     }
 }
 
-/// Pingora's signals; `SIGINT` ends the process here and now.
+/// What ends the process, besides signals.
+pub(super) struct Watched {
+    pub(super) handover: Arc<Predecessor>,
+    /// Of a process that began as a successor.
+    pub(super) outcome: Option<Outcome>,
+    pub(super) sockets: Sockets,
+}
+
+/// The signals, and a successor that has taken the place of this process; `SIGINT` ends the
+/// process here and now.
 ///
 /// Pingora would end its runtimes beside each other, without telling the accept loops. One whose
-/// socket belongs to a runtime that has ended gets nothing but errors, and spins for ever.
+/// socket belongs to a runtime that has ended gets nothing but errors, and spins for ever. Nor is
+/// `SIGQUIT` left to Pingora, which leaves whether a successor serves or not.
 pub(super) struct Stop {
     last: Arc<LastActs>,
+    watched: Watched,
 }
 
 impl Stop {
-    pub(super) fn new(last: Arc<LastActs>) -> Self {
-        Self { last }
+    pub(super) fn new(last: Arc<LastActs>, watched: Watched) -> Self {
+        Self { last, watched }
     }
 
-    fn leave_at_once(&self) -> ! {
+    fn leave_at_once(&self, status: i32) -> ! {
         self.last.perform();
-        process::exit(0)
+        process::exit(status)
+    }
+
+    async fn taken_back(&self) {
+        match &self.watched.outcome {
+            Some(outcome) => outcome.taken_back().await,
+            None => std::future::pending().await,
+        }
     }
 }
 
 #[async_trait]
 impl ShutdownSignalWatch for Stop {
     async fn recv(&self) -> ShutdownSignal {
-        match UnixShutdownSignalWatch.recv().await {
-            ShutdownSignal::FastShutdown => self.leave_at_once(),
-            signal @ (ShutdownSignal::GracefulTerminate | ShutdownSignal::GracefulUpgrade) => {
-                signal
+        let Watched { handover, sockets, .. } = &self.watched;
+        let (mut quit, mut terminate, mut interrupt) = (
+            caught(SignalKind::quit()),
+            caught(SignalKind::terminate()),
+            caught(SignalKind::interrupt()),
+        );
+        loop {
+            tokio::select! {
+                _ = quit.recv() => {
+                    tokio::spawn(handover.clone().by_hand());
+                    continue;
+                }
+                _ = terminate.recv() => handover.stop().await,
+                _ = interrupt.recv() => {
+                    handover.stop().await;
+                    self.leave_at_once(0)
+                }
+                () = handover.handed_over() => {}
+                // What it has accepted meanwhile is answered.
+                () = self.taken_back() => if sockets.get().is_none() {
+                    self.leave_at_once(EXIT_UNAVAILABLE)
+                },
             }
+            return ShutdownSignal::GracefulTerminate;
         }
     }
+}
+
+fn caught(kind: SignalKind) -> Signal {
+    signal(kind).expect("these signals can be caught")
 }
