@@ -319,6 +319,12 @@ impl Crestline {
         fs::read_to_string(self.folder().join("crestline.pid")).ok()?.trim().parse().ok()
     }
 
+    /// Whether a process runs with the file of this test.
+    pub(crate) fn is_of_this_test(&self, pid: u32) -> bool {
+        let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        command.split('\0').any(|part| Path::new(part) == self.file())
+    }
+
     /// Sends it a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         let id = i32::try_from(self.id()).unwrap();
@@ -329,7 +335,7 @@ impl Crestline {
 impl Drop for Crestline {
     fn drop(&mut self) {
         // A successor is no child of the test.
-        if let Some(pid) = self.in_force().filter(|pid| Some(*pid) != self.child.id())
+        if let Some(pid) = self.in_force().filter(|pid| self.is_of_this_test(*pid))
             && let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw)
         {
             let _ = kill_process(pid, Signal::KILL);
