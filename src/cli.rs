@@ -3,6 +3,7 @@
 mod drain;
 mod explain;
 mod remote;
+mod upgrade;
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -25,7 +26,7 @@ use crate::{
     downstream::config::Address,
     observe::process_log,
     panics,
-    server::{self, Start, StartError},
+    server::{self, Ended, Start, StartError},
     snapshot::{self, Snapshot},
     upstream::config::{AddressError, BackendConfig, Config},
 };
@@ -53,7 +54,7 @@ struct Arguments {
     /// Runs in the background
     #[structopt(short, long)]
     daemon: bool,
-    /// Takes over the sockets of the running process, which gets SIGQUIT
+    /// Waits for the sockets of the running process, which hands them over at SIGQUIT
     #[structopt(short, long)]
     upgrade: bool,
     /// Checks the configuration and exits
@@ -83,6 +84,8 @@ enum Command {
     Reload(remote::Reload),
     /// Tells what becomes of a request, and why: route, policies, upstream, settings
     Explain(explain::Explain),
+    /// Lets a new process take the place of the running one, without losing a request
+    Upgrade(upgrade::Upgrade),
     /// Shows what the running process is doing
     Status(remote::Show),
     /// Stops the running process gracefully, and shows what is in flight until it is gone
@@ -146,6 +149,7 @@ impl Arguments {
             Some(Command::Check { file }) => check(file.or(self.conf)),
             Some(Command::Reload(options)) => options.run(self.conf),
             Some(Command::Explain(options)) => options.run(self.conf),
+            Some(Command::Upgrade(options)) => options.run(self.conf),
             Some(Command::Status(options)) => options.status(self.conf),
             Some(Command::Drain(options)) => options.run(self.conf),
             Some(Command::Schema { .. }) if self.is_given_flags() => {
@@ -205,14 +209,14 @@ fn serve(read: Result<Good, ExitCode>, start: Start) -> ExitCode {
     };
     listen();
     match server::prepare(snapshot, provenance, start) {
-        Ok(prepared) => {
-            prepared.run();
-            ExitCode::SUCCESS
-        }
+        Ok(prepared) => match prepared.run() {
+            Ended::Stopped => ExitCode::SUCCESS,
+            Ended::TakenBack => ExitCode::from(EXIT_UNAVAILABLE),
+        },
         Err(error) => {
             say(&format!("error: {error}\n"));
             ExitCode::from(match error {
-                StartError::Bind(_) => EXIT_UNAVAILABLE,
+                StartError::Bind(_) | StartError::Wait(_) => EXIT_UNAVAILABLE,
                 StartError::Handed(_) => EXIT_CONFIG,
             })
         }
@@ -243,7 +247,10 @@ fn with_file(path: Option<PathBuf>) -> Result<Good, ExitCode> {
     let snapshot = snapshot.ok_or(ExitCode::from(EXIT_CONFIG))?;
     // A daemon may change its folder, and the file must be found again.
     let path = std::path::absolute(&path).unwrap_or(path);
-    Ok(Good { snapshot, provenance: Provenance { path: Some(path), texts: loaded.texts() } })
+    Ok(Good {
+        snapshot,
+        provenance: Provenance { path: Some(path), texts: loaded.texts(), summary: None },
+    })
 }
 
 fn without_file(backends: Vec<BackendConfig>, port: u16) -> Result<Good, ExitCode> {

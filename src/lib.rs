@@ -4,11 +4,12 @@
 //! up. A module imports from lower floors only, and a test holds this picture against the code.
 //!
 //! ```text
-//! 13  main                             calls cli::run
-//! 12  cli                              arguments, problems, exit codes
-//! 11  demo                             three origins and a proxy to try
-//! 10  server                           assembles Pingora's server
-//!  9  admin                            the API of a running process, and its client
+//! 14  main                             calls cli::run
+//! 13  cli                              arguments, problems, exit codes
+//! 12  demo                             three origins and a proxy to try
+//! 11  server                           assembles Pingora's server
+//! 10  admin                            the API of a running process, and its client
+//!  9  handover                         one process takes the place of another
 //!  8  listener  proxy  control         accept | the HTTP data path | the slow path
 //!     explain                          what becomes of a request, and why
 //!  7  snapshot                         the compiled configuration in force
@@ -35,6 +36,7 @@ pub mod downstream;
 pub mod drain;
 pub mod explain;
 pub mod field;
+pub mod handover;
 pub mod http1;
 pub mod listener;
 pub mod observe;

@@ -3,7 +3,12 @@
 mod leaving;
 mod stop;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use log::{info, warn};
@@ -13,25 +18,34 @@ use pingora_core::{
     protocols::http::v2::server::{H2Options, default_h2_options},
     services::background::background_service,
 };
-use pingora_proxy::http_proxy;
+use pingora_proxy::{HttpProxy, http_proxy};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::sync::watch;
 
 use crate::{
-    admin::{Admin, socket},
+    admin::{Admin, Names, socket},
     control::{Control, Provenance, background::Background},
     downstream::config::Address,
     drain::Drain,
+    handover::{
+        launch::{self, Launch},
+        pid_file::PidFile,
+        predecessor::Predecessor,
+        succession::Succession,
+        successor::{self, WaitError},
+    },
     listener::{
         Edge,
         bind::{BindError, Bound, Listening},
         handed::{Handed, HandedError},
+        sockets::Sockets,
     },
-    proxy::Proxy,
+    proxy::{Caught, Proxy},
     server::{
         leaving::Leaving,
-        stop::{LastActs, Stop},
+        stop::{LastActs, Stop, Watched},
     },
-    snapshot::Snapshot,
+    snapshot::{Live, Snapshot},
 };
 
 /// Streams at a time on one HTTP/2 connection.
@@ -66,41 +80,44 @@ pub enum StartError {
     /// A socket that systemd handed in is of no use: the configuration and its unit disagree.
     #[error(transparent)]
     Handed(#[from] HandedError),
+    /// There is nobody to succeed.
+    #[error(transparent)]
+    Wait(#[from] WaitError),
+}
+
+/// Why a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to, or has a successor.
+    Stopped,
+    /// It was to be a successor, and its predecessor serves on.
+    TakenBack,
 }
 
 /// A server that is ready to run.
 pub struct Prepared {
     server: Server,
     addresses: Vec<Address>,
-    control: Arc<Control>,
-    admin_place: Option<socket::Place>,
+    last: LastActs,
+    watched: Watched,
     leaving: Leaving,
 }
 
 /// Binds, takes over, and assembles; nothing answers yet.
 ///
 /// # Errors
-/// If a socket cannot be bound, or one that systemd handed in is wanted by no listener.
+/// If a socket cannot be bound, one that systemd handed in is wanted by no listener, or nobody
+/// hands any over to a successor.
 pub fn prepare(
     mut snapshot: Snapshot,
-    provenance: Provenance,
+    mut provenance: Provenance,
     start: Start,
 ) -> Result<Prepared, StartError> {
     let wanted = snapshot.listeners.iter().map(|listener| &listener.address);
-    let mut handed = Handed::take(&wanted)?;
+    let mut handed = Handed::take(&wanted)?; // first of all: it takes them out of the environment
     raise_file_limit();
-    // A successor is handed its sockets; what it is not handed, it binds when it starts.
-    let bound: Vec<Bound> = if start.upgrade {
-        wanted.filter_map(|address| handed.find(address)).collect()
-    } else {
-        wanted.map(|address| handed.find_or_bind(address)).collect::<Result<_, _>>()?
-    };
-    if !start.upgrade {
-        for (listener, bound) in snapshot.listeners.iter_mut().zip(&bound) {
-            listener.address = bound.address.clone();
-        }
-    }
-    let opt = Opt { upgrade: start.upgrade, daemon: start.daemon, ..Opt::default() };
+    let launch = Launch::of_this_process(provenance.path.as_deref(), start.daemon);
+    let opt = Opt { daemon: start.daemon, ..Opt::default() }; // sockets are handed over by us
     let mut conf = snapshot.file.server();
     let grace = Duration::from_secs(conf.grace_period_seconds.unwrap_or(GRACE));
     let farewell = Duration::from_secs(conf.graceful_shutdown_timeout_seconds.unwrap_or(FAREWELL));
@@ -108,6 +125,18 @@ pub fn prepare(
     conf.grace_period_seconds = Some((grace + farewell).as_secs().saturating_add(SLACK));
     let mut server = Server::new_with_opt_and_conf(opt, conf);
     server.bootstrap();
+    let upgrade_sock = PathBuf::from(&server.configuration.upgrade_sock);
+    let (bound, predecessor) = if start.upgrade {
+        provenance.summary = Some("taken over at an upgrade");
+        let path = launch::told_upgrade_sock().unwrap_or_else(|| upgrade_sock.clone());
+        succeed(&mut snapshot, &provenance, &path, &mut handed)?
+    } else {
+        (bind_all(&snapshot, &mut handed)?, None)
+    };
+    for (listener, bound) in snapshot.listeners.iter_mut().zip(&bound) {
+        listener.address = bound.address.clone();
+    }
+    let addresses: Vec<Address> = bound.iter().map(|bound| bound.address.clone()).collect();
 
     let live = Arc::new(ArcSwap::from_pointee(snapshot));
     let drain = Arc::new(Drain::default());
@@ -115,6 +144,71 @@ pub fn prepare(
     let background = Background::new(control.clone());
     let background = server.add_service(background_service("upstreams", background));
 
+    let edge = Edge::new(Arc::new(proxy(&server, &live)), live.clone(), drain.clone());
+    let sockets = Sockets::default();
+    let listening = Listening::new(edge, bound, sockets.clone(), drain.clone());
+    let listening = server.add_service(listening);
+    listening.add_dependency(&background);
+
+    // Without a file no command could find the process, and nobody named a pid file either.
+    let pid_file = control.path().map(|_| PidFile::new(&server.configuration.pid_file));
+    let (in_place, is_in_place) = watch::channel(pid_file.is_none());
+    let handover =
+        Predecessor::new(control.clone(), sockets.clone(), upgrade_sock, launch, pid_file.clone());
+    let succession = predecessor.map(|predecessor| {
+        let succession = Succession::new(predecessor, &control, sockets.clone(), is_in_place);
+        let outcome = succession.outcome();
+        (server.add_service(background_service("succession", succession)), outcome)
+    });
+    let mut last = LastActs::new(control.clone());
+    if let Some(pid_file) = pid_file {
+        let bound = bind_admin(&server.configuration.pid_file, start)?;
+        last.names(bound.as_ref().map(|bound| bound.place().clone()), pid_file.clone());
+        let names = Names { bound, pid_file, in_place };
+        let admin = Admin::new(control.clone(), drain.clone(), handover.clone(), names);
+        let admin = server.add_service(background_service("admin", admin));
+        admin.add_dependency(&listening); // it is found when it serves
+        if let Some((succession, _)) = &succession {
+            admin.add_dependency(succession);
+        }
+    }
+    let outcome = succession.map(|(_, outcome)| outcome);
+    let watched = Watched { handover, outcome, sockets };
+    let leaving = Leaving::new(drain, control, grace, farewell);
+    Ok(Prepared { server, addresses, last, watched, leaving })
+}
+
+/// Binds a socket for each listener.
+fn bind_all(snapshot: &Snapshot, handed: &mut Handed) -> Result<Vec<Bound>, BindError> {
+    snapshot.listeners.iter().map(|listener| handed.find_or_bind(&listener.address)).collect()
+}
+
+/// Waits for a predecessor, and goes on where it was; binds what it does not have.
+fn succeed(
+    snapshot: &mut Snapshot,
+    provenance: &Provenance,
+    upgrade_sock: &Path,
+    handed: &mut Handed,
+) -> Result<(Vec<Bound>, Option<successor::Predecessor>), StartError> {
+    let mut inheritance = successor::wait(upgrade_sock, successor::PATIENCE)?;
+    inheritance.pass_to(snapshot, provenance.texts.fingerprint());
+    let written: Vec<Address> =
+        snapshot.listeners.iter().map(|listener| listener.address.clone()).collect();
+    let claimed = inheritance.claim(&written);
+    let bound = written.iter().zip(claimed);
+    let bound =
+        bound.map(|(address, claimed)| claimed.map_or_else(|| handed.find_or_bind(address), Ok));
+    match bound.collect() {
+        Ok(bound) => Ok((bound, Some(inheritance.into_predecessor()))),
+        Err(why) => {
+            inheritance.refuse(&BindError::to_string(&why));
+            Err(why.into())
+        }
+    }
+}
+
+/// Pingora's proxy, with our own phases.
+fn proxy(server: &Server, live: &Live) -> HttpProxy<Caught<Proxy>> {
     let snapshot = live.load();
     let mut proxy = http_proxy(&server.configuration, Proxy::new(live.clone()));
     // Pingora has one setting for all listeners: the widest of theirs, and hooks keep the rest.
@@ -124,31 +218,11 @@ pub fn prepare(
     proxy.h2_options = Some(h2_options(header_list.unwrap_or(0)));
     let idle = bounds().map(|bounds| bounds.idle_timeout).max();
     proxy.server_options = Some(server_options(idle.unwrap_or_default()));
-    let addresses: Vec<Address> =
-        snapshot.listeners.iter().map(|listener| listener.address.clone()).collect();
-    let edge = Edge::new(Arc::new(proxy), live.clone(), drain.clone());
-    let listening = Listening::new(edge, addresses.clone(), bound, drain.clone());
-    let listening = server.add_service(listening);
-    listening.add_dependency(&background);
-    let admin = bind_admin(&control, &server.configuration.pid_file, start)?;
-    let admin_place = admin.as_ref().map(|bound| bound.place().clone());
-    if let Some(bound) = admin {
-        let admin = background_service("admin", Admin::new(control.clone(), drain.clone(), bound));
-        server.add_service(admin).add_dependency(&background);
-    }
-    let leaving = Leaving::new(drain, control.clone(), grace, farewell);
-    Ok(Prepared { server, addresses, control, admin_place, leaving })
+    proxy
 }
 
-/// Binds the admin socket; a process without a file has none, since no command could find it.
-fn bind_admin(
-    control: &Control,
-    pid_file: &str,
-    start: Start,
-) -> Result<Option<socket::Bound>, StartError> {
-    if control.path().is_none() {
-        return Ok(None);
-    }
+/// Binds the admin socket; a successor's takes its place later.
+fn bind_admin(pid_file: &str, start: Start) -> Result<Option<socket::Bound>, StartError> {
     let path = socket::path(pid_file);
     if !start.upgrade && socket::is_in_use(&path) {
         let why = "another process answers there; give each its own `pid_file`".to_owned();
@@ -172,12 +246,16 @@ impl Prepared {
         sockets.collect()
     }
 
-    /// Runs until a signal ends the process, and writes out what waits to be logged.
-    pub fn run(self) {
-        let last = Arc::new(LastActs::new(self.control, self.admin_place));
-        let shutdown_signal = Box::new(Stop::new(last.clone(), self.leaving));
-        self.server.run(RunArgs { shutdown_signal });
+    /// Runs until a signal or a successor ends the process, and writes out what waits to be
+    /// logged.
+    pub fn run(self) -> Ended {
+        let Self { server, last, watched, leaving, .. } = self;
+        let (last, outcome) = (Arc::new(last), watched.outcome.clone());
+        let shutdown_signal = Box::new(Stop::new(last.clone(), watched, leaving));
+        server.run(RunArgs { shutdown_signal });
         last.perform();
+        let is_taken_back = outcome.is_some_and(|outcome| outcome.is_taken_back());
+        if is_taken_back { Ended::TakenBack } else { Ended::Stopped }
     }
 }
 

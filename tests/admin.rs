@@ -31,7 +31,11 @@ async fn the_socket_lies_beside_the_pid_file_for_its_owner_alone() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     names.sort();
-    assert_eq!(names, ["access.log", "crestline.admin.sock", "crestline.yaml"], "and no draft");
+    assert_eq!(
+        names,
+        ["access.log", "crestline.admin.sock", "crestline.pid", "crestline.yaml"],
+        "and no draft"
+    );
 }
 
 #[tokio::test]

@@ -45,4 +45,7 @@ mod tidy;
 mod timeouts;
 mod tunnels;
 mod upgrade;
+mod upgrade_load;
+mod upgrade_refused;
+mod upgrade_state;
 mod watch;

@@ -29,6 +29,12 @@ pub enum ClientError {
     Refused(StatusCode, String),
 }
 
+impl From<Box<Error>> for ClientError {
+    fn from(why: Box<Error>) -> Self {
+        Self::Broken(why.to_string())
+    }
+}
+
 /// Sends one request and reads its answer; nothing is sent as an empty body.
 ///
 /// # Errors
@@ -44,9 +50,40 @@ pub fn ask<T: DeserializeOwned>(
     runtime.map_err(unreachable)?.block_on(async {
         let stream = UnixStream::connect(socket).await.map_err(unreachable)?;
         let body = body.map(Value::to_string).unwrap_or_default();
-        let exchanged = exchange(Stream::from(stream), method, path, body.as_bytes()).await;
-        let (status, answer) = exchanged.map_err(|why| ClientError::Broken(why.to_string()))?;
+        let (status, answer) =
+            exchange(Stream::from(stream), method, path, body.as_bytes()).await?;
         understand(status, &answer)
+    })
+}
+
+/// Sends one request, and hands each line of the answer on as it comes.
+///
+/// # Errors
+/// If the process cannot be reached, refuses, or answers nonsense.
+pub fn follow<T: DeserializeOwned>(
+    socket: &Path,
+    path: &str,
+    body: &Value,
+    mut told: impl FnMut(T),
+) -> Result<(), ClientError> {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build();
+    let unreachable = |why| ClientError::Unreachable(socket.display().to_string(), why);
+    runtime.map_err(unreachable)?.block_on(async {
+        let stream = UnixStream::connect(socket).await.map_err(unreachable)?;
+        let body = body.to_string();
+        let mut session = begin(Stream::from(stream), &Method::POST, path, body.as_bytes()).await?;
+        let status = session.get_status().unwrap_or_default();
+        let mut rest = Vec::new();
+        while let Some(piece) = session.read_body_bytes().await? {
+            rest.extend_from_slice(&piece);
+            while status.is_success()
+                && let Some(end) = memchr::memchr(b'\n', &rest)
+            {
+                let line: Vec<u8> = rest.drain(..=end).collect();
+                told(understand(status, &line)?);
+            }
+        }
+        if status.is_success() { Ok(()) } else { understand(status, &rest) }
     })
 }
 
@@ -56,6 +93,21 @@ async fn exchange(
     path: &str,
     body: &[u8],
 ) -> Result<(StatusCode, Vec<u8>), Box<Error>> {
+    let mut session = begin(stream, method, path, body).await?;
+    let mut answer = Vec::new();
+    while let Some(piece) = session.read_body_bytes().await? {
+        answer.extend_from_slice(&piece);
+    }
+    Ok((session.get_status().unwrap_or_default(), answer))
+}
+
+/// Sends a request, and reads the head of its answer.
+async fn begin(
+    stream: Stream,
+    method: &Method,
+    path: &str,
+    body: &[u8],
+) -> Result<HttpSession, Box<Error>> {
     let mut session = HttpSession::new(Box::new(stream));
     let mut header = RequestHeader::build(method.clone(), path.as_bytes(), None)?;
     header.insert_header("host", "crestline")?;
@@ -66,11 +118,7 @@ async fn exchange(
     }
     session.finish_body().await?;
     session.read_response().await?;
-    let mut answer = Vec::new();
-    while let Some(piece) = session.read_body_bytes().await? {
-        answer.extend_from_slice(&piece);
-    }
-    Ok((session.get_status().unwrap_or_default(), answer))
+    Ok(session)
 }
 
 fn understand<T: DeserializeOwned>(status: StatusCode, answer: &[u8]) -> Result<T, ClientError> {

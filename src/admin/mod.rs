@@ -7,29 +7,40 @@ pub mod client;
 pub mod socket;
 pub mod status;
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use http::{
-    Method, Response, StatusCode,
-    header::{CONTENT_LENGTH, CONTENT_TYPE},
+    Method, StatusCode,
+    header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING},
 };
 use log::{error, info, warn};
 use pingora_core::{
-    apps::{ServerApp, http_app::HttpServer, http_app::ServeHttp},
+    apps::{HttpServerApp, ReusedHttpStream, ServerApp},
     protocols::{http::ServerSession, l4::stream::Stream},
     server::ShutdownWatch,
     services::background::BackgroundService,
 };
-use serde::{Deserialize, Serialize};
+use pingora_http::ResponseHeader;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
-use tokio::{net::UnixListener, sync::Semaphore, time};
+use tokio::{
+    net::UnixListener,
+    sync::{Semaphore, mpsc, watch},
+    time,
+};
 
 use crate::{
     admin::{socket::Bound, status::Status},
     control::{Control, Goal, Refusal, probation::Standing, probation::Terms, tasks},
     drain::{Drain, Order, State},
     explain::{self, Oracle, Question},
+    handover::{
+        pid_file::PidFile,
+        predecessor::{self, Predecessor},
+        step::Step,
+    },
     panics,
     units::{Duration as Time, Percent},
 };
@@ -56,16 +67,24 @@ pub struct ReloadOrder {
     pub tolerate: Option<Percent>,
 }
 
-impl ReloadOrder {
-    /// Reads a body; an empty one asks for nothing special.
-    fn read(body: &[u8]) -> serde_json::Result<Self> {
-        if body.is_empty() {
-            return Ok(Self::default());
-        }
-        // By name alone: serde would also take a list, in the order of the fields.
-        let named: Map<String, Value> = serde_json::from_slice(body)?;
-        serde_json::from_value(named.into())
+/// What `POST /v1/upgrade` takes.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct UpgradeOrder {
+    /// The program, as an absolute path. Default: what lies where this one was started.
+    pub binary: Option<PathBuf>,
+    /// How long the successor may take until it serves. Default: `60s`.
+    pub timeout: Option<Time>,
+}
+
+/// Reads the body of an order; an empty one asks for nothing special.
+fn read<T: DeserializeOwned + Default>(body: &[u8]) -> serde_json::Result<T> {
+    if body.is_empty() {
+        return Ok(T::default());
     }
+    // By name alone: serde would also take a list, in the order of the fields.
+    let named: Map<String, Value> = serde_json::from_slice(body)?;
+    serde_json::from_value(named.into())
 }
 
 /// Why a request to the API was refused.
@@ -75,23 +94,39 @@ pub struct Refused {
     pub error: String,
 }
 
+/// By what the process is found: its pid file, and the socket beside it.
+pub struct Names {
+    /// The socket; `None` if it could not be bound.
+    pub bound: Option<Bound>,
+    /// The pid file.
+    pub pid_file: PidFile,
+    /// Turns true when both are in their places.
+    pub in_place: watch::Sender<bool>,
+}
+
 /// The service that answers on the socket.
 pub struct Admin {
-    socket: std::sync::Mutex<Option<Bound>>,
-    app: Arc<HttpServer<Api>>,
+    names: std::sync::Mutex<Option<Names>>,
+    api: Arc<Api>,
 }
 
 /// The API itself.
 pub struct Api {
     control: Arc<Control>,
     drain: Arc<Drain>,
+    handover: Arc<Predecessor>,
 }
 
 impl Admin {
-    /// Serves what `control` has charge of on a socket that is bound already.
-    pub fn new(control: Arc<Control>, drain: Arc<Drain>, socket: Bound) -> Self {
-        let app = Arc::new(HttpServer::new_app(Api { control, drain }));
-        Self { socket: std::sync::Mutex::new(Some(socket)), app }
+    /// Serves what `control` has charge of, by names that are put in their places when it starts.
+    pub fn new(
+        control: Arc<Control>,
+        drain: Arc<Drain>,
+        handover: Arc<Predecessor>,
+        names: Names,
+    ) -> Self {
+        let api = Arc::new(Api { control, drain, handover });
+        Self { names: std::sync::Mutex::new(Some(names)), api }
     }
 }
 
@@ -99,19 +134,23 @@ impl Admin {
 impl BackgroundService for Admin {
     /// Serves to the end of the process: what happens at a stop can be asked for, too.
     async fn start(&self, shutdown: ShutdownWatch) {
-        let bound = self.socket.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-        let Some(bound) = bound else { return };
-        match bound.publish() {
-            Ok(listener) => {
+        let names = self.names.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        let Some(Names { bound, pid_file, in_place }) = names else { return };
+        pid_file.write();
+        let published = bound.map(Bound::publish);
+        in_place.send_replace(true);
+        match published {
+            Some(Ok(listener)) => {
                 info!("admin: socket opened");
-                tasks::keep("admin", || accept(&listener, &self.app, &shutdown)).await;
+                tasks::keep("admin", || accept(&listener, &self.api, &shutdown)).await;
             }
-            Err(why) => warn!("admin: no socket: {why}"),
+            Some(Err(why)) => warn!("admin: no socket: {why}"),
+            None => {}
         }
     }
 }
 
-async fn accept(listener: &UnixListener, app: &Arc<HttpServer<Api>>, shutdown: &ShutdownWatch) {
+async fn accept(listener: &UnixListener, app: &Arc<Api>, shutdown: &ShutdownWatch) {
     let free = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(place) = free.clone().acquire_owned().await else { return };
@@ -131,46 +170,121 @@ async fn accept(listener: &UnixListener, app: &Arc<HttpServer<Api>>, shutdown: &
     }
 }
 
-#[async_trait]
-impl ServeHttp for Api {
-    async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
-        session.set_keepalive(None);
-        let (status, answer) = match body(session).await {
-            Ok(body) => self.answer_anyhow(session, &body).await,
-            Err(status) => (status, refused("the body cannot be read, or is larger than 64 KiB")),
-        };
-        let mut body = answer.to_string().into_bytes();
-        body.push(b'\n');
-        let answer = Response::builder()
-            .status(status)
-            .header(CONTENT_TYPE, "application/json")
-            .header(CONTENT_LENGTH, body.len());
-        answer.body(body).unwrap_or_default()
+/// What a request is answered with.
+enum Answer {
+    /// All at once.
+    Whole(StatusCode, Value),
+    /// Step by step: a line for each, as it happens.
+    Steps(mpsc::Receiver<Step>),
+}
+
+impl From<(StatusCode, Value)> for Answer {
+    fn from((status, value): (StatusCode, Value)) -> Self {
+        Self::Whole(status, value)
     }
 }
 
+#[async_trait]
+impl HttpServerApp for Api {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        mut session: ServerSession,
+        _: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        if !session.read_request().await.ok()? {
+            return None;
+        }
+        session.set_keepalive(None);
+        let answer = match body(&mut session).await {
+            Ok(body) => self.answer_anyhow(&session, &body).await,
+            Err(status) => {
+                Answer::Whole(status, refused("the body cannot be read, or is larger than 64 KiB"))
+            }
+        };
+        // Who does not wait for the answer has none.
+        let _ = send(&mut session, answer).await;
+        let _ = session.finish().await;
+        None
+    }
+}
+
+async fn send(session: &mut ServerSession, answer: Answer) -> pingora::Result<()> {
+    match answer {
+        Answer::Whole(status, value) => {
+            let line = line(&value);
+            let mut header = ResponseHeader::build(status, None)?;
+            header.insert_header(CONTENT_TYPE, "application/json")?;
+            header.insert_header(CONTENT_LENGTH, line.len())?;
+            session.write_response_header(Box::new(header)).await?;
+            session.write_response_body(line, true).await
+        }
+        Answer::Steps(mut steps) => {
+            let mut header = ResponseHeader::build(StatusCode::OK, None)?;
+            header.insert_header(CONTENT_TYPE, "application/x-ndjson")?;
+            header.insert_header(TRANSFER_ENCODING, "chunked")?;
+            session.write_response_header(Box::new(header)).await?;
+            while let Some(step) = steps.recv().await {
+                session.write_response_body(line(&json!(step)), false).await?;
+            }
+            session.write_response_body(Bytes::new(), true).await
+        }
+    }
+}
+
+fn line(value: &Value) -> Bytes {
+    format!("{value}\n").into()
+}
+
 impl Api {
-    async fn answer_anyhow(&self, session: &ServerSession, body: &[u8]) -> (StatusCode, Value) {
+    async fn answer_anyhow(&self, session: &ServerSession, body: &[u8]) -> Answer {
         panics::catch(self.answer(session, body)).await.unwrap_or_else(|panic| {
             panic.count_task();
             error!("admin: panicked at {}: {panic}", session.req_header().uri.path());
-            (StatusCode::INTERNAL_SERVER_ERROR, refused("a mistake in this program; see its log"))
+            let why = refused("a mistake in this program; see its log");
+            Answer::Whole(StatusCode::INTERNAL_SERVER_ERROR, why)
         })
     }
 
-    async fn answer(&self, session: &ServerSession, body: &[u8]) -> (StatusCode, Value) {
+    async fn answer(&self, session: &ServerSession, body: &[u8]) -> Answer {
         let request = session.req_header();
-        match (&request.method, request.uri.path()) {
+        let whole = match (&request.method, request.uri.path()) {
             (&Method::GET, "/v1/status") => (StatusCode::OK, json!(self.status())),
             (&Method::POST, "/v1/drain") => self.drain().await,
             (&Method::POST, "/v1/reload") => self.reload(body).await,
             (&Method::GET, "/v1/probation") => self.probation().await,
             (&Method::POST, "/v1/explain") => self.explain(body),
-            (_, "/v1/status" | "/v1/drain" | "/v1/reload" | "/v1/probation" | "/v1/explain") => {
-                (StatusCode::METHOD_NOT_ALLOWED, refused("this path takes another method"))
-            }
+            (&Method::POST, "/v1/upgrade") => match self.upgrade(body).await {
+                Ok(steps) => return Answer::Steps(steps),
+                Err(refused) => refused,
+            },
+            (
+                _,
+                "/v1/status" | "/v1/drain" | "/v1/reload" | "/v1/probation" | "/v1/explain"
+                | "/v1/upgrade",
+            ) => (StatusCode::METHOD_NOT_ALLOWED, refused("this path takes another method")),
             _ => (StatusCode::NOT_FOUND, refused("there is no such path")),
+        };
+        whole.into()
+    }
+
+    async fn upgrade(&self, body: &[u8]) -> Result<mpsc::Receiver<Step>, (StatusCode, Value)> {
+        use predecessor::Refusal;
+
+        let bad = |why: &dyn ToString| (StatusCode::BAD_REQUEST, refused(&why.to_string()));
+        let order: UpgradeOrder = read(body).map_err(|why| bad(&why))?;
+        if order.binary.as_ref().is_some_and(|path| !path.is_absolute()) {
+            return Err(bad(&"`binary` must be an absolute path"));
         }
+        let within = order.timeout.map_or(predecessor::WITHIN, |timeout| timeout.0);
+        let order = predecessor::Order { binary: order.binary, within };
+        self.handover.upgrade(order).await.map_err(|why| {
+            let status = match &why {
+                Refusal::Configuration(_) => StatusCode::UNPROCESSABLE_ENTITY,
+                Refusal::NotServing => StatusCode::SERVICE_UNAVAILABLE,
+                _ => StatusCode::CONFLICT,
+            };
+            (status, refused(&why))
+        })
     }
 
     fn status(&self) -> Status {
@@ -185,7 +299,7 @@ impl Api {
     }
 
     async fn reload(&self, body: &[u8]) -> (StatusCode, Value) {
-        let order = match ReloadOrder::read(body) {
+        let order: ReloadOrder = match read(body) {
             Ok(order) => order,
             Err(why) => return (StatusCode::BAD_REQUEST, refused(&why)),
         };
@@ -208,7 +322,7 @@ impl Api {
                 let status = match &why {
                     Refusal::Problems(_) => StatusCode::UNPROCESSABLE_ENTITY,
                     Refusal::NoVersion(..) => StatusCode::NOT_FOUND,
-                    Refusal::NoFile => StatusCode::CONFLICT,
+                    Refusal::NoFile | Refusal::Upgrading => StatusCode::CONFLICT,
                     Refusal::NotServing => StatusCode::SERVICE_UNAVAILABLE,
                 };
                 (status, refused(&why))

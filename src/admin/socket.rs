@@ -22,14 +22,14 @@ const MODE: u32 = 0o600;
 #[derive(Debug)]
 pub struct Bound {
     listener: net::UnixListener,
-    draft: PathBuf,
     place: Place,
 }
 
-/// The name of a socket, and which file it is.
+/// The names of a socket, for good and until then, and which file it is.
 #[derive(Clone, Debug)]
 pub struct Place {
     path: PathBuf,
+    draft: PathBuf,
     inode: u64,
 }
 
@@ -57,7 +57,7 @@ pub fn bind(path: &Path) -> io::Result<Bound> {
     fs::set_permissions(&draft, fs::Permissions::from_mode(MODE))?;
     listener.set_nonblocking(true)?;
     let inode = fs::metadata(&draft)?.ino();
-    Ok(Bound { listener, draft, place: Place { path: path.to_owned(), inode } })
+    Ok(Bound { listener, place: Place { path: path.to_owned(), draft, inode } })
 }
 
 impl Bound {
@@ -68,7 +68,7 @@ impl Bound {
 
     /// Puts it in its place.
     pub(super) fn publish(self) -> io::Result<UnixListener> {
-        fs::rename(&self.draft, &self.place.path)?;
+        fs::rename(&self.place.draft, &self.place.path)?;
         UnixListener::from_std(self.listener)
     }
 }
@@ -76,9 +76,11 @@ impl Bound {
 impl Place {
     /// Removes the socket, unless a successor has put its own there.
     pub fn clear(&self) {
-        let is_ours = fs::metadata(&self.path).is_ok_and(|found| found.ino() == self.inode);
-        if is_ours && let Err(why) = fs::remove_file(&self.path) {
-            log::warn!("admin: {} was not removed: {why}", self.path.display());
+        for path in [&self.path, &self.draft] {
+            let is_ours = fs::metadata(path).is_ok_and(|found| found.ino() == self.inode);
+            if is_ours && let Err(why) = fs::remove_file(path) {
+                log::warn!("admin: {} was not removed: {why}", path.display());
+            }
         }
     }
 }

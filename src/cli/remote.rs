@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// What was asked for did not happen.
-const EXIT_FAILURE: u8 = 1;
+pub(super) const EXIT_FAILURE: u8 = 1;
 
 /// The options of `crestline reload`.
 #[derive(Clone, Copy, Debug, StructOpt)]

@@ -135,6 +135,18 @@ impl Loaded {
     }
 }
 
+impl Texts {
+    /// A number by which two processes, perhaps of different versions, see whether they read the
+    /// same (FNV-1a). It guards nothing: two texts that share it would share a version number.
+    pub fn fingerprint(&self) -> u64 {
+        const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+        const PRIME: u64 = 0x0100_0000_01b3;
+        let parts = self.sources.texts().chain(self.fills.values());
+        let bytes = parts.flat_map(|part| part.bytes().chain([0xff])); // no byte of UTF-8
+        bytes.fold(OFFSET, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME))
+    }
+}
+
 impl fmt::Debug for Texts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Texts").field("watched", &self.watched).finish_non_exhaustive()

@@ -6,6 +6,7 @@
 
 pub mod background;
 pub mod history;
+pub mod hold;
 mod keepers;
 pub mod probation;
 pub mod receipt;
@@ -15,7 +16,10 @@ mod watcher;
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -53,6 +57,8 @@ pub struct Provenance {
     pub path: Option<PathBuf>,
     /// What was read of it.
     pub texts: Texts,
+    /// How it came to be in force, if not by a plain start.
+    pub summary: Option<&'static str>,
 }
 
 /// The owner of all change.
@@ -71,6 +77,8 @@ pub struct Control {
     /// The runtime of the background service, which does all the work.
     runtime: OnceLock<Handle>,
     reload_asked: Notify,
+    /// Whether an upgrade is under way: nothing changes meanwhile.
+    held: AtomicBool,
     /// What the files looked like when they were last read, whoever asked for it.
     looked: Mutex<Option<watcher::Looks>>,
 }
@@ -99,6 +107,9 @@ pub enum Refusal {
     /// The process is not serving yet, or not any more.
     #[error("the process is not serving")]
     NotServing,
+    /// An upgrade is under way.
+    #[error("an upgrade is under way, and the successor has read the file already; ask it")]
+    Upgrading,
 }
 
 impl Control {
@@ -111,7 +122,7 @@ impl Control {
             since: now,
             file: first.file.clone(),
             texts: provenance.texts.clone(),
-            summary: "read at the start".to_owned(),
+            summary: provenance.summary.unwrap_or("read at the start").to_owned(),
         });
         drop(first);
         Arc::new(Self {
@@ -126,6 +137,7 @@ impl Control {
             retired_logs: Mutex::default(),
             runtime: OnceLock::new(),
             reload_asked: Notify::new(),
+            held: AtomicBool::new(false),
             looked: Mutex::default(),
         })
     }
@@ -176,6 +188,9 @@ impl Control {
         let this = self.clone();
         let changed = runtime.spawn(async move {
             let mut keepers = this.keepers.lock().await;
+            if this.held.load(SeqCst) {
+                return Err(Refusal::Upgrading);
+            }
             this.make(&mut keepers, goal, terms).await
         });
         changed.await.unwrap_or(Err(Refusal::NotServing))

@@ -44,7 +44,7 @@ pub(super) async fn run(control: Arc<Control>) {
     let mut before = None;
     loop {
         time::sleep(LOOK_EVERY).await;
-        if !control.live.load().file.watch {
+        if !control.live.load().file.watch || control.is_held() {
             before = None;
             continue;
         }

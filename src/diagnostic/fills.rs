@@ -82,6 +82,11 @@ impl Fills {
         Self { longest_first, sources }
     }
 
+    /// What was filled in, longest first. For comparing alone: it may be secret.
+    pub fn values(&self) -> impl Iterator<Item = &str> {
+        self.longest_first.iter().map(|known| known.fill.value.as_str())
+    }
+
     /// Takes out of a problem what was filled in.
     #[must_use]
     pub fn redact(&self, problem: Problem) -> Problem {

@@ -82,6 +82,11 @@ impl Sources {
         self.at(Span { start, end: start }).map_or("", |source| &source.text)
     }
 
+    /// All texts in their order.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        self.files.iter().map(|source| source.text.as_str())
+    }
+
     /// Are both in the same file?
     pub fn share_a_file(&self, one: Span, other: Span) -> bool {
         self.index(one) == self.index(other)

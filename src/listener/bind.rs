@@ -9,7 +9,7 @@ use std::{
     fs, io,
     net::SocketAddr,
     os::{
-        fd::IntoRawFd,
+        fd::{IntoRawFd, OwnedFd},
         unix::fs::{FileTypeExt as _, PermissionsExt as _},
     },
     path::Path,
@@ -26,9 +26,12 @@ use pingora_core::{
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::{
-    downstream::{config::Address, stream::duplicate},
+    downstream::config::Address,
     drain::Drain,
-    listener::accept::{self, UNIX_MODE, Watched},
+    listener::{
+        accept::{self, UNIX_MODE, Watched},
+        sockets::{Open, Sockets},
+    },
     systemd,
 };
 
@@ -47,15 +50,22 @@ pub struct BindError {
     pub why: String,
 }
 
-/// A socket that is bound and does not listen yet, unless systemd handed it in.
+/// A socket that is bound and does not listen yet, unless systemd handed it in or a predecessor
+/// listens on it.
 #[derive(Debug)]
 pub struct Bound {
     /// Where it is bound; a port that was left to the system is known here.
     pub address: Address,
     pub(super) socket: Socket,
+    pub(super) is_taken_over: bool,
 }
 
 impl Bound {
+    /// A socket that a predecessor listens on.
+    pub fn taken_over(address: Address, socket: OwnedFd) -> Self {
+        Self { address, socket: socket.into(), is_taken_over: true }
+    }
+
     /// Where it is bound, and the socket.
     #[cfg(test)]
     pub(super) fn into_parts(self) -> (Address, Socket) {
@@ -71,7 +81,8 @@ pub fn bind(address: &Address) -> Result<Bound, BindError> {
     let bound = match address {
         Address::Socket(socket) => bind_socket(*socket),
         Address::Unix(path) => {
-            bind_unix(path).map(|socket| Bound { address: address.clone(), socket })
+            let fresh = |socket| Bound { address: address.clone(), socket, is_taken_over: false };
+            bind_unix(path).map(fresh)
         }
     };
     bound.map_err(|error| BindError { address: address.clone(), why: in_words(&error) })
@@ -83,7 +94,7 @@ fn bind_socket(address: SocketAddr) -> io::Result<Bound> {
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
     let bound = socket.local_addr()?.as_socket().unwrap_or(address);
-    Ok(Bound { address: Address::Socket(bound), socket })
+    Ok(Bound { address: Address::Socket(bound), socket, is_taken_over: false })
 }
 
 fn bind_unix(path: &Path) -> io::Result<Socket> {
@@ -128,44 +139,33 @@ pub struct Listening<A> {
     addresses: Vec<Address>,
     bound: Vec<Bound>,
     drain: Arc<Drain>,
+    sockets: Sockets,
 }
 
 impl<A: ServerApp + Send + Sync + 'static> Listening<A> {
-    /// A service that accepts on `addresses` for `app`. Sockets that are not `bound` yet are
-    /// expected from a predecessor, or bound when the service starts.
-    pub fn new(app: A, addresses: Vec<Address>, bound: Vec<Bound>, drain: Arc<Drain>) -> Self {
-        Self { app: Arc::new(app), addresses, bound, drain }
+    /// A service that accepts on what is `bound` for `app`, and keeps it in `sockets` for a
+    /// successor.
+    pub fn new(app: A, bound: Vec<Bound>, sockets: Sockets, drain: Arc<Drain>) -> Self {
+        let addresses = bound.iter().map(|bound| bound.address.clone()).collect();
+        Self { app: Arc::new(app), addresses, bound, drain, sockets }
     }
 
     /// Puts every socket where Pingora looks for sockets of a predecessor.
     fn open(&mut self, fds: &ListenFds) -> Result<Vec<Watched>, BindError> {
-        let addresses = self.addresses.clone();
-        let opened = addresses.into_iter().map(|address| self.open_one(address, fds)).collect();
-        // What was taken over may have been handed in as well: one socket, not to be held twice.
-        self.bound.clear();
-        opened
-    }
-
-    fn open_one(&mut self, address: Address, fds: &ListenFds) -> Result<Watched, BindError> {
-        let failed =
-            |error: &io::Error| BindError { address: address.clone(), why: in_words(error) };
-        let key = key(&address);
-        let inherited = fds.lock().get(&key).copied();
-        if let Some(fd) = inherited {
-            let socket = duplicate(fd).map_err(|error| failed(&error))?;
-            info!("listener: {address} taken over");
-            return Ok(Watched::new(address, socket, false));
+        let (mut open, mut watched) = (Vec::new(), Vec::new());
+        for Bound { address, socket, is_taken_over } in self.bound.drain(..) {
+            let failed = |error| BindError { address: address.clone(), why: in_words(&error) };
+            if !is_taken_over {
+                socket.listen(BACKLOG).map_err(failed)?;
+            }
+            let copies = (socket.try_clone().map_err(failed)?, socket.try_clone().map_err(failed)?);
+            fds.lock().add(key(&address), socket.into_raw_fd());
+            info!("listener: {address} {}", if is_taken_over { "taken over" } else { "opened" });
+            watched.push(Watched::new(address.clone(), copies.0, !is_taken_over));
+            open.push(Open { address, socket: copies.1.into() });
         }
-        let known = self.bound.iter().position(|bound| bound.address == address);
-        let bound = match known {
-            Some(index) => self.bound.swap_remove(index),
-            None => bind(&address)?,
-        };
-        let opened = bound.socket.listen(BACKLOG).and_then(|()| bound.socket.try_clone());
-        let socket = opened.map_err(|error| failed(&error))?;
-        fds.lock().add(key, bound.socket.into_raw_fd());
-        info!("listener: {address} opened");
-        Ok(Watched::new(address, socket, true))
+        self.sockets.open(open);
+        Ok(watched)
     }
 }
 
@@ -189,8 +189,8 @@ impl<A: ServerApp + Send + Sync + 'static> ServiceWithDependents for Listening<A
         let Some(fds) = fds else {
             unreachable!("Pingora gives every service its table of sockets on Unix")
         };
-        let sockets = match self.open(&fds) {
-            Ok(sockets) => sockets,
+        let watched = match self.open(&fds) {
+            Ok(watched) => watched,
             Err(error) => {
                 error!("{error}");
                 std::process::exit(EXIT_UNAVAILABLE);
@@ -198,7 +198,12 @@ impl<A: ServerApp + Send + Sync + 'static> ServiceWithDependents for Listening<A
         };
         ready.notify_ready();
         systemd::serves();
-        accept::accept(&self.app, sockets, fds, shutdown, listeners_per_fd, &self.drain).await;
+        let (sockets, mut stopping) = (self.sockets.clone(), shutdown.clone());
+        tokio::spawn(async move {
+            let _ = stopping.wait_for(|stopping| *stopping).await;
+            sockets.let_go();
+        });
+        accept::accept(&self.app, watched, fds, shutdown, listeners_per_fd, &self.drain).await;
     }
 
     fn name(&self) -> &'static str {

@@ -6,6 +6,7 @@ pub mod bind;
 pub mod handed;
 mod refuse;
 mod serve;
+pub mod sockets;
 
 use std::{
     net::{IpAddr, SocketAddr},

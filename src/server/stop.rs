@@ -4,73 +4,146 @@ use std::{future::pending, io, process, sync::Arc};
 
 use async_trait::async_trait;
 use log::{error, warn};
-use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch, UnixShutdownSignalWatch};
+use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::{
     signal::unix::{self, Signal, SignalKind},
     sync::watch,
 };
 
-use crate::{admin::socket, control::Control, drain::Order, server::leaving::Leaving, systemd};
+use crate::{
+    admin::socket,
+    control::Control,
+    drain::Order,
+    handover::{pid_file::PidFile, predecessor::Predecessor, succession::Outcome},
+    listener::sockets::Sockets,
+    server::leaving::Leaving,
+    systemd,
+};
 
-/// The status of a process that cannot do its work (`EX_UNAVAILABLE`).
+/// The status of a process that did what it was told.
+const EXIT_SUCCESS: i32 = 0;
+/// The status of one that cannot do its work, or of a successor that is not needed
+/// (`EX_UNAVAILABLE`).
 const EXIT_UNAVAILABLE: i32 = 69;
 
 /// What is left to do before the process ends.
 pub(super) struct LastActs {
     control: Arc<Control>,
     admin_place: Option<socket::Place>,
+    pid_file: Option<PidFile>,
 }
 
 impl LastActs {
-    pub(super) fn new(control: Arc<Control>, admin_place: Option<socket::Place>) -> Self {
-        Self { control, admin_place }
+    pub(super) fn new(control: Arc<Control>) -> Self {
+        Self { control, admin_place: None, pid_file: None }
     }
 
-    /// Removes the admin socket, and writes out what waits to be logged.
+    /// By what the process can be found.
+    pub(super) fn names(&mut self, admin_place: Option<socket::Place>, pid_file: PidFile) {
+        (self.admin_place, self.pid_file) = (admin_place, Some(pid_file));
+    }
+
+    /// Removes what the process is found by, and writes out what waits to be logged.
     pub(super) fn perform(&self) {
         if let Some(place) = &self.admin_place {
             place.clear();
+        }
+        if let Some(pid_file) = &self.pid_file {
+            pid_file.clear();
         }
         self.control.finish_logs();
     }
 
     /// Ends the process here and now.
-    fn leave(&self) -> ! {
+    fn leave(&self, status: i32) -> ! {
         self.perform();
-        process::exit(0)
+        process::exit(status)
     }
 
     /// The same, because it cannot do its work any more.
     fn fail(&self, why: &str) -> ! {
         error!("{why}");
-        self.perform();
-        process::exit(EXIT_UNAVAILABLE)
+        self.leave(EXIT_UNAVAILABLE)
     }
 }
 
-/// The signals that end the process, and the orders that do.
+/// What ends the process, besides signals.
+pub(super) struct Watched {
+    pub(super) handover: Arc<Predecessor>,
+    /// Of a process that began as a successor.
+    pub(super) outcome: Option<Outcome>,
+    pub(super) sockets: Sockets,
+}
+
+/// How the end begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// A signal or an order asks for it.
+    Asked,
+    /// A successor has taken the place of this process.
+    HandedOver,
+    /// This process was to be a successor, and its predecessor serves on.
+    TakenBack,
+}
+
+/// The signals and orders that end the process, and a successor that has taken its place.
 ///
 /// `SIGINT` ends it here and now: Pingora would end its runtimes beside each other, without
 /// telling the accept loops. One whose socket belongs to a runtime that has ended gets nothing
-/// but errors, and spins for ever.
+/// but errors, and spins for ever. Nor is `SIGQUIT` left to Pingora, which leaves whether a
+/// successor serves or not.
 pub(super) struct Stop {
     last: Arc<LastActs>,
+    watched: Watched,
     leaving: Arc<Leaving>,
 }
 
 impl Stop {
-    pub(super) fn new(last: Arc<LastActs>, leaving: Leaving) -> Self {
-        Self { last, leaving: Arc::new(leaving) }
+    pub(super) fn new(last: Arc<LastActs>, watched: Watched, leaving: Leaving) -> Self {
+        Self { last, watched, leaving: Arc::new(leaving) }
     }
 
-    /// Waits for the first signal or order.
-    async fn first(&self, orders: &mut watch::Receiver<Option<Order>>) -> ShutdownSignal {
-        tokio::select! {
-            signal = UnixShutdownSignalWatch.recv() => signal,
-            order = ordered(orders) => match order {
-                Order::Stop => ShutdownSignal::GracefulTerminate,
-                Order::Fail(why) => self.last.fail(&why),
-            },
+    /// Waits until something ends the process.
+    async fn end(&self, orders: &mut watch::Receiver<Option<Order>>) -> End {
+        let Watched { handover, sockets, .. } = &self.watched;
+        let (mut quit, mut terminate, mut interrupt) = (
+            caught(SignalKind::quit()),
+            caught(SignalKind::terminate()),
+            caught(SignalKind::interrupt()),
+        );
+        loop {
+            tokio::select! {
+                _ = quit.recv() => drop(tokio::spawn(handover.clone().by_hand())),
+                _ = terminate.recv() => {
+                    handover.stop().await;
+                    return End::Asked;
+                }
+                _ = interrupt.recv() => {
+                    handover.stop().await;
+                    systemd::stopping();
+                    self.last.leave(EXIT_SUCCESS)
+                }
+                order = ordered(orders) => match order {
+                    Order::Stop => {
+                        handover.stop().await;
+                        return End::Asked;
+                    }
+                    Order::Fail(why) => self.last.fail(&why),
+                },
+                () = handover.handed_over() => return End::HandedOver,
+                // What it has accepted meanwhile is answered.
+                () = self.taken_back() => match sockets.get() {
+                    None => self.last.leave(EXIT_UNAVAILABLE),
+                    Some(_) => return End::TakenBack,
+                },
+            }
+        }
+    }
+
+    async fn taken_back(&self) {
+        match &self.watched.outcome {
+            Some(outcome) => outcome.taken_back().await,
+            None => pending().await,
         }
     }
 }
@@ -79,27 +152,30 @@ impl Stop {
 impl ShutdownSignalWatch for Stop {
     async fn recv(&self) -> ShutdownSignal {
         let mut orders = self.leaving.drain().orders();
-        let signal = self.first(&mut orders).await;
-        if !matches!(signal, ShutdownSignal::GracefulUpgrade) {
-            systemd::stopping(); // in an upgrade, the service goes on in the successor
-        }
-        if matches!(signal, ShutdownSignal::FastShutdown) {
-            self.last.leave()
-        }
+        let end = self.end(&mut orders).await;
         // From now on the next signal ends the process, whatever it waits for.
-        let caught = [SignalKind::terminate(), SignalKind::interrupt()].map(unix::signal);
-        tokio::spawn(at_once(self.last.clone(), caught, orders));
-        match signal {
-            ShutdownSignal::GracefulUpgrade => self.leaving.drain().share_sockets(),
-            _ => self.leaving.announce().await,
+        let signals = [SignalKind::terminate(), SignalKind::interrupt()].map(unix::signal);
+        tokio::spawn(at_once(self.last.clone(), signals, orders));
+        match end {
+            // The service goes on, and so do its sockets, in the other process.
+            End::HandedOver | End::TakenBack => self.leaving.drain().share_sockets(),
+            End::Asked => {
+                systemd::stopping();
+                self.leaving.announce().await;
+            }
         }
+        let status = if end == End::TakenBack { EXIT_UNAVAILABLE } else { EXIT_SUCCESS };
         let (last, leaving) = (self.last.clone(), self.leaving.clone());
         tokio::spawn(async move {
             leaving.run().await;
-            last.leave()
+            last.leave(status)
         });
-        signal
+        ShutdownSignal::GracefulTerminate
     }
+}
+
+fn caught(kind: SignalKind) -> Signal {
+    unix::signal(kind).expect("these signals can be caught")
 }
 
 /// Leaves at the second signal, or if the process cannot go on.
@@ -125,7 +201,7 @@ async fn at_once(
     tokio::select! {
         () = second => {
             warn!("stop: left at once, at a second signal");
-            last.leave()
+            last.leave(EXIT_SUCCESS)
         }
         why = failed => last.fail(&why),
     }

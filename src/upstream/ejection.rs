@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::clock;
@@ -102,6 +103,45 @@ impl Ejection {
     }
 }
 
+/// An [`Ejection`] as a successor is told of it: its clock is another one, so times are told as
+/// how long they are away.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Past {
+    streak: u32,
+    relapses: u32,
+    /// The rest of the penalty; nothing is left of it on trial.
+    ejected_for_ms: Option<u64>,
+    /// When relapses will be forgotten, after an ejection that has ended.
+    forgiven_in_ms: Option<u64>,
+}
+
+impl Past {
+    fn of(ejection: &Ejection, now: Instant) -> Self {
+        let rest = |at: Instant| {
+            let rest = at.saturating_duration_since(now).as_millis();
+            u64::try_from(rest).unwrap_or(u64::MAX)
+        };
+        Self {
+            streak: ejection.streak,
+            relapses: ejection.relapses,
+            ejected_for_ms: ejection.until.map(rest),
+            forgiven_in_ms: ejection.forgiven_at.map(rest),
+        }
+    }
+
+    /// What was told is bounded as if it had been observed here.
+    fn to_ejection(&self, now: Instant) -> Ejection {
+        let at = |rest: u64| now + Duration::from_millis(rest).min(EJECT_FOR_MAX);
+        Ejection {
+            streak: self.streak,
+            relapses: self.relapses,
+            until: self.ejected_for_ms.map(at),
+            forgiven_at: self.forgiven_in_ms.map(at),
+        }
+    }
+}
+
 /// What the gate says to a request that would enter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entry {
@@ -181,6 +221,20 @@ impl Gate {
     /// The end of the penalty, if the backend is ejected or on trial.
     pub fn ejected_until(&self) -> Option<Instant> {
         self.ejection.lock().unwrap_or_else(PoisonError::into_inner).until()
+    }
+
+    /// What a successor must know; `None` if there is nothing to tell.
+    pub fn past(&self, now: Instant) -> Option<Past> {
+        let ejection = self.ejection.lock().unwrap_or_else(PoisonError::into_inner);
+        let past = Past::of(&ejection, now);
+        (past != Past::default()).then_some(past)
+    }
+
+    /// Goes on where a predecessor was.
+    pub fn recall(&self, past: &Past, now: Instant) {
+        let mut ejection = self.ejection.lock().unwrap_or_else(PoisonError::into_inner);
+        *ejection = past.to_ejection(now);
+        self.publish(&ejection);
     }
 
     fn publish(&self, ejection: &Ejection) {
@@ -270,6 +324,27 @@ mod tests {
         gate.leave_trial();
         assert!(gate.succeeded(after));
         assert_eq!(gate.entry(after), Entry::Open);
+    }
+
+    #[test]
+    fn a_successor_goes_on_where_its_predecessor_was() {
+        let (old, now) = (Gate::default(), Instant::now());
+        assert_eq!(old.past(now), None, "nothing to tell");
+        let (penalty, _) = (0..3).find_map(|_| old.failed(now, &RULES, true)).expect("ejected");
+        let told = serde_json::to_string(&old.past(now + penalty / 4)).unwrap();
+
+        let (new, later) = (Gate::default(), now + penalty * 9);
+        new.recall(&serde_json::from_str::<Past>(&told).unwrap(), later);
+        assert_eq!(new.ejected_until(), Some(later + penalty * 3 / 4), "the rest of it");
+        assert_eq!(new.entry(later), Entry::Closed);
+        let trial = later + penalty;
+        assert_eq!(new.entry(trial), Entry::Trial);
+        assert_eq!(new.failed(trial, &RULES, true), Some((penalty * 2, 3)), "a relapse");
+
+        let past = old.past(now + penalty).expect("on trial");
+        let new = Gate::default();
+        new.recall(&past, later);
+        assert_eq!(new.entry(later + Duration::from_millis(1)), Entry::Trial);
     }
 
     #[test]

@@ -9,14 +9,16 @@ pub mod config;
 pub mod discovery;
 pub mod ejection;
 pub mod health;
+pub mod memory;
 pub mod outcome;
 pub mod peer;
 pub mod retry;
 pub mod set;
 
 use std::{
+    collections::HashMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -34,6 +36,7 @@ use crate::{
         backend::{Heeds, InFlight, Member, Probe},
         discovery::dns::Dns,
         health::Checks,
+        memory::Memory,
         outcome::Outcome,
         retry::RetryBudget,
         set::{Set, Targets},
@@ -85,6 +88,8 @@ pub struct Upstream {
     parts: Parts,
     set: ArcSwap<Set>,
     account: Arc<Account>,
+    /// What a predecessor told of backends that are not found yet, by address; only at the start.
+    memories: Mutex<HashMap<String, Memory>>,
 }
 
 /// What an upstream has spent; it outlives a change of its configuration.
@@ -137,12 +142,14 @@ impl Upstream {
         }
         let old = predecessor.map(|old| old.set.load_full());
         let set = Set::new(&targets, parts.balance, heeds(&parts), &parts.peer, old.as_deref());
-        Self { set: ArcSwap::from_pointee(set), account, parts }
+        let memories = Mutex::default();
+        Self { set: ArcSwap::from_pointee(set), account, parts, memories }
     }
 
     /// Comes into force after a predecessor, whose tasks have ended: facts that nobody will look
     /// after are cleared, so that they are not found when they are heeded again.
     pub fn take_over(&self) {
+        self.memories().clear(); // what is found from now on may be another machine
         for member in self.set.load().members() {
             member.state.set_draining(false); // the predecessor may have dropped it meanwhile
             if self.parts.checks.is_none() {
@@ -152,6 +159,35 @@ impl Upstream {
                 member.state.gate.forgive();
             }
         }
+    }
+
+    /// What is known of its backends, for a successor in another process.
+    pub fn remembered(&self, now: Instant) -> Vec<Memory> {
+        let members = self.members();
+        members.iter().filter_map(|member| Memory::of(&member.state, member.heeds, now)).collect()
+    }
+
+    /// Learns what a predecessor in another process knew of its backends. Those that are given by
+    /// name recall it when they are found, if that is before the first round is over.
+    pub fn recall(&self, memories: Vec<Memory>) {
+        *self.memories() = memories.into_iter().map(|told| (told.address.clone(), told)).collect();
+        self.recall_known();
+    }
+
+    fn recall_known(&self) {
+        let (mut memories, now) = (self.memories(), Instant::now());
+        if memories.is_empty() {
+            return;
+        }
+        for member in self.set.load().members() {
+            if let Some(memory) = memories.remove(member.state.name()) {
+                memory.recall(&member.state, now);
+            }
+        }
+    }
+
+    fn memories(&self) -> MutexGuard<'_, HashMap<String, Memory>> {
+        self.memories.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What it has spent, for its successor.
@@ -252,6 +288,7 @@ impl Upstream {
             targets.extend(names.answered());
             let waits = self.keep_serving(&mut targets);
             self.replace(&targets);
+            self.recall_known();
             if waits {
                 return Some(names.due().min(Instant::now() + HANDOVER_EVERY));
             }

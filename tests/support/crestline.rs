@@ -140,6 +140,21 @@ impl Crestline {
         crestline
     }
 
+    /// Starts another process with its file, whose lines come into the same log.
+    pub(crate) fn beside(&self, arguments: &[&str]) -> Child {
+        let file = self.file().display().to_string();
+        let mut command = command(&[&["-c", &file], arguments].concat());
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let log = self.log.clone();
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = lines.next_line().await {
+                log.lock().unwrap().push(line);
+            }
+        });
+        child
+    }
+
     /// Runs it to its end, which must come soon.
     pub(crate) async fn run(arguments: &[&str]) -> Finished {
         Self::finish(command(arguments).stdout(Stdio::piped())).await
@@ -327,6 +342,17 @@ impl Crestline {
         self.child.id().expect("it runs")
     }
 
+    /// The process that its pid file names.
+    pub(crate) fn in_force(&self) -> Option<u32> {
+        fs::read_to_string(self.folder().join("crestline.pid")).ok()?.trim().parse().ok()
+    }
+
+    /// Whether a process runs with the file of this test.
+    pub(crate) fn is_of_this_test(&self, pid: u32) -> bool {
+        let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        command.split('\0').any(|part| Path::new(part) == self.file())
+    }
+
     /// Sends it a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         let id = i32::try_from(self.id()).unwrap();
@@ -336,6 +362,12 @@ impl Crestline {
 
 impl Drop for Crestline {
     fn drop(&mut self) {
+        // A successor is no child of the test.
+        if let Some(pid) = self.in_force().filter(|pid| self.is_of_this_test(*pid))
+            && let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw)
+        {
+            let _ = kill_process(pid, Signal::KILL);
+        }
         if std::thread::panicking() {
             eprintln!("--- process log\n{}", self.log.lock().unwrap().join("\n"));
             eprintln!("--- access log\n{}", self.access_lines().join("\n"));
