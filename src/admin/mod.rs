@@ -38,6 +38,7 @@ use crate::{
     handover::{
         pid_file::PidFile,
         predecessor::{self, Order, Predecessor},
+        refusal::Refusal as NoUpgrade,
         step::Step,
     },
     units::{Duration as Time, Percent},
@@ -246,8 +247,6 @@ impl Api {
     }
 
     async fn upgrade(&self, body: &[u8]) -> Result<mpsc::Receiver<Step>, (StatusCode, Value)> {
-        use predecessor::Refusal;
-
         let bad = |why: &dyn ToString| (StatusCode::BAD_REQUEST, refused(&why.to_string()));
         let order: UpgradeOrder = read(body).map_err(|why| bad(&why))?;
         if order.binary.as_ref().is_some_and(|path| !path.is_absolute()) {
@@ -257,8 +256,8 @@ impl Api {
         let order = Order { binary: order.binary, within };
         self.handover.upgrade(order).await.map_err(|why| {
             let status = match &why {
-                Refusal::Configuration(_) => StatusCode::UNPROCESSABLE_ENTITY,
-                Refusal::NotServing => StatusCode::SERVICE_UNAVAILABLE,
+                NoUpgrade::Configuration(_) => StatusCode::UNPROCESSABLE_ENTITY,
+                NoUpgrade::NotServing => StatusCode::SERVICE_UNAVAILABLE,
                 _ => StatusCode::CONFLICT,
             };
             (status, refused(&why))

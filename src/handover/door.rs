@@ -86,8 +86,10 @@ pub(super) async fn somebody_waits(path: &Path) -> bool {
 fn check_folder(path: &Path) -> Result<u32, String> {
     let folder = path.parent().filter(|folder| *folder != Path::new(""));
     let folder = folder.unwrap_or(Path::new("."));
-    let found = fs::metadata(folder)
-        .map_err(|why| format!("the folder of `upgrade_sock`, {}: {why}", told(folder)))?;
+    let found = fs::metadata(folder).map_err(|why| {
+        let folder = told(folder);
+        format!("the folder of `upgrade_sock`, {folder}: {why}\nhelp: create it, with mode 0700")
+    })?;
     let (mode, owner) = (found.mode() & 0o7777, found.uid());
     if mode & 0o022 != 0 {
         let folder = told(folder);

@@ -14,7 +14,7 @@ use tokio::{
     time,
 };
 
-use crate::handover::{predecessor::Refusal, told};
+use crate::handover::{refusal::Refusal, told};
 
 /// The variable that tells a successor where to wait. It counts more than its `upgrade_sock`,
 /// which may be a new one.

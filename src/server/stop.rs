@@ -1,10 +1,18 @@
 //! How the process ends: what its signals mean, and what is left to do before it is gone.
 
-use std::{process, sync::Arc};
+use std::{
+    process,
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+};
 
 use async_trait::async_trait;
 use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use signal_hook::{
+    consts::{SIGINT, SIGQUIT, SIGTERM},
+    iterator::Signals,
+};
+use tokio::sync::mpsc;
 
 use crate::{
     admin::socket,
@@ -62,11 +70,12 @@ pub(super) struct Watched {
 pub(super) struct Stop {
     last: Arc<LastActs>,
     watched: Watched,
+    signals: Caught,
 }
 
 impl Stop {
     pub(super) fn new(last: Arc<LastActs>, watched: Watched) -> Self {
-        Self { last, watched }
+        Self { last, watched, signals: Caught::new() }
     }
 
     fn leave_at_once(&self, status: i32) -> ! {
@@ -86,22 +95,20 @@ impl Stop {
 impl ShutdownSignalWatch for Stop {
     async fn recv(&self) -> ShutdownSignal {
         let Watched { handover, sockets, .. } = &self.watched;
-        let (mut quit, mut terminate, mut interrupt) = (
-            caught(SignalKind::quit()),
-            caught(SignalKind::terminate()),
-            caught(SignalKind::interrupt()),
-        );
+        let mut signals = self.signals.forward();
         loop {
             tokio::select! {
-                _ = quit.recv() => {
-                    tokio::spawn(handover.clone().by_hand());
-                    continue;
-                }
-                _ = terminate.recv() => handover.stop().await,
-                _ = interrupt.recv() => {
-                    handover.stop().await;
-                    self.leave_at_once(0)
-                }
+                signal = signals.recv() => match signal {
+                    Some(SIGQUIT) => {
+                        tokio::spawn(handover.clone().by_hand());
+                        continue;
+                    }
+                    Some(SIGTERM) => handover.stop().await,
+                    _ => {
+                        handover.stop().await;
+                        self.leave_at_once(0)
+                    }
+                },
                 () = handover.handed_over() => {}
                 // What it has accepted meanwhile is answered.
                 () = self.taken_back() => if sockets.get().is_none() {
@@ -113,6 +120,28 @@ impl ShutdownSignalWatch for Stop {
     }
 }
 
-fn caught(kind: SignalKind) -> Signal {
-    signal(kind).expect("these signals can be caught")
+/// The signals that end the process. They are caught before it serves, and none is lost until
+/// somebody listens: one that tokio catches is, while it begins to listen.
+struct Caught(Mutex<Option<Signals>>);
+
+impl Caught {
+    fn new() -> Self {
+        let signals = Signals::new([SIGQUIT, SIGTERM, SIGINT]).expect("these can be caught");
+        Self(Mutex::new(Some(signals)))
+    }
+
+    /// Hands on what is caught. Called once, after the process may have forked.
+    fn forward(&self) -> mpsc::UnboundedReceiver<i32> {
+        let (tell, told) = mpsc::unbounded_channel();
+        let signals = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut signals = signals.expect("Pingora listens once");
+        let forward = move || {
+            for signal in signals.forever() {
+                let _ = tell.send(signal);
+            }
+        };
+        let started = thread::Builder::new().name("stop".to_owned()).spawn(forward);
+        started.expect("Pingora has started threads before");
+        told
+    }
 }
