@@ -6,7 +6,7 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{MetadataExt, PermissionsExt},
+    os::unix::fs::{MetadataExt, PermissionsExt, chown},
     path::{Path, PathBuf},
 };
 
@@ -49,6 +49,9 @@ impl Door {
             bound => bound.map_err(in_words)?,
         };
         fs::set_permissions(path, fs::Permissions::from_mode(MODE)).map_err(in_words)?;
+        if getuid().is_root() && owner != 0 {
+            chown(path, Some(owner), None).map_err(in_words)?; // a daemon's user must get in
+        }
         let inode = fs::metadata(path).map_err(in_words)?.ino();
         Ok(Self { listener, path: path.to_owned(), inode, owner })
     }
