@@ -39,6 +39,7 @@ use crate::{
     handover::{
         pid_file::PidFile,
         predecessor::{self, Predecessor},
+        refusal::Refusal as NoUpgrade,
         step::Step,
     },
     panics,
@@ -268,8 +269,6 @@ impl Api {
     }
 
     async fn upgrade(&self, body: &[u8]) -> Result<mpsc::Receiver<Step>, (StatusCode, Value)> {
-        use predecessor::Refusal;
-
         let bad = |why: &dyn ToString| (StatusCode::BAD_REQUEST, refused(&why.to_string()));
         let order: UpgradeOrder = read(body).map_err(|why| bad(&why))?;
         if order.binary.as_ref().is_some_and(|path| !path.is_absolute()) {
@@ -279,8 +278,8 @@ impl Api {
         let order = predecessor::Order { binary: order.binary, within };
         self.handover.upgrade(order).await.map_err(|why| {
             let status = match &why {
-                Refusal::Configuration(_) => StatusCode::UNPROCESSABLE_ENTITY,
-                Refusal::NotServing => StatusCode::SERVICE_UNAVAILABLE,
+                NoUpgrade::Configuration(_) => StatusCode::UNPROCESSABLE_ENTITY,
+                NoUpgrade::NotServing => StatusCode::SERVICE_UNAVAILABLE,
                 _ => StatusCode::CONFLICT,
             };
             (status, refused(&why))

@@ -15,7 +15,7 @@ use crate::{
     yaml::{self, Entry, Node, Value},
 };
 
-/// Where Pingora leaves its process id when it runs as a daemon.
+/// Where the process that serves leaves its id.
 const PID_FILE: &str = "/run/crestline/crestline.pid";
 /// Where listening sockets are handed to a successor.
 const UPGRADE_SOCK: &str = "/run/crestline/upgrade.sock";

@@ -6,7 +6,7 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{MetadataExt, PermissionsExt},
+    os::unix::fs::{MetadataExt, PermissionsExt, chown},
     path::{Path, PathBuf},
 };
 
@@ -49,6 +49,9 @@ impl Door {
             bound => bound.map_err(in_words)?,
         };
         fs::set_permissions(path, fs::Permissions::from_mode(MODE)).map_err(in_words)?;
+        if getuid().is_root() && owner != 0 {
+            chown(path, Some(owner), None).map_err(in_words)?; // a daemon's user must get in
+        }
         let inode = fs::metadata(path).map_err(in_words)?.ino();
         Ok(Self { listener, path: path.to_owned(), inode, owner })
     }
@@ -86,8 +89,10 @@ pub(super) async fn somebody_waits(path: &Path) -> bool {
 fn check_folder(path: &Path) -> Result<u32, String> {
     let folder = path.parent().filter(|folder| *folder != Path::new(""));
     let folder = folder.unwrap_or(Path::new("."));
-    let found = fs::metadata(folder)
-        .map_err(|why| format!("the folder of `upgrade_sock`, {}: {why}", told(folder)))?;
+    let found = fs::metadata(folder).map_err(|why| {
+        let folder = told(folder);
+        format!("the folder of `upgrade_sock`, {folder}: {why}\nhelp: create it, with mode 0700")
+    })?;
     let (mode, owner) = (found.mode() & 0o7777, found.uid());
     if mode & 0o022 != 0 {
         let folder = told(folder);

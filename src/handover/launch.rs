@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use crate::{
-    handover::{predecessor::Refusal, told},
+    handover::{refusal::Refusal, told},
     systemd,
 };
 

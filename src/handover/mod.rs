@@ -27,6 +27,7 @@ pub mod launch;
 pub mod message;
 pub mod pid_file;
 pub mod predecessor;
+pub mod refusal;
 pub mod step;
 pub mod succession;
 pub mod successor;

@@ -22,16 +22,14 @@ use tokio::{
 };
 
 use crate::{
-    control::{
-        Control,
-        hold::{Busy, Hold},
-    },
+    control::{Control, hold::Hold},
     handover::{
         channel::{Channel, ChannelError, DESCRIPTORS_MAX},
         door, is_trusted,
         launch::{self, Launch},
         message::{BACKENDS_MAX, Known, Message, Name, PROTOCOL},
         pid_file::PidFile,
+        refusal::Refusal,
         step::{Event, Step, Steps},
         told,
     },
@@ -59,53 +57,6 @@ pub struct Order {
     pub binary: Option<PathBuf>,
     /// How long the successor may take until it serves.
     pub within: Duration,
-}
-
-/// Why there was no upgrade. The process serves on.
-#[derive(Debug, thiserror::Error)]
-pub enum Refusal {
-    /// Something else is under way.
-    #[error("{0}")]
-    Busy(#[from] Busy),
-    /// The process does not listen yet, or not any more.
-    #[error("the process is not serving")]
-    NotServing,
-    /// The process has no file that a successor could be started with.
-    #[error("this process was started without a file; start a successor with `-u` by hand")]
-    NoFile,
-    /// The new program finds problems in the configuration.
-    #[error("{0}")]
-    Configuration(String),
-    /// The new program cannot be run.
-    #[error("{0}")]
-    Binary(String),
-    /// Nobody waits.
-    #[error("no successor waits at {0}: start one with `-u` first")]
-    NoSuccessor(String),
-    /// Somebody waits who was not started for this.
-    #[error("another successor waits at {0} already: send SIGQUIT to hand over to that one")]
-    SomebodyWaits(String),
-    /// Who waits may not succeed.
-    #[error("who waits at {0} is a stranger, user {1}")]
-    Stranger(String, u32),
-    /// The successor gave up.
-    #[error("the successor refused: {0}")]
-    Refused(String),
-    /// The successor is gone, or does not speak sense.
-    #[error("the successor failed before it served: {0}")]
-    Failed(String),
-    /// The successor took too long.
-    #[error("the successor did not report that it serves within {0:?}")]
-    TooSlow(Duration),
-    /// The process is told to stop.
-    #[error("this process was told to stop")]
-    Stopping,
-}
-
-impl From<ChannelError> for Refusal {
-    fn from(why: ChannelError) -> Self {
-        Self::Failed(why.to_string())
-    }
 }
 
 /// What this process needs to be succeeded.

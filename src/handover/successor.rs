@@ -252,3 +252,62 @@ impl Predecessor {
         seen.await.unwrap_or(false)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs::File, os::fd::AsFd as _};
+
+    use super::*;
+
+    fn inheritance(sockets: &[(&str, &str)]) -> Inheritance {
+        let socket = |(written, bound): &(&str, &str)| {
+            let name = Name { written: (*written).to_owned(), bound: (*bound).to_owned() };
+            (name, File::open("/dev/null").unwrap().as_fd().try_clone_to_owned().unwrap())
+        };
+        Inheritance {
+            sockets: sockets.iter().map(socket).collect(),
+            configuration: Known { version: 1, fingerprint: 0 },
+            backends: BTreeMap::new(),
+            predecessor: Predecessor { channel: None, pid: 1, life: None, unclaimed: Vec::new() },
+        }
+    }
+
+    /// Which socket each listener gets, and which Unix sockets nobody claims.
+    fn claimed(sockets: &[(&str, &str)], listeners: &[&str]) -> (Vec<String>, Vec<PathBuf>) {
+        let mut inheritance = inheritance(sockets);
+        let listeners: Vec<Address> = listeners.iter().map(|text| text.parse().unwrap()).collect();
+        let claimed = inheritance.claim(&listeners).into_iter();
+        let told = |bound: Option<Bound>| bound.map_or("-".to_owned(), |it| it.address.to_string());
+        (claimed.map(told).collect(), inheritance.predecessor.unclaimed)
+    }
+
+    #[test]
+    fn each_listener_gets_the_socket_of_its_address() {
+        let old = [
+            ("127.0.0.1:80", "127.0.0.1:80"),
+            ("127.0.0.1:0", "127.0.0.1:4001"),
+            ("127.0.0.1:0", "127.0.0.1:4002"),
+            ("unix:/a", "unix:/a"),
+            ("unix:/b", "unix:/b"),
+        ];
+        let (got, left) = claimed(&old, &["unix:/b", "0.0.0.0:80", "127.0.0.1:0", "[::1]:80"]);
+        assert_eq!(got, ["unix:/b", "-", "127.0.0.1:4001", "-"]);
+        assert_eq!(left, [PathBuf::from("/a")]);
+
+        let turned = ["127.0.0.1:0", "127.0.0.1:4001", "127.0.0.1:0", "127.0.0.1:80"];
+        let (got, _) = claimed(&old, &turned);
+        let expected = ["127.0.0.1:4002", "127.0.0.1:4001", "-", "127.0.0.1:80"];
+        assert_eq!(got, expected, "a port that is written is not given to one that is not");
+    }
+
+    #[test]
+    fn a_successor_that_nobody_meets_gives_up_and_says_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("upgrade.sock");
+        let why = wait(&path, Duration::from_millis(10)).map(drop).unwrap_err().to_string();
+        let expected =
+            format!("no process handed its sockets over at {} within 10ms\nhelp: ", path.display());
+        assert!(why.starts_with(&expected), "{why}");
+        assert!(!path.exists());
+    }
+}

@@ -1,14 +1,20 @@
 //! How the process ends: what its signals mean, and what is left to do before it is gone.
 
-use std::{future::pending, io, process, sync::Arc};
+use std::{
+    future::pending,
+    process,
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+};
 
 use async_trait::async_trait;
 use log::{error, warn};
 use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch};
-use tokio::{
-    signal::unix::{self, Signal, SignalKind},
-    sync::watch,
+use signal_hook::{
+    consts::{SIGINT, SIGQUIT, SIGTERM},
+    iterator::Signals,
 };
+use tokio::sync::{mpsc, watch};
 
 use crate::{
     admin::socket,
@@ -96,33 +102,35 @@ pub(super) struct Stop {
     last: Arc<LastActs>,
     watched: Watched,
     leaving: Arc<Leaving>,
+    signals: Caught,
 }
 
 impl Stop {
     pub(super) fn new(last: Arc<LastActs>, watched: Watched, leaving: Leaving) -> Self {
-        Self { last, watched, leaving: Arc::new(leaving) }
+        Self { last, watched, leaving: Arc::new(leaving), signals: Caught::new() }
     }
 
     /// Waits until something ends the process.
-    async fn end(&self, orders: &mut watch::Receiver<Option<Order>>) -> End {
+    async fn end(
+        &self,
+        signals: &mut mpsc::UnboundedReceiver<i32>,
+        orders: &mut watch::Receiver<Option<Order>>,
+    ) -> End {
         let Watched { handover, sockets, .. } = &self.watched;
-        let (mut quit, mut terminate, mut interrupt) = (
-            caught(SignalKind::quit()),
-            caught(SignalKind::terminate()),
-            caught(SignalKind::interrupt()),
-        );
         loop {
             tokio::select! {
-                _ = quit.recv() => drop(tokio::spawn(handover.clone().by_hand())),
-                _ = terminate.recv() => {
-                    handover.stop().await;
-                    return End::Asked;
-                }
-                _ = interrupt.recv() => {
-                    handover.stop().await;
-                    systemd::stopping();
-                    self.last.leave(EXIT_SUCCESS)
-                }
+                signal = signals.recv() => match signal {
+                    Some(SIGQUIT) => drop(tokio::spawn(handover.clone().by_hand())),
+                    Some(SIGTERM) => {
+                        handover.stop().await;
+                        return End::Asked;
+                    }
+                    _ => {
+                        handover.stop().await;
+                        systemd::stopping();
+                        self.last.leave(EXIT_SUCCESS)
+                    }
+                },
                 order = ordered(orders) => match order {
                     Order::Stop => {
                         handover.stop().await;
@@ -152,9 +160,9 @@ impl Stop {
 impl ShutdownSignalWatch for Stop {
     async fn recv(&self) -> ShutdownSignal {
         let mut orders = self.leaving.drain().orders();
-        let end = self.end(&mut orders).await;
+        let mut signals = self.signals.forward();
+        let end = self.end(&mut signals, &mut orders).await;
         // From now on the next signal ends the process, whatever it waits for.
-        let signals = [SignalKind::terminate(), SignalKind::interrupt()].map(unix::signal);
         tokio::spawn(at_once(self.last.clone(), signals, orders));
         match end {
             // The service goes on, and so do its sockets, in the other process.
@@ -174,19 +182,14 @@ impl ShutdownSignalWatch for Stop {
     }
 }
 
-fn caught(kind: SignalKind) -> Signal {
-    unix::signal(kind).expect("these signals can be caught")
-}
-
 /// Leaves at the second signal, or if the process cannot go on.
 async fn at_once(
     last: Arc<LastActs>,
-    caught: [io::Result<Signal>; 2],
+    mut signals: mpsc::UnboundedReceiver<i32>,
     mut orders: watch::Receiver<Option<Order>>,
 ) {
     let second = async {
-        let [Ok(mut terminate), Ok(mut interrupt)] = caught else { return pending().await };
-        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        while signals.recv().await == Some(SIGQUIT) {} // there is nothing left to hand over
     };
     let failed = async {
         loop {
@@ -215,5 +218,31 @@ async fn ordered(orders: &mut watch::Receiver<Option<Order>>) -> Order {
         if orders.changed().await.is_err() {
             return pending().await;
         }
+    }
+}
+
+/// The signals that end the process. They are caught before it serves, and none is lost until
+/// somebody listens: one that tokio catches is, while it begins to listen.
+struct Caught(Mutex<Option<Signals>>);
+
+impl Caught {
+    fn new() -> Self {
+        let signals = Signals::new([SIGQUIT, SIGTERM, SIGINT]).expect("these can be caught");
+        Self(Mutex::new(Some(signals)))
+    }
+
+    /// Hands on what is caught. Called once, after the process may have forked.
+    fn forward(&self) -> mpsc::UnboundedReceiver<i32> {
+        let (tell, told) = mpsc::unbounded_channel();
+        let signals = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut signals = signals.expect("Pingora listens once");
+        let forward = move || {
+            for signal in signals.forever() {
+                let _ = tell.send(signal);
+            }
+        };
+        let started = thread::Builder::new().name("stop".to_owned()).spawn(forward);
+        started.expect("Pingora has started threads before");
+        told
     }
 }

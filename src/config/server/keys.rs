@@ -82,13 +82,14 @@ pub const KEYS: [Key; 24] = {
         key(
             "pid_file",
             Text,
-            "Where a daemon writes its process id. Default: `/run/crestline/crestline.pid`.",
+            "Where the process that serves writes its id; its admin socket lies beside it. Default: \
+             `/run/crestline/crestline.pid`.",
         ),
         key(
             "upgrade_sock",
             Text,
-            "Where listening sockets are handed to a successor; keep it in a folder of mode 0700. \
-             Default: `/run/crestline/upgrade.sock`.",
+            "Where a successor waits for the listening sockets, in a folder in which nobody else may \
+             write. Default: `/run/crestline/upgrade.sock`.",
         ),
         key(
             "grace_period_seconds",
