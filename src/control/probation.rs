@@ -1,7 +1,7 @@
 //! Probation: a reload that is taken back by itself when too many requests fail after it.
 //!
 //! What is compared is the share of answers with a status from 500 on: among the requests that
-//! the new configuration routed, and among those of the last minute before. [`Terms::exceeded`]
+//! the new configuration routed, and among those of the last minute before. `Terms::exceeded`
 //! is the judgement, pure; the rest watches and acts.
 
 use std::{collections::VecDeque, fmt, sync::Arc, time::Duration};
