@@ -322,6 +322,7 @@ impl Api {
                     Refusal::Problems(_) => StatusCode::UNPROCESSABLE_ENTITY,
                     Refusal::NoVersion(..) => StatusCode::NOT_FOUND,
                     Refusal::NoFile | Refusal::Upgrading => StatusCode::CONFLICT,
+                    Refusal::Panicked(_) => StatusCode::INTERNAL_SERVER_ERROR,
                     Refusal::NotServing => StatusCode::SERVICE_UNAVAILABLE,
                 };
                 (status, refused(&why))

@@ -43,6 +43,7 @@ use crate::{
     },
     diagnostic::{Color, Problem, Problems, Sources, render},
     observe::access_log::AccessLog,
+    panics::{self, Panic},
     snapshot::{self, Live, Snapshot},
     systemd,
 };
@@ -104,6 +105,9 @@ pub enum Refusal {
     /// The process has no file.
     #[error("this process was started without a file: there is nothing to read again")]
     NoFile,
+    /// The change panicked.
+    #[error("a mistake in this program ended the change: {0}")]
+    Panicked(Panic),
     /// The process is not serving yet, or not any more.
     #[error("the process is not serving")]
     NotServing,
@@ -186,14 +190,14 @@ impl Control {
     ) -> Result<Receipt, Refusal> {
         let runtime = self.runtime.get().ok_or(Refusal::NotServing)?;
         let this = self.clone();
-        let changed = runtime.spawn(async move {
+        let changed = runtime.spawn(panics::catch(async move {
             let mut keepers = this.keepers.lock().await;
             if this.held.load(SeqCst) {
                 return Err(Refusal::Upgrading);
             }
             this.make(&mut keepers, goal, terms).await
-        });
-        changed.await.unwrap_or(Err(Refusal::NotServing))
+        }));
+        changed.await.map_err(|_| Refusal::NotServing)?.unwrap_or_else(|panic| Err(panicked(panic)))
     }
 
     /// Makes a change, and lets the service manager know.
@@ -220,8 +224,9 @@ impl Control {
     ) -> Result<Receipt, Refusal> {
         let wanted = self.wanted(goal)?;
         let this = self.clone();
-        let compiled = task::spawn_blocking(move || this.compile(wanted)).await;
-        let (new, receipt, texts) = compiled.map_err(|_| Refusal::NotServing)??;
+        let compiled = task::spawn_blocking(move || panics::catch_now(|| this.compile(wanted)));
+        let compiled = compiled.await.map_err(|_| Refusal::NotServing)?;
+        let (new, receipt, texts) = compiled.map_err(panicked)??;
         if receipt.from == receipt.to {
             return Ok(receipt);
         }
@@ -373,6 +378,13 @@ type Compiled = (Snapshot, Receipt, Texts);
 enum Wanted {
     File(PathBuf),
     Version(Version),
+}
+
+/// Counts and tells a panic that ended a change.
+fn panicked(panic: Panic) -> Refusal {
+    panic.count_task();
+    error!("reload: panicked: {panic}");
+    Refusal::Panicked(panic)
 }
 
 /// A refusal that has one reason, with no place.
