@@ -48,7 +48,7 @@ async fn a_socket_that_was_handed_in_is_used_by_its_listener() {
     let link = fs::read_dir(format!("/proc/{}/fd", proxy.id())).unwrap();
     let links = link.map(|entry| fs::read_link(entry.unwrap().path()).unwrap());
     let held = links.filter(|link| link.as_os_str() == format!("socket:[{inode}]").as_str());
-    assert_eq!(held.count(), 2, "once to accept, and once to be watched");
+    assert_eq!(held.count(), 3, "to accept, to be watched, and for a successor");
 }
 
 /// Its mode stays what the unit said.
