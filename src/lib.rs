@@ -16,6 +16,7 @@
 //!  5  policy                           what may happen to a request on its route
 //!  4  downstream  upstream             the side toward the client | toward the origin
 //!  3  http1  routing  observe  reply   pure parsing | pure matching | logs | our own answers
+//!     tls                              certificates, and the handshake
 //!  2  field                            header fields as the operator writes them
 //!  1  yaml                             the file's text, with the place of every value
 //!  0  clock  diagnostic  units         time | problems with a place | quantities
@@ -40,6 +41,7 @@ pub mod reply;
 pub mod routing;
 pub mod server;
 pub mod snapshot;
+pub mod tls;
 pub mod units;
 pub mod upstream;
 pub mod yaml;

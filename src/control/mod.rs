@@ -234,9 +234,12 @@ impl Control {
             Wanted::File(path) => {
                 let before = watcher::look_at_all(&lock(&self.watched).clone());
                 let loaded = config::load(&path, &mut problems);
-                lock(&self.watched).clone_from(&loaded.watched);
-                *lock(&self.looked) = Some(watcher::read_as(&before, &loaded.watched));
-                (File::read(&loaded, &mut problems).map(Arc::new), loaded.texts(), None)
+                let file = File::read(&loaded, &mut problems).map(Arc::new);
+                let mut texts = loaded.texts();
+                texts.watched.add(file.iter().flat_map(|file| file.certificates()));
+                lock(&self.watched).clone_from(&texts.watched);
+                *lock(&self.looked) = Some(watcher::read_as(&before, &texts.watched));
+                (file, texts, None)
             }
             Wanted::Version(version) => {
                 problems.hide(version.texts.fills.clone());
@@ -245,13 +248,14 @@ impl Control {
         };
         let shown = |problems: &Problems| render(problems, &texts.sources, Color::Never);
         let Some(file) = file else { return Err(Refusal::Problems(shown(&problems))) };
-        let changes = receipt::changes(&old.file, &file);
+        let mut changes = receipt::changes(&old.file, &file);
         let mut new = snapshot::assemble(file.clone(), Some(&old), &mut problems);
         receipt::check(&old.file, &file, &mut problems);
         if problems.has_errors() {
             return Err(Refusal::Problems(shown(&problems)));
         }
         new.bind_as(&old);
+        changes.extend(receipt::certificates(&old, &new));
         let to = if changes.is_empty() { old.version } else { new.version };
         let warnings = shown(&problems);
         Ok((new, Receipt { from: old.version, to, repeats, changes, warnings }, texts))

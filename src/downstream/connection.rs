@@ -16,7 +16,7 @@ use ipnet::IpNet;
 use pingora_core::protocols::{Digest, raw_connect::ProxyDigest};
 use pingora_http::ResponseHeader;
 
-use crate::downstream::config::Bounds;
+use crate::{downstream::config::Bounds, tls::accept::Facts};
 
 /// Facts of one connection; every request on it shares them.
 #[derive(Debug)]
@@ -31,6 +31,8 @@ pub struct Connection {
     pub trusted: Arc<[IpNet]>,
     /// Timeouts and limits of the listener.
     pub bounds: Arc<Bounds>,
+    /// What the handshake told; `None` in plaintext.
+    pub tls: Option<Facts>,
     /// Set once an upgrade (`101`) succeeded: from then on bytes pass as they come.
     tunnel: AtomicBool,
     /// How long the origin may be silent, in milliseconds; 0 is for ever.
@@ -58,10 +60,17 @@ impl Connection {
             is_trusted,
             trusted,
             bounds,
+            tls: None,
             tunnel: AtomicBool::new(false),
             patience: AtomicU64::new(0),
             has_begun: AtomicBool::new(false),
         }
+    }
+
+    /// The same connection, over TLS.
+    #[must_use]
+    pub fn over_tls(self, facts: Facts) -> Self {
+        Self { tls: Some(facts), ..self }
     }
 
     /// Ends the exchange if the origin is silent for so long from now on; `None` is for ever.

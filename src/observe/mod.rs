@@ -2,6 +2,7 @@
 
 pub mod access_log;
 pub mod counter;
+pub mod handshakes;
 pub mod process_log;
 pub mod request_id;
 pub mod tally;
