@@ -4,6 +4,7 @@
 //! The same table and the same rules decide as for a real request; nothing is guessed.
 
 mod answer;
+mod arrival;
 mod question;
 mod words;
 
@@ -12,13 +13,14 @@ use std::sync::Arc;
 use http::Method;
 use tokio::time::Instant;
 
-pub use answer::{Backend, Explanation, Listener, Named, Near, Outcome, RouteTaken, Setting};
+pub use answer::{
+    Backend, Certificate, Explanation, Listener, Named, Near, Outcome, RouteTaken, Setting,
+};
 pub use question::{Question, QuestionError};
 
 use crate::{
     config::{File, route::RouteConfig},
     diagnostic::{Sources, Span},
-    downstream::config::Address,
     explain::question::Asked,
     routing::{
         host::RequestHost, judged::Judged, path, request::RequestParts, table::Found,
@@ -62,18 +64,19 @@ impl Oracle<'_> {
     /// If it is no request.
     pub fn explain(&self, question: &Question) -> Result<Explanation, QuestionError> {
         let asked = question.read()?;
+        let (listener, arrives) = self.arrive(&asked);
         let mut explanation = Explanation {
             method: asked.method.to_string(),
             host: RequestHost::new(&asked.authority).as_str().to_owned(),
             path: asked.path.clone(),
             canonical_path: None,
             version: (self.standing == Standing::Live).then_some(self.snapshot.version),
-            listener: self.listener(asked.port),
+            listener,
             outcome: Outcome::NoRoute,
             route: None,
             nearest: Vec::new(),
         };
-        if let Some(outcome) = refused(&asked) {
+        if let Some(outcome) = arrives.err().or_else(|| refused(&asked)) {
             explanation.outcome = outcome;
             return Ok(explanation);
         }
@@ -157,26 +160,6 @@ impl Oracle<'_> {
                 Standing::OnFile => written.map(on_file).unwrap_or_default(),
                 Standing::Live => in_turn(&route.upstream),
             },
-        }
-    }
-
-    /// The listener on a port: that of the port itself, else none.
-    fn listener(&self, port: u16) -> Listener {
-        let written = self.file().listeners.iter().enumerate();
-        let mut all = written.zip(&self.snapshot.listeners);
-        let is_it = |address: &Address| matches!(address, Address::Socket(it) if it.port() == port);
-        let found = all.find(|(_, listener)| is_it(&listener.address));
-        let Some(((index, config), listener)) = found else {
-            let others = self.snapshot.listeners.iter().map(|other| other.address.to_string());
-            let (others, settings) = (others.collect(), Vec::new());
-            return Listener { address: None, port, others, place: None, settings };
-        };
-        Listener {
-            address: Some(listener.address.to_string()),
-            port,
-            others: Vec::new(),
-            place: self.place(Some(config.address.span)),
-            settings: self.settings(&format!("listeners[{index}]"), config.settings()),
         }
     }
 

@@ -39,16 +39,16 @@ pub(super) async fn handshake(
     };
     listener.handshakes.failed.increment();
     let address = &listener.address;
-    let client = connection.client;
+    let client = connection.client.map_or("unix".to_owned(), |client| client.to_string());
     match failure {
         Some(Failure::Plaintext(socket, read)) => {
-            debug!("handshake of {client:?} on {address} failed: it speaks HTTP without TLS");
+            debug!("handshake of {client} on {address} failed: it speaks HTTP without TLS");
             let mut stream = Downstream::new(socket, Arc::new(connection));
             stream.unread(&read);
             refuser.refuse(&mut stream, PLAINTEXT).await;
         }
-        Some(failure) => debug!("handshake of {client:?} on {address} failed: {failure}"),
-        None => debug!("handshake of {client:?} on {address} failed: not done within {within:?}"),
+        Some(failure) => debug!("handshake of {client} on {address} failed: {failure}"),
+        None => debug!("handshake of {client} on {address} failed: not done within {within:?}"),
     }
     None
 }

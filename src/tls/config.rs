@@ -17,6 +17,7 @@ pub struct Config {
     /// Certificates with their keys. A client is given the one for the name that it asks for:
     /// an exact name before a wildcard, and of several kinds of keys the first of ECDSA, Ed25519
     /// and RSA that it can verify.
+    #[schemars(length(min = 1))]
     pub certificates: Spanned<Vec<CertificateConfig>>,
     /// What a client gets that asks for a name in no certificate, or for none. Default: `first`.
     #[serde(default)]
