@@ -241,16 +241,15 @@ fn with_file(path: Option<PathBuf>) -> Result<Good, ExitCode> {
     let mut problems = Problems::default();
     let loaded = config::load(&path, &mut problems);
     let file = File::read(&loaded, &mut problems).map(Arc::new);
+    let mut texts = loaded.texts();
+    texts.watched.add(file.iter().flat_map(|file| file.certificates()));
     let snapshot = file.map(|file| snapshot::assemble(file, None, &mut problems));
     show(&problems, &loaded.sources);
     let snapshot = snapshot.filter(|_| !problems.has_errors());
     let snapshot = snapshot.ok_or(ExitCode::from(EXIT_CONFIG))?;
     // A daemon may change its folder, and the file must be found again.
     let path = std::path::absolute(&path).unwrap_or(path);
-    Ok(Good {
-        snapshot,
-        provenance: Provenance { path: Some(path), texts: loaded.texts(), summary: None },
-    })
+    Ok(Good { snapshot, provenance: Provenance { path: Some(path), texts, summary: None } })
 }
 
 fn without_file(backends: Vec<BackendConfig>, port: u16) -> Result<Good, ExitCode> {

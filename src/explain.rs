@@ -5,6 +5,7 @@
 //! What was filled into the configuration is shown as it is written there.
 
 mod answer;
+mod arrival;
 mod question;
 mod words;
 
@@ -13,7 +14,9 @@ use std::sync::Arc;
 use http::{Method, header::HOST};
 use tokio::time::Instant;
 
-pub use answer::{Backend, Explanation, Listener, Named, Near, Outcome, RouteTaken, Setting};
+pub use answer::{
+    Backend, Certificate, Explanation, Listener, Named, Near, Outcome, RouteTaken, Setting,
+};
 pub use question::{Question, QuestionError};
 
 use crate::{
@@ -64,7 +67,7 @@ impl Oracle<'_> {
     /// If it is no request.
     pub fn explain(&self, question: &Question) -> Result<Explanation, QuestionError> {
         let asked = question.read()?;
-        let (listener, target_max) = self.listener(asked.port);
+        let (listener, arrives) = self.arrive(&asked);
         let mut explanation = Explanation {
             method: asked.method.to_string(),
             host: RequestHost::new(&asked.authority).as_str().to_owned(),
@@ -76,7 +79,8 @@ impl Oracle<'_> {
             route: None,
             nearest: Vec::new(),
         };
-        if let Some(outcome) = refused(&asked, target_max) {
+        let refused = || refused(&asked, self.target_max(asked.port));
+        if let Some(outcome) = arrives.err().or_else(refused) {
             explanation.outcome = outcome;
             return Ok(explanation);
         }
@@ -166,26 +170,12 @@ impl Oracle<'_> {
         }
     }
 
-    /// The listener on a port, and its bound for targets: that of the port itself, else none.
-    fn listener(&self, port: u16) -> (Listener, Option<u64>) {
-        let written = self.file().listeners.iter().enumerate();
-        let mut all = written.zip(&self.snapshot.listeners);
+    /// The bound for targets of the listener on a port.
+    fn target_max(&self, port: u16) -> Option<u64> {
         let is_it = |address: &Address| matches!(address, Address::Socket(it) if it.port() == port);
+        let mut all = self.file().listeners.iter().zip(&self.snapshot.listeners);
         let found = all.find(|(_, listener)| is_it(&listener.address));
-        let Some(((index, config), listener)) = found else {
-            let others = self.snapshot.listeners.iter().map(|other| other.address.to_string());
-            let (others, settings) = (others.collect(), Vec::new());
-            return (Listener { address: None, port, others, place: None, settings }, None);
-        };
-        let target_max = config.limits.target_size.value.0;
-        let listener = Listener {
-            address: Some(listener.address.to_string()),
-            port,
-            others: Vec::new(),
-            place: self.place(Some(config.address.span)),
-            settings: self.settings(&format!("listeners[{index}]"), config.settings()),
-        };
-        (listener, Some(target_max))
+        found.map(|(config, _)| config.limits.target_size.value.0)
     }
 
     fn settings(&self, at: &str, settings: Vec<(&'static str, String)>) -> Vec<Setting> {

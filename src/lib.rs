@@ -17,6 +17,7 @@
 //!  5  policy                           what may happen to a request on its route
 //!  4  downstream  upstream             the side toward the client | toward the origin
 //!  3  http1  routing  observe  reply   pure parsing | pure matching | logs | our own answers
+//!     tls                              certificates, and the handshake
 //!  2  field                            header fields as the operator writes them
 //!  1  yaml  drain  panics              the file's text, with places | how the process ends
 //!  0  clock  counter  diagnostic       time | counts | problems with a place
@@ -48,6 +49,7 @@ pub mod routing;
 pub mod server;
 pub mod snapshot;
 pub mod systemd;
+pub mod tls;
 pub mod units;
 pub mod upstream;
 pub mod yaml;

@@ -46,6 +46,7 @@ use crate::{
         stop::{LastActs, Stop, Watched},
     },
     snapshot::{Live, Snapshot},
+    units::ByteSize,
 };
 
 /// Streams at a time on one HTTP/2 connection.
@@ -212,12 +213,9 @@ fn proxy(server: &Server, live: &Live) -> HttpProxy<Caught<Proxy>> {
     let snapshot = live.load();
     let mut proxy = http_proxy(&server.configuration, Proxy::new(live.clone()));
     // Pingora has one setting for all listeners: the widest of theirs, and hooks keep the rest.
-    let http2 = snapshot.listeners.iter().filter(|listener| listener.h2c);
-    let bounds = || http2.clone().map(|listener| &listener.bounds);
-    let header_list = bounds().map(|bounds| bounds.head.header_size).max();
-    proxy.h2_options = Some(h2_options(header_list.unwrap_or(0)));
-    let idle = bounds().map(|bounds| bounds.idle_timeout).max();
-    proxy.server_options = Some(server_options(idle.unwrap_or_default()));
+    let (header_list, idle) = snapshot.file.http2_bounds();
+    proxy.h2_options = Some(h2_options(header_list));
+    proxy.server_options = Some(server_options(idle.0));
     proxy
 }
 
@@ -259,10 +257,10 @@ impl Prepared {
     }
 }
 
-fn h2_options(header_list: usize) -> H2Options {
+fn h2_options(header_list: ByteSize) -> H2Options {
     let mut options = default_h2_options();
     options
-        .max_header_list_size(u32::try_from(header_list).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(header_list.0).unwrap_or(u32::MAX))
         .max_concurrent_streams(H2_STREAMS)
         .initial_window_size(H2_STREAM_WINDOW)
         .initial_connection_window_size(H2_CONNECTION_WINDOW);

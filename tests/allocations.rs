@@ -80,7 +80,8 @@ fn main() {
     asking_the_policies_allocates_nothing();
     choosing_and_reporting_a_backend_allocates_nothing();
     a_request_id_costs_no_allocation_of_its_own();
-    println!("6 passed, 0 failed");
+    holding_a_host_against_a_certificate_allocates_nothing();
+    println!("7 passed, 0 failed");
 }
 
 fn vetting_a_head_allocates_nothing() {
@@ -194,4 +195,25 @@ fn choosing_and_reporting_a_backend_allocates_nothing() {
 fn a_request_id_costs_no_allocation_of_its_own() {
     let count = allocations(|| (0..1_000).for_each(|_| drop(request_id::new())));
     assert!(count <= 1_000 / 50, "{count} allocations for 1,000 ids");
+}
+
+/// What tells a misdirected request, where its host is another than the client's first word.
+fn holding_a_host_against_a_certificate_allocates_nothing() {
+    const TLS: &str = "
+upstreams: { app: { backends: [127.0.0.1:3031], health_check: off } }
+listeners:
+  - address: 127.0.0.1:443
+    tls: { certificates: [{ cert: tests/certificates/ecdsa.pem, key: tests/certificates/ecdsa.key }] }
+access_log: off
+";
+    let mut problems = Problems::default();
+    let snapshot = snapshot::compile(TLS, &mut problems).expect("a good file");
+    let keyring = snapshot.listeners[0].tls.as_ref().expect("certificates");
+    let names = &keyring.certificates()[0].names;
+    for (authority, is_covered) in [("WWW.a.test:443", true), ("a.test", true), ("b.test", false)] {
+        let count = allocations(|| {
+            assert_eq!(names.cover(RequestHost::new(authority).as_str()), is_covered);
+        });
+        assert_eq!(count, 0, "Names::cover: {authority}");
+    }
 }

@@ -221,7 +221,10 @@ async fn what_needs_an_upgrade_is_refused_whole_with_the_words_for_it() {
             format!("{two}threads: 3\ngrace_period_seconds: 1\n"),
             vec!["error: `threads` is changed", "error: `grace_period_seconds` is changed"],
         ),
-        (two.replacen(" }", ", h2c: true }", 1), vec!["`h2c`", "is changed"]),
+        (
+            two.replacen(" }", ", h2c: true, timeouts: { idle: 5s } }", 1),
+            vec!["what bounds HTTP/2 (`idle`", "is changed"],
+        ),
     ];
 
     for (yaml, words) in cases {

@@ -11,7 +11,7 @@ use std::{
 };
 
 /// Modules by floor. Floors count upward; those of one floor do not know each other.
-const FLOORS: [(&str, u32); 27] = [
+const FLOORS: [(&str, u32); 28] = [
     ("clock", 0),
     ("counter", 0),
     ("diagnostic", 0),
@@ -25,6 +25,7 @@ const FLOORS: [(&str, u32); 27] = [
     ("http1", 3),
     ("routing", 3),
     ("observe", 3),
+    ("tls", 3),
     ("downstream", 4),
     ("upstream", 4),
     ("policy", 5),

@@ -12,6 +12,8 @@ use crate::{
     control::{Control, probation::Standing},
     drain::{Drain, Load, State},
     panics::Panics,
+    snapshot::Listener,
+    tls::keyring::Keyring,
     upstream::{Upstream, backend::Availability, backend::Member},
 };
 
@@ -73,6 +75,32 @@ pub struct ListenerStatus {
     pub address: String,
     /// Whether it speaks HTTP/2 with prior knowledge.
     pub h2c: bool,
+    /// What it shows its clients; `None` in plaintext.
+    pub tls: Option<TlsStatus>,
+}
+
+/// TLS on a listener.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TlsStatus {
+    /// Handshakes that led to a connection, since the process began.
+    pub handshakes: u64,
+    /// Those that did not.
+    pub failed_handshakes: u64,
+    /// Its certificates, in the order of the file.
+    pub certificates: Vec<CertificateStatus>,
+}
+
+/// A certificate in use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateStatus {
+    /// Its names.
+    pub names: Vec<String>,
+    /// The kind of its key: `ECDSA`, `Ed25519` or `RSA`.
+    pub key: String,
+    /// The day on which it expires: `2027-01-31`.
+    pub expires: String,
+    /// For how many days it is good still; negative once it expired.
+    pub days_left: i64,
 }
 
 /// A group of backends.
@@ -139,6 +167,7 @@ impl Status {
                 .map(|listener| ListenerStatus {
                     address: listener.address.to_string(),
                     h2c: listener.h2c,
+                    tls: listener.tls.as_ref().map(|keyring| tls(listener, keyring, now)),
                 })
                 .collect(),
             upstreams: snapshot
@@ -147,6 +176,20 @@ impl Status {
                 .map(|upstream| upstream.as_ref().into())
                 .collect(),
         }
+    }
+}
+
+fn tls(listener: &Listener, keyring: &Keyring, now: SystemTime) -> TlsStatus {
+    let certificates = keyring.certificates().iter().map(|certificate| CertificateStatus {
+        names: certificate.names.iter().map(str::to_owned).collect(),
+        key: certificate.kind.as_str().to_owned(),
+        expires: certificate.last_day(),
+        days_left: certificate.days_left(now),
+    });
+    TlsStatus {
+        handshakes: listener.handshakes.done.get(),
+        failed_handshakes: listener.handshakes.failed.get(),
+        certificates: certificates.collect(),
     }
 }
 
@@ -187,10 +230,30 @@ impl fmt::Display for Status {
             writeln!(f, "panics: {requests} in requests, {tasks} in tasks, {others} elsewhere")?;
         }
         configuration.fmt(f)?;
-        for ListenerStatus { address, h2c } in listeners {
-            writeln!(f, "listener {address}{}", if *h2c { " (h2c)" } else { "" })?;
-        }
+        listeners.iter().try_for_each(|listener| listener.fmt(f))?;
         upstreams.iter().try_for_each(|upstream| write!(f, "\n{upstream}"))
+    }
+}
+
+impl fmt::Display for ListenerStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { address, h2c, tls } = self;
+        let Some(TlsStatus { handshakes, failed_handshakes, certificates }) = tls else {
+            return writeln!(f, "listener {address}{}", if *h2c { " (h2c)" } else { "" });
+        };
+        writeln!(
+            f,
+            "listener {address} (tls); handshakes: {handshakes}, failed: {failed_handshakes}"
+        )?;
+        for CertificateStatus { names, key, expires, days_left } in certificates {
+            let s = if *days_left == 1 { "" } else { "s" };
+            let left = match days_left {
+                ..0 => "expired".to_owned(),
+                left => format!("in {left} day{s}"),
+            };
+            writeln!(f, "  {}  {key}, until {expires} ({left})", names.join(", "))?;
+        }
+        Ok(())
     }
 }
 
@@ -297,8 +360,24 @@ mod tests {
                 versions: Vec::new(),
             },
             listeners: vec![
-                ListenerStatus { address: "0.0.0.0:80".to_owned(), h2c: false },
-                ListenerStatus { address: "unix:/run/app.sock".to_owned(), h2c: true },
+                ListenerStatus { address: "0.0.0.0:80".to_owned(), h2c: false, tls: None },
+                ListenerStatus { address: "unix:/run/app.sock".to_owned(), h2c: true, tls: None },
+                ListenerStatus {
+                    address: "0.0.0.0:443".to_owned(),
+                    h2c: false,
+                    tls: Some(TlsStatus {
+                        handshakes: 7,
+                        failed_handshakes: 2,
+                        certificates: [(1, "2027-01-31"), (-1, "2027-01-29")]
+                            .map(|(days_left, expires)| CertificateStatus {
+                                names: vec!["a.test".to_owned(), "*.a.test".to_owned()],
+                                key: "RSA".to_owned(),
+                                expires: expires.to_owned(),
+                                days_left,
+                            })
+                            .into(),
+                    }),
+                },
             ],
             upstreams: vec![UpstreamStatus {
                 name: "app".to_owned(),
@@ -319,6 +398,9 @@ configuration v3 of /etc/app.yaml, in force for 5s, watched
 v2 was taken back: 6 % of its 50 answers were 5xx
 listener 0.0.0.0:80
 listener unix:/run/app.sock (h2c)
+listener 0.0.0.0:443 (tls); handshakes: 7, failed: 2
+  a.test, *.a.test  RSA, until 2027-01-31 (in 1 day)
+  a.test, *.a.test  RSA, until 2027-01-29 (expired)
 
 upstream app: 2 of 3 in service; requests: 10, retries: 1
   127.0.0.1:3031  ready      weight 1, 2 in flight

@@ -9,7 +9,10 @@ pub mod schema;
 pub mod server;
 pub mod source;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use pingora_core::server::configuration::ServerConf;
 use schemars::JsonSchema;
@@ -20,7 +23,9 @@ pub use source::{Loaded, load};
 use crate::{
     config::route::RouteConfig,
     diagnostic::{Problem, Problems, Span, nearest},
-    downstream, observe, units, upstream,
+    downstream, observe,
+    units::{self, ByteSize, Duration},
+    upstream,
     yaml::{self, Entry, Node, Short, Spanned, Value},
 };
 
@@ -43,6 +48,9 @@ const KEYS: [&str; 8] = [
 #[schemars(deny_unknown_fields, title = "The configuration of Crestline")]
 #[schemars(description = "Pingora's keys and Crestline's, side by side.")]
 pub struct File {
+    /// The folder of the main file, from which certificates are looked for.
+    #[schemars(skip)]
+    pub folder: PathBuf,
     /// Pingora's half, with Crestline's defaults.
     #[schemars(flatten, with = "server::keys::Keys")]
     pub server: ServerConf,
@@ -66,7 +74,7 @@ pub struct File {
     /// that those who send it requests notice before its listeners close.
     /// Default: none, listeners close at once.
     #[schemars(default, with = "units::Duration", extend("pattern" = units::POSITIVE))]
-    pub lame_duck: Option<units::Duration>,
+    pub lame_duck: Option<Duration>,
     /// Networks whose `X-Forwarded-*` and `X-Request-Id` fields count: the proxies in front of
     /// this one. Default: `[]`, no one's.
     #[schemars(default)]
@@ -145,7 +153,7 @@ impl Places {
 
 /// A time that is longer than zero.
 #[derive(Deserialize)]
-struct Lasting(#[serde(deserialize_with = "units::positive")] units::Duration);
+struct Lasting(#[serde(deserialize_with = "units::positive")] Duration);
 
 /// A part that has a name of its own in the file.
 #[derive(Debug, PartialEq)]
@@ -170,6 +178,7 @@ impl File {
     pub fn of(listener: downstream::config::Address, backends: upstream::config::Config) -> Self {
         let name = Spanned::new("default".to_owned());
         Self {
+            folder: PathBuf::new(),
             server: server::defaults(),
             server_keys: Vec::new(),
             places: Places::default(),
@@ -198,6 +207,22 @@ impl File {
         }
     }
 
+    /// The files of certificates and keys, which are read when it is compiled.
+    pub fn certificates(&self) -> impl Iterator<Item = PathBuf> {
+        let tls = self.listeners.iter().filter_map(|listener| listener.tls.as_ref());
+        tls.flat_map(|tls| tls.files(&self.folder))
+    }
+
+    /// What Pingora is told of HTTP/2 when the process starts: the widest size of a head, and idle
+    /// time, of all listeners that speak it. The defaults hold if none does.
+    pub fn http2_bounds(&self) -> (ByteSize, Duration) {
+        let speakers = || self.listeners.iter().filter(|listener| listener.speaks_http2());
+        let size = speakers().map(|listener| listener.limits.header_size.value).max();
+        let idle = speakers().map(|listener| listener.timeouts.idle).max();
+        let default = downstream::config::Config::default();
+        (size.unwrap_or(default.limits.header_size.value), idle.unwrap_or(default.timeouts.idle))
+    }
+
     /// Makes types of what was loaded; all that is wrong with its form goes to `problems`.
     pub fn read(loaded: &Loaded, problems: &mut Problems) -> Option<Self> {
         let root = loaded.root.as_ref()?;
@@ -222,6 +247,7 @@ impl File {
         let listeners = list(loaded, &ours, "listeners", problems, yaml::read)
             .unwrap_or_else(|| vec![Some(downstream::config::Config::default())]);
         let file = Self {
+            folder: loaded.folder.clone(),
             server_keys,
             places: Places::of(&ours),
             include: loaded.watched.includes(),

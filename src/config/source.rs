@@ -30,6 +30,8 @@ const FILES_MAX: usize = 1000;
 
 /// A configuration as it was read from its files.
 pub struct Loaded {
+    /// The folder of the main file.
+    pub folder: PathBuf,
     /// The texts, for showing problems.
     pub sources: Sources,
     /// All files as one tree, filled in; `None` if the main file could not be read.
@@ -51,6 +53,7 @@ pub struct Watched {
     main: PathBuf,
     patterns: Vec<Pattern>,
     secrets: Vec<PathBuf>,
+    certificates: Vec<PathBuf>,
 }
 
 /// What stays of a configuration after it was read: enough to tell of it without giving away
@@ -105,7 +108,9 @@ pub fn load_with(path: &Path, variables: &Variables<'_>, problems: &mut Problems
     problems.hide(fills.clone());
     watched.secrets = outside.into_files();
     files.extend(watched.secrets.iter().cloned());
-    Loaded { sources, root, files, fills, watched, is_whole }
+    // A daemon may change its folder.
+    let folder = std::path::absolute(folder).unwrap_or(folder.to_owned());
+    Loaded { folder, sources, root, files, fills, watched, is_whole }
 }
 
 impl Loaded {
@@ -117,6 +122,7 @@ impl Loaded {
             root
         });
         Self {
+            folder: PathBuf::new(),
             sources: Sources::of("", text),
             root,
             files: Vec::new(),
@@ -166,14 +172,19 @@ impl Watched {
         self.patterns.iter().map(|pattern| pattern.as_written().to_owned()).collect()
     }
 
+    /// Adds files of certificates, which are known once the tree has been read.
+    pub fn add(&mut self, certificates: impl IntoIterator<Item = PathBuf>) {
+        self.certificates.extend(certificates);
+    }
+
     /// Lists the files that the configuration would be read from now: the main file, what
-    /// its patterns match by now, and the secrets that it names.
+    /// its patterns match by now, and the secrets and certificates that it names.
     ///
     /// A file that is not there is listed if it is named: it may come.
     pub fn files(&self) -> Vec<PathBuf> {
         let included = self.patterns.iter().flat_map(|pattern| pattern.files().unwrap_or_default());
         let mut files = vec![self.main.clone()];
-        files.extend(included.chain(self.secrets.iter().cloned()));
+        files.extend(included.chain(self.secrets.iter().chain(&self.certificates).cloned()));
         let mut seen = BTreeSet::new();
         files.retain(|file| seen.insert(file.clone()));
         files

@@ -10,6 +10,7 @@ pub mod hold;
 mod keepers;
 pub mod probation;
 pub mod receipt;
+mod refusal;
 mod signals;
 pub mod tasks;
 mod watcher;
@@ -29,6 +30,8 @@ use tokio::{
     sync::{self, Notify},
     task, time,
 };
+
+pub use refusal::Refusal;
 
 use crate::{
     config::{
@@ -91,29 +94,6 @@ pub enum Goal {
     File,
     /// An earlier version.
     Version(u64),
-}
-
-/// Why nothing was changed.
-#[derive(Debug, thiserror::Error)]
-pub enum Refusal {
-    /// The configuration has problems, or needs an upgrade: rendered for people.
-    #[error("{0}")]
-    Problems(String),
-    /// There is no such version.
-    #[error("there is no version {0} to go back to; kept are {1}")]
-    NoVersion(u64, String),
-    /// The process has no file.
-    #[error("this process was started without a file: there is nothing to read again")]
-    NoFile,
-    /// The change panicked.
-    #[error("a mistake in this program ended the change: {0}")]
-    Panicked(Panic),
-    /// The process is not serving yet, or not any more.
-    #[error("the process is not serving")]
-    NotServing,
-    /// An upgrade is under way.
-    #[error("an upgrade is under way, and the successor has read the file already; ask it")]
-    Upgrading,
 }
 
 impl Control {
@@ -272,9 +252,12 @@ impl Control {
             Wanted::File(path) => {
                 let before = watcher::look_at_all(&lock(&self.watched).clone());
                 let loaded = config::load(&path, &mut problems);
-                lock(&self.watched).clone_from(&loaded.watched);
-                *lock(&self.looked) = Some(watcher::read_as(&before, &loaded.watched));
-                (File::read(&loaded, &mut problems).map(Arc::new), loaded.texts(), None)
+                let file = File::read(&loaded, &mut problems).map(Arc::new);
+                let mut texts = loaded.texts();
+                texts.watched.add(file.iter().flat_map(|file| file.certificates()));
+                lock(&self.watched).clone_from(&texts.watched);
+                *lock(&self.looked) = Some(watcher::read_as(&before, &texts.watched));
+                (file, texts, None)
             }
             Wanted::Version(version) => {
                 problems.hide(version.texts.fills.clone());
@@ -283,13 +266,14 @@ impl Control {
         };
         let shown = |problems: &Problems| render(problems, &texts.sources, Color::Never);
         let Some(file) = file else { return Err(Refusal::Problems(shown(&problems))) };
-        let changes = receipt::changes(&old.file, &file);
+        let mut changes = receipt::changes(&old.file, &file);
         let mut new = snapshot::assemble(file.clone(), Some(&old), &mut problems);
         receipt::check(&old.file, &file, &mut problems);
         if problems.has_errors() {
             return Err(Refusal::Problems(shown(&problems)));
         }
         new.bind_as(&old);
+        changes.extend(receipt::certificates(&old, &new));
         let to = if changes.is_empty() { old.version } else { new.version };
         let warnings = shown(&problems);
         Ok((new, Receipt { from: old.version, to, repeats, changes, warnings }, texts))

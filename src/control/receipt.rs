@@ -11,7 +11,7 @@ use crate::{
     config::{File, Named},
     diagnostic::{Problem, Problems},
     downstream::config::Address,
-    units::{ByteSize, Duration},
+    snapshot::Snapshot,
     upstream::config::Config as UpstreamConfig,
 };
 
@@ -69,6 +69,19 @@ pub(super) fn changes(old: &File, new: &File) -> Vec<String> {
     let whole = whole.into_iter().filter(|(_, differs)| *differs);
     changes.extend(whole.map(|(key, _)| format!("{key} changed")));
     changes
+}
+
+/// Lists the listeners whose certificates differ from before, with the files that they are in.
+pub(super) fn certificates(old: &Snapshot, new: &Snapshot) -> Vec<String> {
+    let kept = |address| old.listeners.iter().find(|listener| listener.address == address);
+    let changed = new.listeners.iter().filter(|now| {
+        let before = kept(now.address.clone()).and_then(|before| before.tls.as_ref());
+        let (Some(before), Some(now)) = (before, &now.tls) else { return false };
+        !before.is_same(now)
+    });
+    changed
+        .map(|listener| format!("certificates of listener {} changed", listener.address))
+        .collect()
 }
 
 fn upstreams(old: &File, new: &File) -> Vec<String> {
@@ -173,18 +186,12 @@ pub(super) fn check(old: &File, new: &File, problems: &mut Problems) {
     for address in gone {
         refuse(format!("the listener `{address}` is removed"), None);
     }
-    if http2(old) != http2(new) {
-        let h2c = new.listeners.iter().find(|listener| listener.h2c);
-        let message = "`h2c`, or what bounds HTTP/2 (`idle`, `header_size`), is changed".to_owned();
-        refuse(message, h2c.map(|listener| listener.address.span));
+    if old.http2_bounds() != new.http2_bounds() {
+        let speaker = new.listeners.iter().find(|listener| listener.speaks_http2());
+        let message =
+            "what bounds HTTP/2 (`idle`, `header_size` of listeners that speak it) is changed";
+        refuse(message.to_owned(), speaker.map(|listener| listener.address.span));
     }
-}
-
-/// What Pingora is told of HTTP/2 when the process starts: the widest of all listeners.
-fn http2(file: &File) -> Option<(ByteSize, Duration)> {
-    let h2c = || file.listeners.iter().filter(|listener| listener.h2c);
-    let size = h2c().map(|listener| listener.limits.header_size.value).max()?;
-    Some((size, h2c().map(|listener| listener.timeouts.idle).max()?))
 }
 
 #[cfg(test)]
@@ -322,15 +329,18 @@ mod tests {
             ["the listener `127.0.0.1:1` is removed", "the listener `127.0.0.1:2` is new"]
         );
 
-        let http2 = ["`h2c`, or what bounds HTTP/2 (`idle`, `header_size`), is changed"];
+        let http2 =
+            ["what bounds HTTP/2 (`idle`, `header_size` of listeners that speak it) is changed"];
         let short = h2c(", timeouts: { idle: 5s }");
         let with = |more: &str| listeners(&[a, &h2c(more)]);
         assert_eq!(refused(&with(""), &with(", timeouts: { header: 5s }")), [""; 0]);
         assert_eq!(refused(&with(""), &listeners(&[a, &short])), http2);
         let on_too = listeners(&["{ address: \"127.0.0.1:1\", h2c: true }", &h2c("")]);
         assert_eq!(refused(&with(""), &on_too), [""; 0], "another one already speaks it");
-        let off = listeners(&[a, "{ address: \"127.0.0.1:3\" }"]);
-        assert_eq!(refused(&with(""), &off), http2);
-        assert_eq!(refused(&off, &with("")), http2);
+        let off = |more: &str| listeners(&[a, &format!("{{ address: \"127.0.0.1:3\"{more} }}")]);
+        assert_eq!(refused(&with(""), &off("")), [""; 0], "no bound differs");
+        assert_eq!(refused(&off(""), &with("")), [""; 0]);
+        assert_eq!(refused(&off(", timeouts: { idle: 5s }"), &off("")), [""; 0], "nor here");
+        assert_eq!(refused(&off(""), &listeners(&[a, &short])), http2);
     }
 }

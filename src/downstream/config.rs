@@ -13,8 +13,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 
 use crate::{
-    diagnostic::{Problem, Problems},
+    diagnostic::{Problem, Problems, Span},
     http1::head,
+    tls,
     units::{self, ByteSize, Duration},
     yaml::{self, Spanned},
 };
@@ -31,7 +32,11 @@ pub struct Config {
     /// Whether clients may speak HTTP/2 with prior knowledge on this plaintext listener.
     /// Default: `false`.
     #[serde(default)]
-    pub h2c: bool,
+    pub h2c: Spanned<bool>,
+    /// Certificates with which clients are spoken to over TLS, 1.2 or 1.3; HTTP/2 is offered
+    /// beside HTTP/1.1. Default: none, in plaintext.
+    #[serde(default)]
+    pub tls: Option<tls::config::Config>,
     /// How long a client may take. Default: `{}`.
     #[serde(default)]
     pub timeouts: TimeoutsConfig,
@@ -118,6 +123,10 @@ impl<'de> Deserialize<'de> for Network {
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "ListenerTimeouts")]
 pub struct TimeoutsConfig {
+    /// A TLS handshake, from the connection to its end. Default: `10s`.
+    #[serde(deserialize_with = "positive")]
+    #[schemars(extend("pattern" = units::POSITIVE))]
+    pub handshake: Spanned<Duration>,
     /// A request head, from its first byte to its last. Default: `10s`.
     #[serde(deserialize_with = "units::positive")]
     #[schemars(extend("pattern" = units::POSITIVE))]
@@ -136,9 +145,18 @@ pub struct TimeoutsConfig {
     pub write: Duration,
 }
 
+/// Reads a time that must not be zero, with its place.
+fn positive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Spanned<Duration>, D::Error> {
+    #[derive(Deserialize)]
+    struct Positive(#[serde(deserialize_with = "units::positive")] Duration);
+    let Spanned { value: Positive(value), span } = Spanned::deserialize(deserializer)?;
+    Ok(Spanned { value, span })
+}
+
 impl Default for TimeoutsConfig {
     fn default() -> Self {
         Self {
+            handshake: Spanned::new(Duration::from_secs(10)),
             header: Duration::from_secs(10),
             idle: Duration::from_secs(75),
             body: Duration::from_secs(30),
@@ -183,6 +201,8 @@ impl Default for LimitsConfig {
 /// What runs: the bounds of every connection of a listener.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bounds {
+    /// A TLS handshake.
+    pub handshake_timeout: time::Duration,
     /// A request head, from its first byte to its last.
     pub header_timeout: time::Duration,
     /// Between an answer and the next request.
@@ -204,6 +224,7 @@ impl Default for Bounds {
 impl TimeoutsConfig {
     fn bounds(&self, head: head::Limits) -> Bounds {
         Bounds {
+            handshake_timeout: self.handshake.value.0,
             header_timeout: self.header.0,
             idle_timeout: self.idle.0,
             body_timeout: self.body.0,
@@ -226,7 +247,8 @@ impl Config {
     pub fn at(address: Address) -> Self {
         Self {
             address: Spanned::new(address),
-            h2c: false,
+            h2c: Spanned::new(false),
+            tls: None,
             timeouts: TimeoutsConfig::default(),
             limits: LimitsConfig::default(),
         }
@@ -234,9 +256,15 @@ impl Config {
 
     /// What is in force, setting by setting; what was not written has its default.
     pub fn settings(&self) -> Vec<(&'static str, String)> {
-        let Self { h2c, timeouts, limits, .. } = self;
-        vec![
-            ("h2c", h2c.to_string()),
+        let Self { h2c, tls, timeouts, limits, .. } = self;
+        let mut settings = match tls {
+            None => vec![("h2c", h2c.to_string())],
+            Some(tls) => vec![
+                ("tls.unknown_names", tls.unknown_names.as_str().to_owned()),
+                ("timeouts.handshake", timeouts.handshake.to_string()),
+            ],
+        };
+        settings.extend([
             ("timeouts.header", timeouts.header.to_string()),
             ("timeouts.idle", timeouts.idle.to_string()),
             ("timeouts.body", timeouts.body.to_string()),
@@ -244,11 +272,29 @@ impl Config {
             ("limits.header_size", limits.header_size.to_string()),
             ("limits.header_fields", limits.header_fields.to_string()),
             ("limits.target_size", limits.target_size.to_string()),
-        ]
+        ]);
+        settings
     }
 
-    /// Checks the limits and makes the bounds.
+    /// Whether clients may speak HTTP/2.
+    pub fn speaks_http2(&self) -> bool {
+        self.h2c.value || self.tls.is_some()
+    }
+
+    /// Checks what has its meaning with TLS only, or without it, and the limits; makes the bounds.
     pub fn bounds(&self, problems: &mut Problems) -> Bounds {
+        let Self { h2c, tls, timeouts, .. } = self;
+        if h2c.value && tls.is_some() {
+            let problem =
+                Problem::error("`h2c` does nothing on a listener with `tls`").at(h2c.span);
+            problems.push(problem.help("remove it: HTTP/2 is always offered over TLS"));
+        }
+        let is_written = timeouts.handshake.span != Span::default();
+        if is_written && tls.is_none() {
+            let message = "`handshake` does nothing on a listener without `tls`";
+            let problem = Problem::error(message).at(timeouts.handshake.span);
+            problems.push(problem.help("remove it, or give the listener certificates"));
+        }
         self.timeouts.bounds(self.limits.build(problems))
     }
 }

@@ -20,7 +20,7 @@ use ipnet::IpNet;
 use pingora_core::protocols::{Digest, raw_connect::ProxyDigest};
 use pingora_http::ResponseHeader;
 
-use crate::{downstream::config::Bounds, drain::Drain};
+use crate::{downstream::config::Bounds, drain::Drain, tls::accept::Facts};
 
 /// Facts of one connection; every request on it shares them.
 #[derive(Debug)]
@@ -35,6 +35,8 @@ pub struct Connection {
     pub trusted: Arc<[IpNet]>,
     /// Timeouts and limits of the listener.
     pub bounds: Arc<Bounds>,
+    /// What the handshake told; `None` in plaintext.
+    pub tls: Option<Facts>,
     /// Set once an upgrade (`101`) succeeded: from then on bytes pass as they come.
     tunnel: AtomicBool,
     /// How long the origin may be silent, in milliseconds; 0 is for ever.
@@ -75,6 +77,7 @@ impl Connection {
             is_trusted,
             trusted,
             bounds,
+            tls: None,
             tunnel: AtomicBool::new(false),
             patience: AtomicU64::new(0),
             has_begun: AtomicBool::new(false),
@@ -82,6 +85,13 @@ impl Connection {
             requests: AtomicU32::new(0),
             is_stalled: AtomicBool::new(false),
         }
+    }
+
+    /// The same connection, over TLS.
+    #[must_use]
+    pub fn over_tls(mut self, facts: Facts) -> Self {
+        self.tls = Some(facts);
+        self
     }
 
     /// Where it is counted.

@@ -109,6 +109,11 @@ impl Downstream {
         &self.pending
     }
 
+    /// Puts bytes back that were read before there was this stream.
+    pub fn unread(&mut self, bytes: &[u8]) {
+        self.pending.extend_from_slice(bytes);
+    }
+
     /// Waits for more bytes and appends them to [`Self::pending`]. Returns 0 at the end.
     ///
     /// Cancel-safe. No buffer is held while waiting.

@@ -34,12 +34,37 @@ pub struct Listener {
     pub address: Option<String>,
     /// The port that was asked for.
     pub port: u16,
+    /// Whether one listens there, but not with TLS.
+    pub lacks_tls: bool,
+    /// What a client is given that can verify any; `None` in plaintext.
+    pub certificate: Option<Certificate>,
     /// Those that there are instead.
     pub others: Vec<String>,
     /// Where it is written.
     pub place: Option<String>,
     /// What is in force on it.
     pub settings: Vec<Setting>,
+}
+
+impl Listener {
+    /// No listener on a port.
+    pub(super) fn none(port: u16, others: Vec<String>, lacks_tls: bool) -> Self {
+        let settings = Vec::new();
+        Self { address: None, port, lacks_tls, certificate: None, others, place: None, settings }
+    }
+}
+
+/// A certificate that a client is given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Certificate {
+    /// Its names.
+    pub names: Vec<String>,
+    /// The kind of its key: `ECDSA`, `Ed25519` or `RSA`.
+    pub key: String,
+    /// The day on which it expires: `2027-01-31`.
+    pub expires: String,
+    /// Where its file is named.
+    pub place: Option<String>,
 }
 
 /// How it is decided.
@@ -54,6 +79,11 @@ pub enum Outcome {
     OtherMethods {
         /// The value of `Allow`.
         allow: String,
+    },
+    /// The client is given no certificate, and there is no connection.
+    NoHandshake {
+        /// The alert that it gets.
+        alert: String,
     },
     /// It is refused before routes are asked.
     Refused {

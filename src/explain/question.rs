@@ -39,6 +39,10 @@ pub(super) struct Asked {
     pub(super) method: Method,
     /// The host, perhaps with a port.
     pub(super) authority: String,
+    /// The host of the URL, in lower case: what a client says in its handshake.
+    pub(super) server_name: String,
+    /// Whether it is asked over TLS.
+    pub(super) is_tls: bool,
     /// The port of the listener.
     pub(super) port: u16,
     pub(super) path: String,
@@ -75,6 +79,8 @@ impl Question {
         let given = fields.get(HOST).and_then(|host| host.to_str().ok().map(str::to_owned));
         Ok(Asked {
             method: read,
+            server_name: uri.host().unwrap_or_default().trim_end_matches('.').to_ascii_lowercase(),
+            is_tls: uri.scheme_str() == Some("https"),
             authority: given.unwrap_or_else(|| authority.to_owned()),
             port,
             path: uri.path().to_owned(),

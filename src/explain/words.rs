@@ -2,7 +2,9 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use crate::explain::{Backend, Explanation, Listener, Near, Outcome, RouteTaken, Setting};
+use crate::explain::{
+    Backend, Certificate, Explanation, Listener, Near, Outcome, RouteTaken, Setting,
+};
 
 /// Where the places stand, unless what they belong to is longer.
 const PLACES_AT: usize = 56;
@@ -25,6 +27,9 @@ impl Display for Explanation {
             Outcome::OtherMethods { allow } => {
                 writeln!(f, "route      none for {method}: 405, Allow: {allow}")?;
             }
+            Outcome::NoHandshake { alert } => {
+                writeln!(f, "refused    in the handshake: {alert}")?;
+            }
             Outcome::Refused { status, reason } => {
                 writeln!(f, "refused    {status} before routes are asked: {reason}")?;
             }
@@ -43,10 +48,20 @@ impl Display for Explanation {
 impl Display for Listener {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         if let Some(address) = &self.address {
-            return line(f, &format!("listener   {address}"), self.place.as_ref());
+            line(f, &format!("listener   {address}"), self.place.as_ref())?;
+            return self.certificate.as_ref().map_or(Ok(()), |certificate| certificate.fmt(f));
         }
         let others = self.others.join(", ");
-        writeln!(f, "listener   none on port {}; there is {others}", self.port)
+        let with = if self.lacks_tls { "with TLS " } else { "" };
+        writeln!(f, "listener   none {with}on port {}; there is {others}", self.port)
+    }
+}
+
+impl Display for Certificate {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self { names, key, expires, place } = self;
+        let words = format!("  gives    {} ({key}, until {expires})", names.join(", "));
+        line(f, &words, place.as_ref())
     }
 }
 

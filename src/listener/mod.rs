@@ -5,6 +5,7 @@ mod accept;
 pub mod bind;
 pub mod handed;
 mod refuse;
+mod secure;
 mod serve;
 pub mod sockets;
 
@@ -25,7 +26,7 @@ use pingora_core::{
 use crate::{
     downstream::{config::Address, connection::Connection, stream::Downstream},
     drain::Drain,
-    listener::refuse::Refuser,
+    listener::{refuse::Refuser, serve::Speaks},
     panics,
     snapshot::{Listener, Live},
 };
@@ -45,18 +46,31 @@ impl<A> Edge<A> {
         Self { app, refuser: Refuser::new(live.clone()), live, drain }
     }
 
-    /// Establishes the facts of a connection, and whether its listener speaks HTTP/2.
+    /// Establishes the facts of a connection, and how it begins.
     fn arrive(
         &self,
         local: Option<&socket::SocketAddr>,
         client: Option<IpAddr>,
-    ) -> Option<(Connection, bool)> {
+    ) -> Option<(Connection, Beginning)> {
         let snapshot = self.live.load();
         let listener = find(&snapshot.listeners, local)?;
         let (trusted, bounds) = (snapshot.trusted.clone(), listener.bounds.clone());
         let connection = Connection::new(client, trusted, bounds, self.drain.clone());
-        Some((connection, listener.h2c))
+        let beginning = match (&listener.tls, listener.h2c) {
+            (Some(_), _) => Beginning::Handshake(Box::new(listener.clone())),
+            (None, true) => Beginning::Plaintext(Speaks::Either),
+            (None, false) => Beginning::Plaintext(Speaks::Http1),
+        };
+        Some((connection, beginning))
     }
+}
+
+/// How a connection begins.
+enum Beginning {
+    /// By a handshake, as this listener makes it.
+    Handshake(Box<Listener>),
+    /// With a request.
+    Plaintext(Speaks),
 }
 
 /// The listener that a connection came in by: the one of its address, or of its port.
@@ -96,10 +110,19 @@ where
         let local = digest.as_ref().and_then(|digest| digest.local_addr());
         let peer = digest.as_ref().and_then(|digest| digest.peer_addr());
         let client = peer.and_then(socket::SocketAddr::as_inet).map(SocketAddr::ip);
-        let (connection, h2c) = self.arrive(local, client)?;
-        let stream = Box::new(Downstream::new(stream, Arc::new(connection)));
+        let (connection, beginning) = self.arrive(local, client)?;
+        let (stream, speaks) = match beginning {
+            Beginning::Plaintext(speaks) => {
+                (Box::new(Downstream::new(stream, Arc::new(connection))), speaks)
+            }
+            Beginning::Handshake(listener) => {
+                let handshake = secure::handshake(stream, connection, *listener, &self.refuser);
+                // In a box, so that an idle connection does not hold the room that it takes.
+                Box::pin(handshake).await?
+            }
+        };
         // A panic in a phase is answered there; any other ends this connection alone.
-        let served = serve::serve(&self.app, stream, h2c, &self.refuser, shutdown);
+        let served = serve::serve(&self.app, stream, speaks, &self.refuser, shutdown);
         if let Err(panic) = panics::catch(served).await {
             panic.count_request();
             error!("a connection: panicked: {panic}");

@@ -51,11 +51,22 @@ const QUIET_EVERY: Duration = Duration::from_millis(100);
 /// The client did not finish its request head in time.
 const HEADER_TIMEOUT: Refusal = Refusal { status: 408, reason: "header_timeout" };
 
+/// What a connection may speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Speaks {
+    /// HTTP/1.1 or HTTP/1.0.
+    Http1,
+    /// That, or HTTP/2 with prior knowledge.
+    Either,
+    /// HTTP/2, as was agreed on in the handshake.
+    Http2,
+}
+
 /// Serves a connection until it closes.
 pub(crate) async fn serve<A>(
     app: &Arc<A>,
     mut stream: Box<Downstream>,
-    h2c: bool,
+    speaks: Speaks,
     refuser: &Refuser,
     shutdown: &ShutdownWatch,
 ) where
@@ -72,7 +83,7 @@ pub(crate) async fn serve<A>(
     let idle_timeout = stream.connection().bounds.idle_timeout;
     let mut alarm = Alarm::after(stream.connection().bounds.header_timeout);
     loop {
-        let head = match next_request(&mut stream, h2c, &mut alarm, &mut closing).await {
+        let head = match next_request(&mut stream, speaks, &mut alarm, &mut closing).await {
             Next::Request(head) => head,
             Next::Http2 => {
                 stream.set_http2();
@@ -121,7 +132,7 @@ enum Next {
 /// timeout. A client that never sent a byte is not answered, since it may be a probe.
 async fn next_request(
     stream: &mut Downstream,
-    h2c: bool,
+    speaks: Speaks,
     alarm: &mut Alarm,
     closing: &mut Pin<&mut impl FusedFuture<Output = ()>>,
 ) -> Next {
@@ -142,13 +153,14 @@ async fn next_request(
         }
     }
     // Most heads arrive in one piece: no timer is set for them.
-    match try_head(stream, h2c, &mut HeadReader::new()) {
+    match try_head(stream, speaks, &mut HeadReader::new()) {
         Tried::Done(next) => return next,
         Tried::NeedsMore => {}
     }
     let header_timeout = stream.connection().bounds.header_timeout;
-    match timeout(header_timeout, slow_head(stream, h2c)).await {
+    match timeout(header_timeout, slow_head(stream, speaks)).await {
         Ok(next) => next,
+        Err(_) if speaks == Speaks::Http2 => Next::Gone,
         Err(_) => Next::Refused(HEADER_TIMEOUT),
     }
 }
@@ -158,10 +170,10 @@ enum Tried {
     NeedsMore,
 }
 
-async fn slow_head(stream: &mut Downstream, h2c: bool) -> Next {
+async fn slow_head(stream: &mut Downstream, speaks: Speaks) -> Next {
     let mut reader = HeadReader::new();
     loop {
-        match try_head(stream, h2c, &mut reader) {
+        match try_head(stream, speaks, &mut reader) {
             Tried::Done(next) => return next,
             Tried::NeedsMore => {}
         }
@@ -172,12 +184,15 @@ async fn slow_head(stream: &mut Downstream, h2c: bool) -> Next {
     }
 }
 
-fn try_head(stream: &mut Downstream, h2c: bool, reader: &mut HeadReader) -> Tried {
-    if h2c {
+fn try_head(stream: &mut Downstream, speaks: Speaks, reader: &mut HeadReader) -> Tried {
+    if speaks != Speaks::Http1 {
         let known = stream.pending().len().min(PREFACE.len());
         if stream.pending()[..known] == PREFACE[..known] {
             let whole = known == PREFACE.len();
             return if whole { Tried::Done(Next::Http2) } else { Tried::NeedsMore };
+        }
+        if speaks == Speaks::Http2 {
+            return Tried::Done(Next::Gone); // not what it agreed to
         }
     }
     match reader.advance(stream.pending(), &stream.connection().bounds.head) {

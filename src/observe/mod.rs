@@ -1,6 +1,7 @@
 //! What an operator sees: request ids, tallies, the access log and the process log.
 
 pub mod access_log;
+pub mod handshakes;
 pub mod process_log;
 pub mod request_id;
 pub mod tally;

@@ -23,6 +23,7 @@ static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-prot
 static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 static HTTP: HeaderValue = HeaderValue::from_static("http");
+static HTTPS: HeaderValue = HeaderValue::from_static("https");
 /// How Crestline names itself on the way.
 pub(crate) static VIA_CRESTLINE: HeaderValue = HeaderValue::from_static("1.1 crestline");
 
@@ -92,7 +93,7 @@ pub(crate) fn introduce(
     } else {
         headers.insert(&X_FORWARDED_FOR, connection.client_value.clone());
     }
-    headers.entry(&X_FORWARDED_PROTO).or_insert_with(|| HTTP.clone());
+    headers.entry(&X_FORWARDED_PROTO).or_insert_with(|| scheme(connection).clone());
     if let Some(host) = host {
         headers.entry(&X_FORWARDED_HOST).or_insert_with(|| host.clone());
     }
@@ -139,8 +140,14 @@ pub(crate) fn add_forwarded(
     let host = host.and_then(|host| host.to_str().ok());
     let escaped = |host: &str| host.replace('\\', "\\\\").replace('"', "\\\"");
     let host = host.map_or_else(String::new, |host| format!(";host=\"{}\"", escaped(host)));
-    headers.append(FORWARDED, valid(format!("for={client};proto=http{host}").as_bytes())?);
+    let proto = if connection.tls.is_some() { "https" } else { "http" };
+    headers.append(FORWARDED, valid(format!("for={client};proto={proto}{host}").as_bytes())?);
     Ok(())
+}
+
+/// How the client reached this proxy.
+fn scheme(connection: &Connection) -> &'static HeaderValue {
+    if connection.tls.is_some() { &HTTPS } else { &HTTP }
 }
 
 /// Adds `Via` (RFC 9110 §7.6.3).

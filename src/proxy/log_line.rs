@@ -21,6 +21,7 @@ pub(crate) fn status(session: &Session, ctx: &Context) -> u16 {
 pub(crate) fn write(log: &AccessLog, session: &Session, ctx: &Context, status: u16) {
     let request = session.req_header();
     let text = |name| request.headers.get(name).map(http::HeaderValue::as_bytes);
+    let tls = ctx.connection.as_ref().and_then(|connection| connection.tls.as_ref());
     log.write(&Entry {
         id: ctx.id.as_bytes(),
         client: ctx.client,
@@ -28,6 +29,8 @@ pub(crate) fn write(log: &AccessLog, session: &Session, ctx: &Context, status: u
         host: select::authority(request),
         target: request.raw_path(),
         protocol: protocol(request.version),
+        tls_version: tls.map(|tls| tls.version),
+        sni: tls.and_then(|tls| tls.server_name.as_deref()),
         status,
         bytes: session.body_bytes_sent() as u64,
         total: ctx.started.elapsed(),

@@ -38,7 +38,13 @@ pub(crate) fn route(live: &Live, request: &RequestHeader, ctx: &mut Context) -> 
             return Flow::Respond(Reply::status(400));
         }
     };
-    let host = RequestHost::new(authority(request));
+    let authority = authority(request);
+    let host = RequestHost::new(authority);
+    let tls = ctx.connection.as_ref().and_then(|connection| connection.tls.as_ref());
+    if tls.is_some_and(|tls| !authority.is_empty() && !tls.cover(host.as_str())) {
+        ctx.reason = Some("misdirected");
+        return Flow::Respond(Reply::status(421));
+    }
     let parts = RequestParts {
         host: host.as_str(),
         path: path.as_str(),

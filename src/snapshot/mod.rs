@@ -6,6 +6,7 @@
 //! INVARIANT: making a snapshot changes nothing that runs, so that one with problems can be
 //! thrown away; what it takes over from its predecessor is shared, and only read.
 
+mod listener;
 mod route;
 mod rules;
 
@@ -14,12 +15,12 @@ use std::{collections::BTreeMap, sync::Arc};
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
+pub use listener::Listener;
 pub use route::{Host, Route};
 
 use crate::{
     config::{File, Loaded, Named, SMALLEST},
     diagnostic::{Problem, Problems},
-    downstream::config::{Address, Bounds, Config as ListenerConfig},
     observe::{
         access_log::{AccessLog, Target, line::Format},
         tally::Tally,
@@ -27,17 +28,6 @@ use crate::{
     routing::table::Table,
     upstream::{Upstream, config::Config as UpstreamConfig},
 };
-
-/// Where connections arrive.
-#[derive(Clone, Debug)]
-pub struct Listener {
-    /// The address; once it is bound, with the port that the system chose.
-    pub address: Address,
-    /// Whether HTTP/2 with prior knowledge is spoken.
-    pub h2c: bool,
-    /// The bounds of its connections.
-    pub bounds: Arc<Bounds>,
-}
 
 /// The compiled configuration.
 pub struct Snapshot {
@@ -85,7 +75,7 @@ pub fn assemble(
     let access_log = file.access_log.build(problems);
     Snapshot {
         version: predecessor.map_or(1, |old| old.version + 1),
-        listeners: listeners(&file.listeners, problems).into(),
+        listeners: listener::all(&file, predecessor, problems),
         trusted: file.trusted_proxies.iter().map(|network| network.0).collect(),
         access_log: access_log.map(|(format, target)| log_to(format, target, predecessor)),
         routes,
@@ -121,12 +111,10 @@ impl Snapshot {
     /// Takes over the addresses that the listeners of a predecessor were bound to, which are the
     /// same but for ports that the system chose.
     pub fn bind_as(&mut self, predecessor: &Self) {
-        let mut bound: Vec<_> =
-            predecessor.file.listeners.iter().zip(&predecessor.listeners).collect();
+        let mut bound = listener::ByAddress::of(Some(predecessor));
         for (written, listener) in self.file.listeners.iter().zip(&mut self.listeners) {
-            let same = |(old, _): &(&ListenerConfig, _)| old.address == written.address;
-            if let Some(index) = bound.iter().position(same) {
-                listener.address = bound.remove(index).1.address.clone();
+            if let Some(old) = bound.take(&written.address) {
+                listener.address = old.address.clone();
             }
         }
     }
@@ -143,28 +131,6 @@ fn log_to(format: Format, target: Target, predecessor: Option<&Snapshot>) -> Arc
     let old = predecessor.and_then(|old| old.access_log.as_ref());
     let kept = old.filter(|log| log.is_the_one(format, &target));
     kept.cloned().unwrap_or_else(|| AccessLog::new(format, target))
-}
-
-fn listeners(configs: &[ListenerConfig], problems: &mut Problems) -> Vec<Listener> {
-    if configs.is_empty() && !problems.has_errors() {
-        let problem = Problem::error("this list of listeners is empty: nothing would arrive");
-        problems.push(problem.help("leave `listeners` out to listen on 0.0.0.0:8080"));
-    }
-    let mut listeners: Vec<Listener> = Vec::new();
-    for config in configs {
-        let address = &config.address;
-        let is_chosen = !matches!(&address.value, Address::Socket(socket) if socket.port() == 0);
-        if is_chosen && listeners.iter().any(|listener| listener.address == address.value) {
-            let message = format!("two listeners have the address `{}`", address.value);
-            problems.push(Problem::error(message).at(address.span).help("remove one of them"));
-        }
-        listeners.push(Listener {
-            h2c: config.h2c,
-            bounds: Arc::new(config.bounds(problems)),
-            address: config.address.value.clone(),
-        });
-    }
-    listeners
 }
 
 #[cfg(test)]

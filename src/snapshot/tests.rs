@@ -10,6 +10,7 @@ use pingora_core::server::configuration::ServerConf;
 use super::*;
 use crate::{
     diagnostic::{Color, Severity, Sources, render},
+    downstream::config::{Address, Bounds},
     routing::{request::RequestParts, table::Found},
     upstream::health::state::Thresholds,
 };

@@ -14,7 +14,7 @@ use proptest::{
 };
 
 /// Files with one value from outside, each at a place that reads it in its own way.
-const PLACES: [&str; 30] = [
+const PLACES: [&str; 31] = [
     "threads: ${S}",
     "daemon: ${S}",
     "pid_file: \"${S}\"\nthreads: 0",
@@ -25,6 +25,7 @@ const PLACES: [&str; 30] = [
     "listeners: [{ address: \"${S}\" }]",
     "listeners: [{ address: \"127.0.0.1:${S}\", timeouts: { idle: \"${S}\" } }]",
     "listeners: [{ address: \"[::]:80\", limits: { header_size: \"${S}KiB\" } }]",
+    "listeners: [{ address: \"[::]:80\", tls: { certificates: [{ cert: \"${S}\", key: \"/${S}\" }] } }]",
     "include: [\"${S}\"]",
     "include: [\"${S}/*[.yaml\"]",
     "upstreams: \"${S}\"",

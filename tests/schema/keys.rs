@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fs};
 
 use crestline::{
     config::schema,
-    diagnostic::{Color, Problems, Sources, render},
+    diagnostic::{Color, Problem, Problems, Severity, Sources, render},
     snapshot,
 };
 use serde_json::Value;
@@ -87,7 +87,13 @@ fn the_annotated_example_shows_every_key() {
         let mut problems = Problems::default();
         let compiled = snapshot::compile(&text, &mut problems);
         let sources = Sources::of("conf/crestline.yaml", text);
-        assert!(compiled.is_some(), "{}", render(&problems, &sources, Color::Never));
+        // Its certificates are examples, and those that are commented out are not there.
+        let is_missing =
+            |problem: &Problem| problem.message.starts_with("cannot read `/etc/crestline/example.");
+        let is_warning = |problem: &Problem| problem.severity == Severity::Warning;
+        let is_good = compiled.is_some()
+            || problems.iter().all(|problem| is_warning(problem) || is_missing(problem));
+        assert!(is_good, "{}", render(&problems, &sources, Color::Never));
     }
     let shown = used_in(&uncommented(&text));
     let hidden: Vec<_> = all().difference(&shown).cloned().collect();
@@ -101,7 +107,7 @@ fn uncommented(text: &str) -> String {
     const INDENT_MAX: usize = 16;
     let is_setting = |comment: &str| {
         let (key, value) = comment.split_once(": ").unwrap_or_default();
-        let is_key = |byte: u8| byte.is_ascii_lowercase() || b"_46".contains(&byte);
+        let is_key = |byte: u8| byte.is_ascii_lowercase() || b"_246".contains(&byte);
         !value.is_empty() && key.bytes().all(is_key)
     };
     let lines = text.lines().map(|line| match line.split_once("# ") {

@@ -111,7 +111,7 @@ user: 1000
 }
 
 /// What an editor cannot know, file by file.
-const UNSEEN: [(&str, &str); 27] = [
+const UNSEEN: [(&str, &str); 29] = [
     ("access_log_folder", "whether a path is a folder"),
     ("fill_empty", "what a variable holds"),
     ("fill_file_missing", "whether a file is there"),
@@ -135,6 +135,8 @@ const UNSEEN: [(&str, &str); 27] = [
     ("secret_number", "what a variable holds"),
     ("secret_word", "what a variable holds"),
     ("text_not_utf8", "bytes: an editor shows a text"),
+    ("tls_h2c", "keys that mean nothing together"),
+    ("tls_handshake_in_plaintext", "keys that mean nothing without another"),
     ("type_zero_padded", "how a number is written"),
     ("upstream_none", "whether an upstream is missing: it may stand in another file"),
     ("upstream_several", "which of several upstreams is meant without routes"),

@@ -6,6 +6,7 @@
 mod client;
 mod crestline;
 mod origin;
+mod tls;
 mod wire;
 
 use std::time::Duration;
@@ -16,6 +17,7 @@ pub(crate) use self::{
     client::{Answer, Client, curl, get, post, request},
     crestline::{Crestline, Finished},
     origin::{After, Exchange, Origin},
+    tls::{Pair, TlsClient, TlsEnding, s_client},
     wire::Ending,
 };
 

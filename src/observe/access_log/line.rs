@@ -25,6 +25,10 @@ pub struct Entry<'a> {
     pub target: &'a [u8],
     /// The protocol: `HTTP/1.1`.
     pub protocol: &'a str,
+    /// The version of TLS: `TLSv1.3`; `None` in plaintext.
+    pub tls_version: Option<&'a str>,
+    /// The name that the client asked for in its handshake.
+    pub sni: Option<&'a str>,
     /// The status that the client got; 499 if it left before there was one.
     pub status: u16,
     /// Bytes of the answer's body.
@@ -87,6 +91,11 @@ fn json(entry: &Entry<'_>, out: &mut Vec<u8>) {
     text_field(out, "host", entry.host.as_bytes());
     text_field(out, "path", entry.target);
     text_field(out, "protocol", entry.protocol.as_bytes());
+    for (name, value) in [("tls_version", entry.tls_version), ("sni", entry.sni)] {
+        if let Some(value) = value {
+            text_field(out, name, value.as_bytes());
+        }
+    }
     number_field(out, "status", u64::from(entry.status));
     number_field(out, "bytes", entry.bytes);
     millis_field(out, "total_ms", Some(entry.total));

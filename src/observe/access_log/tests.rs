@@ -15,6 +15,8 @@ fn entry() -> Entry<'static> {
         host: "a.test",
         target: b"/a\x1b[31m\"\r\nb?c=\\",
         protocol: "HTTP/1.1",
+        tls_version: Some("TLSv1.3"),
+        sni: Some("a.test"),
         status: 200,
         bytes: 12,
         total: Duration::from_micros(1_042),

@@ -1,0 +1,65 @@
+//! How a request arrives: the listener, and the certificate that its client is given.
+
+use std::sync::Arc;
+
+use crate::{
+    downstream::config::Address,
+    explain::{Certificate, Listener, Oracle, Outcome, question::Asked},
+    routing::host::RequestHost,
+    tls::keyring::Keyring,
+};
+
+impl Oracle<'_> {
+    /// Finds the listener on the port that was asked for, and whether the request gets past the
+    /// handshake.
+    pub(super) fn arrive(&self, asked: &Asked) -> (Listener, Result<(), Outcome>) {
+        let Asked { port, is_tls, .. } = *asked;
+        let on_port =
+            |address: &Address| matches!(address, Address::Socket(it) if it.port() == port);
+        let all = || self.file().listeners.iter().zip(&self.snapshot.listeners).enumerate();
+        let mut here = all().filter(|(_, (_, listener))| on_port(&listener.address));
+        // Without TLS, a client gets an answer where TLS is spoken, and no use.
+        let fits = here.clone().find(|(_, (_, listener))| listener.tls.is_some() == is_tls);
+        let is_there = here.clone().next().is_some();
+        let Some((index, (config, listener))) = fits.or_else(|| here.find(|_| !is_tls)) else {
+            let others = all().map(|(_, (_, other))| other.address.to_string()).collect();
+            return (Listener::none(port, others, is_tls && is_there), Ok(()));
+        };
+        let at = format!("listeners[{index}]");
+        let mut told = Listener {
+            address: Some(listener.address.to_string()),
+            place: self.place(Some(config.address.span)),
+            settings: self.settings(&at, config.settings()),
+            ..Listener::none(port, Vec::new(), false)
+        };
+        let Some(keyring) = &listener.tls else { return (told, Ok(())) };
+        if !is_tls {
+            let reason = "plain_http_on_tls".to_owned();
+            return (told, Err(Outcome::Refused { status: 400, reason }));
+        }
+        let Some(index) = given(keyring, &asked.server_name) else {
+            return (told, Err(Outcome::NoHandshake { alert: "unrecognized_name".to_owned() }));
+        };
+        let certificate = &keyring.certificates()[index];
+        let written = config.tls.as_ref().and_then(|tls| tls.certificates.value.get(index));
+        told.certificate = Some(Certificate {
+            names: certificate.names.iter().map(str::to_owned).collect(),
+            key: certificate.kind.as_str().to_owned(),
+            expires: certificate.last_day(),
+            place: self.place(written.map(|written| written.cert.span)),
+        });
+        let host = RequestHost::new(&asked.authority);
+        let is_covered = asked.authority.is_empty() || certificate.names.cover(host.as_str());
+        let misdirected = || Outcome::Refused { status: 421, reason: "misdirected".to_owned() };
+        (told, if is_covered { Ok(()) } else { Err(misdirected()) })
+    }
+}
+
+/// Which certificate a client is given that can verify any.
+fn given(keyring: &Keyring, server_name: &str) -> Option<usize> {
+    // Clients name no addresses.
+    let is_address =
+        server_name.starts_with('[') || server_name.parse::<std::net::IpAddr>().is_ok();
+    let found = keyring.find((!is_address).then_some(server_name))?;
+    keyring.certificates().iter().position(|one| Arc::ptr_eq(one, found))
+}

@@ -1,0 +1,278 @@
+//! A certificate that can be shown: its chain, its key, its names, and how long it is good.
+
+use std::{
+    fmt,
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use rustls::{
+    CipherSuite, Error, InconsistentKeys, ServerConfig, SignatureAlgorithm, SupportedCipherSuite,
+    crypto::CryptoProvider,
+    pki_types::CertificateDer,
+    server::{ClientHello, ProducesTickets, StoresServerSessions},
+    sign::{CertifiedKey, SingleCertAndKey},
+};
+use x509_parser::{certificate::X509Certificate, prelude::FromDer};
+
+use crate::{
+    diagnostic::{Problem, Problems},
+    tls::{config::CertificateConfig, names::Names, pem::Pem},
+};
+
+/// From here on it is told that a certificate expires.
+const EXPIRES_SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+
+/// What every client may speak over TLS, the better one first.
+pub const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
+/// A certificate that a client may be given.
+pub struct Certificate {
+    /// Whom it stands for; at least one name.
+    pub names: Names,
+    /// When clients begin to refuse it.
+    pub expires: SystemTime,
+    /// The kind of its key.
+    pub kind: Kind,
+    /// What the handshake is made with, the certificate included.
+    pub(super) config: Arc<ServerConfig>,
+    chain: Vec<CertificateDer<'static>>,
+    key: Arc<CertifiedKey>,
+    /// Those that a client must offer one of.
+    suites: Vec<CipherSuite>,
+}
+
+/// The kind of a key, in order of preference: RSA costs a server many times the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// On any curve.
+    Ecdsa,
+    /// Few clients know it.
+    Ed25519,
+    /// Known to all.
+    Rsa,
+}
+
+impl Kind {
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ecdsa => "ECDSA",
+            Self::Ed25519 => "Ed25519",
+            Self::Rsa => "RSA",
+        }
+    }
+}
+
+/// What the certificates of a listener share.
+pub(super) struct Shared {
+    pub(super) provider: Arc<CryptoProvider>,
+    pub(super) tickets: Arc<dyn ProducesTickets>,
+    pub(super) sessions: Arc<dyn StoresServerSessions>,
+}
+
+impl Certificate {
+    /// Reads a certificate and its key; `now` decides whether it has expired.
+    pub(super) fn read(
+        written: &CertificateConfig,
+        folder: &Path,
+        shared: &Shared,
+        now: SystemTime,
+        problems: &mut Problems,
+    ) -> Option<Self> {
+        let CertificateConfig { cert, key } = written;
+        let mut told = |problem: Problem, span| problems.push(problem.at(span));
+        let chain = Pem::read(&folder.join(&cert.value), cert)
+            .and_then(Pem::into_certificates)
+            .map_err(|problem| told(problem, cert.span));
+        let private = Pem::read(&folder.join(&key.value), key)
+            .and_then(Pem::into_key)
+            .map_err(|problem| told(problem, key.span));
+        let chain = chain.ok()?;
+        let leaf = leaf(&chain[0], cert).map_err(|problem| told(problem, cert.span)).ok()?;
+        if let Some(problem) = leaf.problem(cert, now) {
+            told(problem, cert.span);
+        }
+        let load = |private| {
+            shared.provider.key_provider.load_private_key(private).map_err(|why| {
+                Problem::error(format!("the private key in `{key}` cannot be used: {why}"))
+                    .help("use RSA with 2048 bits or more, or ECDSA on P-256, P-384 or P-521")
+            })
+        };
+        let signing = load(private.ok()?).map_err(|problem| told(problem, key.span)).ok()?;
+        let certified = CertifiedKey::new(chain.clone(), signing);
+        if let Err(why) = certified.keys_match() {
+            let problem = mismatch(written, &certified, &why);
+            told(problem, key.span);
+            return None;
+        }
+        let Leaf { names, expires, .. } = leaf;
+        let kind = match certified.key.algorithm() {
+            SignatureAlgorithm::RSA => Kind::Rsa,
+            SignatureAlgorithm::ECDSA => Kind::Ecdsa,
+            _ => Kind::Ed25519,
+        };
+        let suites = suites(&shared.provider, &certified);
+        let certified = Arc::new(certified);
+        let config = server_config(shared, certified.clone());
+        let config = config.map_err(|why| {
+            let problem =
+                Problem::error(format!("the certificate in `{cert}` cannot be used: {why}"));
+            told(problem.help("make another one"), cert.span);
+        });
+        let config = Arc::new(config.ok()?);
+        Some(Self { names, expires, kind, config, chain, key: certified, suites })
+    }
+
+    /// Whether a client can verify what this certificate's key signs.
+    pub(super) fn suits(&self, hello: &ClientHello<'_>) -> bool {
+        self.key.key.choose_scheme(hello.signature_schemes()).is_some()
+            && self.suites.iter().any(|suite| hello.cipher_suites().contains(suite))
+    }
+
+    /// Whether both are the same, whatever their files are called. The key is, too: each has
+    /// the one that its certificate names.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.chain == other.chain
+    }
+
+    /// The day on which it expires, as people write it.
+    pub fn last_day(&self) -> String {
+        day(self.expires)
+    }
+
+    /// The days that it is good for still, begun ones not counted; negative once it expired.
+    pub fn days_left(&self, now: SystemTime) -> i64 {
+        days(now, self.expires)
+    }
+}
+
+/// What a client is shown first: the certificate itself, as opposed to who signed it.
+struct Leaf {
+    names: Names,
+    begins: SystemTime,
+    expires: SystemTime,
+    common_name: Option<String>,
+}
+
+fn leaf(der: &[u8], file: &str) -> Result<Leaf, Problem> {
+    let (_, parsed) = X509Certificate::from_der(der).map_err(|why| {
+        Problem::error(format!("the first certificate in `{file}` cannot be read: {why}"))
+            .help("copy it anew from where it was made")
+    })?;
+    let validity = parsed.validity();
+    let at = |seconds: i64| {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+    };
+    let mut common_names = parsed.subject().iter_common_name();
+    Ok(Leaf {
+        names: Names::of(&parsed),
+        begins: at(validity.not_before.timestamp()),
+        expires: at(validity.not_after.timestamp()),
+        common_name: common_names.next().and_then(|name| name.as_str().ok()).map(str::to_owned),
+    })
+}
+
+impl Leaf {
+    /// What clients would have against it.
+    fn problem(&self, file: &str, now: SystemTime) -> Option<Problem> {
+        if self.names.is_empty() {
+            let common_name = match &self.common_name {
+                Some(name) => format!("; its common name `{name}` does not count"),
+                None => String::new(),
+            };
+            let message = format!("the certificate in `{file}` has no name that clients heed");
+            let help = format!("issue it with its hosts as subjectAltName{common_name}");
+            return Some(Problem::error(message).help(help));
+        }
+        let told = |message: String| Problem::warning(message).help("renew it: clients refuse it");
+        let names = &self.names;
+        if self.expires <= now {
+            let message = format!("the certificate for {names} expired on {}", day(self.expires));
+            return Some(told(message));
+        }
+        if now < self.begins {
+            let message =
+                format!("the certificate for {names} is not valid before {}", day(self.begins));
+            return Some(told(message).help("clients refuse it until then; check the clock"));
+        }
+        let left = days(now, self.expires);
+        let s = if left == 1 { "" } else { "s" };
+        let soon = || {
+            let message = format!(
+                "the certificate for {names} expires on {}, in {left} day{s}",
+                day(self.expires)
+            );
+            told(message).help("renew it before: from then on, clients refuse it")
+        };
+        (self.expires < now + EXPIRES_SOON).then(soon)
+    }
+}
+
+/// Why a key and a certificate do not fit.
+fn mismatch(written: &CertificateConfig, pair: &CertifiedKey, why: &Error) -> Problem {
+    let CertificateConfig { cert, key } = written;
+    if *why != Error::InconsistentKeys(InconsistentKeys::KeyMismatch) {
+        let problem = Problem::error(format!("the certificate in `{cert}` cannot be used: {why}"));
+        return problem.help("make another one, of X.509 version 3");
+    }
+    let fits = |der: &CertificateDer<'static>| {
+        CertifiedKey::new(vec![der.clone()], pair.key.clone()).keys_match().is_ok()
+    };
+    let problem = Problem::error(format!(
+        "the private key in `{key}` does not belong to the first certificate in `{cert}`"
+    ));
+    match pair.cert.iter().position(fits) {
+        Some(index) => problem.help(format!(
+            "it belongs to certificate {} of that file: put that one first, then those that signed it",
+            index + 1
+        )),
+        None => problem.help(format!(
+            "these two print the same for a pair: `openssl x509 -in {cert} -noout -pubkey`, \
+             `openssl pkey -in {key} -pubout`"
+        )),
+    }
+}
+
+/// The cipher suites that a client may offer for this key. Those of TLS 1.3 go with any.
+fn suites(provider: &CryptoProvider, pair: &CertifiedKey) -> Vec<CipherSuite> {
+    let goes = |suite: &&SupportedCipherSuite| match suite {
+        SupportedCipherSuite::Tls13(_) => true,
+        SupportedCipherSuite::Tls12(suite) => pair.key.choose_scheme(suite.sign).is_some(),
+    };
+    provider.cipher_suites.iter().filter(goes).map(SupportedCipherSuite::suite).collect()
+}
+
+fn server_config(shared: &Shared, pair: Arc<CertifiedKey>) -> Result<ServerConfig, Error> {
+    let mut config = ServerConfig::builder_with_provider(shared.provider.clone())
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(pair)));
+    config.alpn_protocols = ALPN.map(<[u8]>::to_vec).into();
+    config.ticketer = shared.tickets.clone();
+    config.session_storage = shared.sessions.clone();
+    Ok(config)
+}
+
+fn day(time: SystemTime) -> String {
+    let seconds = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let at = jiff::Timestamp::from_second(i64::try_from(seconds).unwrap_or(i64::MAX));
+    at.unwrap_or(jiff::Timestamp::MAX).strftime("%Y-%m-%d").to_string()
+}
+
+fn days(from: SystemTime, to: SystemTime) -> i64 {
+    const DAY: u64 = 24 * 60 * 60;
+    let whole = |span: Duration| i64::try_from(span.as_secs() / DAY).unwrap_or(i64::MAX);
+    match to.duration_since(from) {
+        Ok(left) => whole(left),
+        Err(past) => -whole(past.duration()) - 1,
+    }
+}
+
+impl fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { names, kind, .. } = self;
+        write!(f, "Certificate({} for {names})", kind.as_str())
+    }
+}

@@ -1,0 +1,150 @@
+//! Certificates of a test's own, and clients that speak TLS.
+
+use std::{fs, io, path::Path, process::Stdio, sync::Arc};
+
+use rcgen::{CertificateParams, KeyPair};
+use rustls::{
+    ClientConfig, NamedGroup, RootCertStore,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    process::Command,
+};
+use tokio_rustls::{TlsConnector, client};
+
+use super::soon;
+
+/// A certificate that vouches for itself, and its key.
+pub(crate) struct Pair {
+    pub(crate) cert: String,
+    pub(crate) key: String,
+}
+
+impl Pair {
+    /// One for these names.
+    pub(crate) fn of(names: &[&str]) -> Self {
+        Self::with(names, |_| {})
+    }
+
+    /// One with more than names.
+    pub(crate) fn with(names: &[&str], edit: impl Fn(&mut CertificateParams)) -> Self {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        edit(&mut params);
+        let key = KeyPair::generate().unwrap();
+        Self { cert: params.self_signed(&key).unwrap().pem(), key: key.serialize_pem() }
+    }
+
+    /// Writes `NAME.pem` and `NAME.key`.
+    pub(crate) fn write(&self, folder: &Path, name: &str) {
+        fs::write(folder.join(format!("{name}.pem")), &self.cert).unwrap();
+        fs::write(folder.join(format!("{name}.key")), &self.key).unwrap();
+    }
+}
+
+/// A connection over TLS that tells how it ended.
+pub(crate) struct TlsClient {
+    stream: client::TlsStream<TcpStream>,
+}
+
+/// How a connection over TLS ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TlsEnding {
+    /// With the word for it (`close_notify`).
+    Told,
+    /// Without it.
+    CutOff,
+    /// With a reset, or an alert.
+    Reset,
+}
+
+impl TlsClient {
+    /// Connects to an address by a name, and trusts one certificate.
+    pub(crate) async fn try_connect(address: &str, name: &str, trusted: &str) -> io::Result<Self> {
+        Self::connect_trusting(address, name, &[trusted]).await
+    }
+
+    /// The same, with several certificates that are trusted.
+    pub(crate) async fn connect_trusting(
+        address: &str,
+        name: &str,
+        trusted: &[&str],
+    ) -> io::Result<Self> {
+        let mut roots = RootCertStore::empty();
+        for trusted in trusted {
+            roots.add(CertificateDer::from_pem_slice(trusted.as_bytes()).unwrap()).unwrap();
+        }
+        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let socket = soon("a connection", TcpStream::connect(address)).await?;
+        socket.set_nodelay(true)?;
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        let connecting = TlsConnector::from(Arc::new(config)).connect(name, socket);
+        Ok(Self { stream: soon("a handshake", connecting).await? })
+    }
+
+    /// The same, which must succeed.
+    pub(crate) async fn connect(address: &str, name: &str, trusted: &str) -> Self {
+        Self::try_connect(address, name, trusted).await.unwrap()
+    }
+
+    /// How the keys were agreed on.
+    pub(crate) fn key_exchange(&self) -> NamedGroup {
+        self.stream.get_ref().1.negotiated_key_exchange_group().unwrap().name()
+    }
+
+    pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).await.unwrap();
+        self.stream.flush().await.unwrap();
+    }
+
+    /// Reads until a text has come.
+    pub(crate) async fn until(&mut self, text: &str) -> String {
+        let mut read = Vec::new();
+        while !String::from_utf8_lossy(&read).contains(text) {
+            let more = soon(text, self.stream.read_buf(&mut read)).await.unwrap();
+            assert!(0 < more, "it ended before {text:?}: {}", String::from_utf8_lossy(&read));
+        }
+        String::from_utf8(read).unwrap()
+    }
+
+    /// Says that nothing more will be sent, with the word for it.
+    pub(crate) async fn finish(&mut self) {
+        self.stream.shutdown().await.unwrap();
+    }
+
+    /// Closes the sending side of the socket without a word.
+    pub(crate) async fn cut_off(&mut self) {
+        self.stream.get_mut().0.shutdown().await.unwrap();
+    }
+
+    /// Reads to the end.
+    pub(crate) async fn rest(&mut self) -> (Vec<u8>, TlsEnding) {
+        let mut read = Vec::new();
+        let ending = match soon("the end", self.stream.read_to_end(&mut read)).await {
+            Ok(_) => TlsEnding::Told,
+            Err(why) if why.kind() == io::ErrorKind::UnexpectedEof => TlsEnding::CutOff,
+            Err(_) => TlsEnding::Reset,
+        };
+        (read, ending)
+    }
+}
+
+/// Runs `openssl s_client` until it is connected: all that it says.
+pub(crate) async fn s_client(address: &str, arguments: &[&str]) -> String {
+    let mut openssl = Command::new("openssl");
+    openssl.args(["s_client", "-connect", address]).args(arguments).kill_on_drop(true);
+    openssl.stdin(Stdio::null());
+    let output = soon("openssl", openssl.output()).await.expect("openssl is installed");
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
