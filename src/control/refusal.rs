@@ -1,5 +1,7 @@
 //! Why a change of the configuration was refused: nothing was changed then.
 
+use crate::panics::Panic;
+
 /// Why nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
