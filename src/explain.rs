@@ -11,7 +11,6 @@ mod words;
 
 use std::sync::Arc;
 
-use http::{Method, header::HOST};
 use tokio::time::Instant;
 
 pub use answer::{
@@ -22,9 +21,6 @@ pub use question::{Question, QuestionError};
 use crate::{
     config::{File, route::RouteConfig, source::Texts},
     diagnostic::Span,
-    downstream::config::Address,
-    explain::question::Asked,
-    http1::{authority::Authority, refusal::Refusal},
     routing::{
         host::RequestHost, judged::Judged, path, request::RequestParts, table::Found,
         verdict::Verdict,
@@ -79,8 +75,7 @@ impl Oracle<'_> {
             route: None,
             nearest: Vec::new(),
         };
-        let refused = || refused(&asked, self.target_max(asked.port));
-        if let Some(outcome) = arrives.err().or_else(refused) {
+        if let Err(outcome) = arrives {
             explanation.outcome = outcome;
             return Ok(explanation);
         }
@@ -170,14 +165,6 @@ impl Oracle<'_> {
         }
     }
 
-    /// The bound for targets of the listener on a port.
-    fn target_max(&self, port: u16) -> Option<u64> {
-        let is_it = |address: &Address| matches!(address, Address::Socket(it) if it.port() == port);
-        let mut all = self.file().listeners.iter().zip(&self.snapshot.listeners);
-        let found = all.find(|(_, listener)| is_it(&listener.address));
-        found.map(|(config, _)| config.limits.target_size.value.0)
-    }
-
     fn settings(&self, at: &str, settings: Vec<(&'static str, String)>) -> Vec<Setting> {
         let settings = settings.into_iter().map(|(key, value)| {
             let written = self.file().places.find(&format!("{at}.{key}"));
@@ -235,21 +222,4 @@ fn in_turn(upstream: &Upstream) -> Vec<Backend> {
         is_next: next == Some(index),
     });
     backends.collect()
-}
-
-/// What is refused before routes are asked.
-fn refused(asked: &Asked, target_max: Option<u64>) -> Option<Outcome> {
-    let refused =
-        |status, reason: &str| Some(Outcome::Refused { status, reason: reason.to_owned() });
-    let head = |refusal: Refusal| refused(refusal.status, refusal.reason);
-    let is_too_long = |max| max < asked.target_length() as u64;
-    match () {
-        () if asked.method == Method::CONNECT => head(Refusal::CONNECT_METHOD),
-        () if asked.method == Method::TRACE => head(Refusal::TRACE_METHOD),
-        () if 1 < asked.headers.get_all(HOST).iter().count() => head(Refusal::DUPLICATE_HOST),
-        () if Authority::parse(asked.authority.as_bytes()).is_none() => head(Refusal::BAD_HOST),
-        () if target_max.is_some_and(is_too_long) => head(Refusal::TARGET_TOO_LONG),
-        () if path::check_query(&asked.query).is_err() => head(Refusal::BAD_TARGET),
-        () => path::canonicalize(&asked.path).err().and_then(|why| refused(400, why.reason())),
-    }
 }

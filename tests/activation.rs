@@ -9,9 +9,10 @@ use std::{
     },
 };
 
+use rustix::process::Signal;
 use tokio::net::TcpStream;
 
-use crate::support::{Client, Crestline, Origin, curl, get};
+use crate::support::{Client, Crestline, Origin, curl, eventually, get, soon};
 
 /// A listening socket, its address, and its kernel object.
 fn listening() -> (OwnedFd, String, u64) {
@@ -49,6 +50,29 @@ async fn a_socket_that_was_handed_in_is_used_by_its_listener() {
     let links = link.map(|entry| fs::read_link(entry.unwrap().path()).unwrap());
     let held = links.filter(|link| link.as_os_str() == format!("socket:[{inode}]").as_str());
     assert_eq!(held.count(), 3, "to accept, to be watched, and for a successor");
+}
+
+/// systemd keeps it for the next process: whatever a stop does to the sockets of a process itself
+/// must not be done to this one.
+#[tokio::test]
+async fn a_socket_that_was_handed_in_outlives_a_stop() {
+    let origin = Origin::replying("hello");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("http.sock");
+    let unix = OwnedFd::from(UnixListener::bind(&path).unwrap());
+    let (tcp, address, _) = listening();
+    let listeners = [&address, &format!("unix:{}", path.display())];
+    let yaml = yaml(&origin, &listeners.map(String::as_str));
+    for start in 0..2 {
+        let sockets = [Some(tcp.try_clone().unwrap()), Some(unix.try_clone().unwrap())];
+        let mut proxy = Crestline::start_handed(sockets, &yaml).await;
+        assert_eq!(proxy.get("/").await.text(), "hello", "start {start}");
+        let output = curl(&["--unix-socket", path.to_str().unwrap(), "http://a.test/"]).await;
+        assert_eq!(output.stdout, b"hello", "start {start}");
+        proxy.signal(Signal::TERM);
+        eventually("its end", || !proxy.is_running()).await;
+    }
+    soon("a place in the queue", TcpStream::connect(&address)).await.unwrap();
 }
 
 /// Its mode stays what the unit said.

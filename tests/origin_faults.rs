@@ -1,6 +1,11 @@
 //! What origins get wrong in HTTP is the origin's fault: `502`, or a break, never a guess.
 
+use tokio::sync::mpsc;
+
 use crate::support::{Crestline, Origin, get};
+
+const HELLO: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+const EVIL: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
 
 #[tokio::test]
 async fn an_answer_that_is_no_http_gets_502() {
@@ -72,8 +77,7 @@ async fn status_of(bytes: Vec<u8>) -> Option<u16> {
 #[tokio::test]
 async fn bytes_beyond_an_answer_are_discarded() {
     let origin = Origin::with(async |mut exchange| {
-        exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello").await;
-        exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil").await;
+        exchange.send(format!("{HELLO}{EVIL}")).await;
         exchange.keep()
     });
     let proxy = to(&origin).await;
@@ -81,6 +85,27 @@ async fn bytes_beyond_an_answer_are_discarded() {
     let mut client = proxy.client().await;
     for _ in 0..10 {
         assert_eq!(client.exchange(get("/")).await.text(), "hello");
+    }
+}
+
+/// The connection is idle by then, and is used no more.
+#[tokio::test]
+async fn bytes_that_come_after_an_answer_are_discarded() {
+    let (sent, mut beyond) = mpsc::unbounded_channel();
+    let origin = Origin::with(move |mut exchange| {
+        let sent = sent.clone();
+        async move {
+            exchange.send(HELLO).await;
+            sent.send(exchange.send(EVIL).await).unwrap();
+            exchange.keep()
+        }
+    });
+    let proxy = to(&origin).await;
+
+    let mut client = proxy.client().await;
+    for _ in 0..10 {
+        assert_eq!(client.exchange(get("/")).await.text(), "hello");
+        beyond.recv().await.unwrap();
     }
 }
 

@@ -2,16 +2,19 @@
 
 use std::sync::Arc;
 
+use http::{Method, header::HOST};
+
 use crate::{
     downstream::config::Address,
     explain::{Certificate, Listener, Oracle, Outcome, question::Asked},
-    routing::host::RequestHost,
+    http1::{authority::Authority, refusal::Refusal},
+    routing::{host::RequestHost, path},
     tls::keyring::Keyring,
 };
 
 impl Oracle<'_> {
-    /// Finds the listener on the port that was asked for, and whether the request gets past the
-    /// handshake.
+    /// Finds the listener on the port that was asked for, and whether the request gets past it to
+    /// the routes.
     pub(super) fn arrive(&self, asked: &Asked) -> (Listener, Result<(), Outcome>) {
         let Asked { port, is_tls, .. } = *asked;
         let on_port =
@@ -23,7 +26,7 @@ impl Oracle<'_> {
         let is_there = here.clone().next().is_some();
         let Some((index, (config, listener))) = fits.or_else(|| here.find(|_| !is_tls)) else {
             let others = all().map(|(_, (_, other))| other.address.to_string()).collect();
-            return (Listener::none(port, others, is_tls && is_there), Ok(()));
+            return (Listener::none(port, others, is_tls && is_there), judge(asked, None));
         };
         let at = format!("listeners[{index}]");
         let mut told = Listener {
@@ -32,7 +35,8 @@ impl Oracle<'_> {
             settings: self.settings(&at, config.settings()),
             ..Listener::none(port, Vec::new(), false)
         };
-        let Some(keyring) = &listener.tls else { return (told, Ok(())) };
+        let judge = || judge(asked, Some(config.limits.target_size.value.0));
+        let Some(keyring) = &listener.tls else { return (told, judge()) };
         if !is_tls {
             let reason = "plain_http_on_tls".to_owned();
             return (told, Err(Outcome::Refused { status: 400, reason }));
@@ -51,7 +55,25 @@ impl Oracle<'_> {
         let host = RequestHost::new(&asked.authority);
         let is_covered = asked.authority.is_empty() || certificate.names.cover(host.as_str());
         let misdirected = || Outcome::Refused { status: 421, reason: "misdirected".to_owned() };
-        (told, if is_covered { Ok(()) } else { Err(misdirected()) })
+        (told, if is_covered { judge() } else { Err(misdirected()) })
+    }
+}
+
+/// What is refused before routes are asked.
+fn judge(asked: &Asked, target_max: Option<u64>) -> Result<(), Outcome> {
+    let refused =
+        |status, reason: &str| Err(Outcome::Refused { status, reason: reason.to_owned() });
+    let head = |refusal: Refusal| refused(refusal.status, refusal.reason);
+    let is_too_long = |max| max < asked.target_length() as u64;
+    match () {
+        () if asked.method == Method::CONNECT => head(Refusal::CONNECT_METHOD),
+        () if asked.method == Method::TRACE => head(Refusal::TRACE_METHOD),
+        () if 1 < asked.headers.get_all(HOST).iter().count() => head(Refusal::DUPLICATE_HOST),
+        () if Authority::parse(asked.authority.as_bytes()).is_none() => head(Refusal::BAD_HOST),
+        () if target_max.is_some_and(is_too_long) => head(Refusal::TARGET_TOO_LONG),
+        () if path::check_query(&asked.query).is_err() => head(Refusal::BAD_TARGET),
+        () => path::canonicalize(&asked.path)
+            .map_or_else(|why| refused(400, why.reason()), |_| Ok(())),
     }
 }
 

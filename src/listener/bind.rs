@@ -6,7 +6,7 @@
 //! checks. A successor that was handed sockets uses those instead.
 
 use std::{
-    fs, io,
+    fmt, fs, io,
     net::SocketAddr,
     os::{
         fd::{IntoRawFd, OwnedFd},
@@ -57,19 +57,39 @@ pub struct Bound {
     /// Where it is bound; a port that was left to the system is known here.
     pub address: Address,
     pub(super) socket: Socket,
-    pub(super) is_taken_over: bool,
+    pub(super) provenance: Provenance,
+}
+
+/// Where a socket comes from, which decides who may close it for good.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Provenance {
+    /// This process bound it, and leaves nothing of it behind.
+    Bound,
+    /// A predecessor bound it, and listens on it.
+    TakenOver,
+    /// systemd bound it, and keeps it for the next process.
+    HandedIn,
 }
 
 impl Bound {
     /// A socket that a predecessor listens on.
     pub fn taken_over(address: Address, socket: OwnedFd) -> Self {
-        Self { address, socket: socket.into(), is_taken_over: true }
+        Self { address, socket: socket.into(), provenance: Provenance::TakenOver }
     }
 
     /// Where it is bound, and the socket.
     #[cfg(test)]
     pub(super) fn into_parts(self) -> (Address, Socket) {
         (self.address, self.socket)
+    }
+}
+
+impl fmt::Display for Provenance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Bound | Self::HandedIn => "opened",
+            Self::TakenOver => "taken over",
+        })
     }
 }
 
@@ -81,7 +101,8 @@ pub fn bind(address: &Address) -> Result<Bound, BindError> {
     let bound = match address {
         Address::Socket(socket) => bind_socket(*socket),
         Address::Unix(path) => {
-            let fresh = |socket| Bound { address: address.clone(), socket, is_taken_over: false };
+            let fresh =
+                |socket| Bound { address: address.clone(), socket, provenance: Provenance::Bound };
             bind_unix(path).map(fresh)
         }
     };
@@ -94,7 +115,7 @@ fn bind_socket(address: SocketAddr) -> io::Result<Bound> {
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
     let bound = socket.local_addr()?.as_socket().unwrap_or(address);
-    Ok(Bound { address: Address::Socket(bound), socket, is_taken_over: false })
+    Ok(Bound { address: Address::Socket(bound), socket, provenance: Provenance::Bound })
 }
 
 fn bind_unix(path: &Path) -> io::Result<Socket> {
@@ -153,15 +174,15 @@ impl<A: ServerApp + Send + Sync + 'static> Listening<A> {
     /// Puts every socket where Pingora looks for sockets of a predecessor.
     fn open(&mut self, fds: &ListenFds) -> Result<Vec<Watched>, BindError> {
         let (mut open, mut watched) = (Vec::new(), Vec::new());
-        for Bound { address, socket, is_taken_over } in self.bound.drain(..) {
+        for Bound { address, socket, provenance } in self.bound.drain(..) {
             let failed = |error| BindError { address: address.clone(), why: in_words(&error) };
-            if !is_taken_over {
+            if provenance != Provenance::TakenOver {
                 socket.listen(BACKLOG).map_err(failed)?;
             }
             let copies = (socket.try_clone().map_err(failed)?, socket.try_clone().map_err(failed)?);
             fds.lock().add(key(&address), socket.into_raw_fd());
-            info!("listener: {address} {}", if is_taken_over { "taken over" } else { "opened" });
-            watched.push(Watched::new(address.clone(), copies.0, !is_taken_over));
+            info!("listener: {address} {provenance}");
+            watched.push(Watched::new(address.clone(), copies.0, provenance == Provenance::Bound));
             open.push(Open { address, socket: copies.1.into() });
         }
         self.sockets.open(open);

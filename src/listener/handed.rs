@@ -7,7 +7,7 @@ use socket2::SockAddr;
 
 use crate::{
     downstream::config::Address,
-    listener::bind::{self, BindError, Bound},
+    listener::bind::{self, BindError, Bound, Provenance},
     systemd::sockets::{self, Given, GivenError},
 };
 
@@ -108,7 +108,7 @@ fn bound(Given { name, socket }: Given) -> Result<(String, Bound), HandedError> 
     let Some(address) = ip.or(path) else { return Err(HandedError::NoAddress(name)) };
     match &address {
         Address::Unix(path) if is_foreign(path) => Err(HandedError::Foreign { name, address }),
-        _ => Ok((name, Bound { address, socket, is_taken_over: false })),
+        _ => Ok((name, Bound { address, socket, provenance: Provenance::HandedIn })),
     }
 }
 

@@ -65,6 +65,30 @@ impl<A> Edge<A> {
     }
 }
 
+impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
+    /// Serves a connection from its handshake, if it begins with one, to its end.
+    async fn serve(
+        &self,
+        stream: Stream,
+        connection: Connection,
+        beginning: Beginning,
+        shutdown: &ShutdownWatch,
+    ) {
+        let (stream, speaks) = match beginning {
+            Beginning::Plaintext(speaks) => {
+                (Box::new(Downstream::new(stream, Arc::new(connection))), speaks)
+            }
+            Beginning::Handshake(listener) => {
+                let handshake = secure::handshake(stream, connection, *listener, &self.refuser);
+                // In a box, so that an idle connection does not hold the room that it takes.
+                let Some(secured) = Box::pin(handshake).await else { return };
+                secured
+            }
+        };
+        serve::serve(&self.app, stream, speaks, &self.refuser, shutdown).await;
+    }
+}
+
 /// How a connection begins.
 enum Beginning {
     /// By a handshake, as this listener makes it.
@@ -111,18 +135,8 @@ where
         let peer = digest.as_ref().and_then(|digest| digest.peer_addr());
         let client = peer.and_then(socket::SocketAddr::as_inet).map(SocketAddr::ip);
         let (connection, beginning) = self.arrive(local, client)?;
-        let (stream, speaks) = match beginning {
-            Beginning::Plaintext(speaks) => {
-                (Box::new(Downstream::new(stream, Arc::new(connection))), speaks)
-            }
-            Beginning::Handshake(listener) => {
-                let handshake = secure::handshake(stream, connection, *listener, &self.refuser);
-                // In a box, so that an idle connection does not hold the room that it takes.
-                Box::pin(handshake).await?
-            }
-        };
         // A panic in a phase is answered there; any other ends this connection alone.
-        let served = serve::serve(&self.app, stream, speaks, &self.refuser, shutdown);
+        let served = self.serve(stream, connection, beginning, shutdown);
         if let Err(panic) = panics::catch(served).await {
             panic.count_request();
             error!("a connection: panicked: {panic}");
