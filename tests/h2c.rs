@@ -15,7 +15,7 @@ use tokio::{
 
 use crate::support::{Client, Crestline, Origin, curl, eventually, get, soon};
 
-const H2C: &str = "listeners: [{ address: \"127.0.0.1:0\", h2c: true, timeouts: { idle: 500ms } }]";
+const H2C: &str = "listeners: [{ address: \"127.0.0.1:0\", h2c: true }]";
 
 #[tokio::test]
 async fn both_protocols_are_spoken_on_one_port() {
@@ -135,7 +135,7 @@ async fn an_answer_that_breaks_resets_its_stream() {
                 return exchange.reply("whole").await;
             }
             exchange.send(start).await;
-            time::sleep(Duration::from_millis(100)).await;
+            time::sleep(Duration::from_secs(1)).await;
             exchange.close()
         });
         let proxy = h2c(&origin).await;
@@ -166,7 +166,7 @@ async fn our_own_answers_are_told_over_http_2() {
 #[tokio::test]
 async fn a_stalled_origin_gets_504_as_over_http_1() {
     for timeouts in
-        ["first_byte: 200ms, between_bytes: 300ms", "first_byte: 300ms, between_bytes: 200ms"]
+        ["first_byte: 700ms, between_bytes: 800ms", "first_byte: 800ms, between_bytes: 700ms"]
     {
         let origin = Origin::stalling();
         let upstreams = format!(
@@ -175,17 +175,18 @@ async fn a_stalled_origin_gets_504_as_over_http_1() {
         let proxy = Crestline::start_in_parts(&[&upstreams, H2C]).await;
         let mut h2 = connect(&proxy).await;
 
-        let start = Instant::now();
         let request = Request::get("http://a.test/").body(()).unwrap();
-        assert_eq!(ask(&mut h2, request, "").await.unwrap().status(), 504, "{timeouts}");
-        assert!(start.elapsed() < Duration::from_secs(3), "{timeouts}: {:?}", start.elapsed());
+        let answer = soon("an answer", ask(&mut h2, request, "")).await.unwrap();
+        assert_eq!(answer.status(), 504, "{timeouts}");
     }
 }
 
 #[tokio::test]
 async fn an_idle_connection_is_closed_after_its_timeout() {
     let origin = Origin::replying("hello");
-    let proxy = h2c(&origin).await;
+    let upstreams = format!("upstreams: {{ app: {{ backends: [\"{origin}\"] }} }}");
+    let listeners = H2C.replace("h2c: true", "h2c: true, timeouts: { idle: 2s }");
+    let proxy = Crestline::start_in_parts(&[&upstreams, &listeners]).await;
     let stream = TcpStream::connect(proxy.address()).await.unwrap();
     let (mut h2, connection) = client::handshake(stream).await.unwrap();
     let connection = tokio::spawn(connection);
@@ -194,7 +195,7 @@ async fn an_idle_connection_is_closed_after_its_timeout() {
     let start = Instant::now();
     let _ = soon("the end of the connection", connection).await.unwrap();
     let waited = start.elapsed();
-    assert!(Duration::from_millis(400) < waited && waited < Duration::from_secs(3), "{waited:?}");
+    assert!(Duration::from_millis(1_900) < waited, "{waited:?}");
 }
 
 #[tokio::test]

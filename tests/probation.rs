@@ -77,9 +77,9 @@ async fn a_change_that_fails_nothing_passes() {
     let proxy = Crestline::start(&version(&origin, 1)).await;
     proxy.rewrite(&version(&origin, 2));
 
-    let told = under(&proxy, &["/"], &["reload", "--probation", "300ms"]).await;
+    let told = under(&proxy, &["/"], &["reload", "--probation", "2s"]).await;
     let expected =
-        "v1 → v2: route all changed\nv2 is on probation for 300ms\nv2 passed its probation\n";
+        "v1 → v2: route all changed\nv2 is on probation for 2s\nv2 passed its probation\n";
     assert_eq!((told.code, &*told.stderr), (Some(0), expected));
     proxy.logs("reload: v2 passed its probation").await;
     assert_eq!(proxy.get("/").await.get("x-version"), Some("2"));
@@ -96,7 +96,7 @@ async fn failures_that_were_there_before_are_not_held_against_a_change() {
     }
     proxy.rewrite(&version(&origin, 2));
 
-    let told = under(&proxy, &mixed, &["reload", "--probation", "500ms"]).await;
+    let told = under(&proxy, &mixed, &["reload", "--probation", "3s"]).await;
     assert_eq!(told.code, Some(0), "{}", told.stderr);
     // Beyond what there was before, they are.
     proxy.rewrite(&version(&origin, 3));
@@ -113,9 +113,9 @@ async fn what_is_tolerated_can_be_said() {
     proxy.rewrite(&version(&origin, 2));
 
     let mixed = ["/", "/fail"];
-    let lenient = ["reload", "--probation", "500ms", "--tolerate", "60%", "--json"];
+    let lenient = ["reload", "--probation", "3s", "--tolerate", "60%", "--json"];
     let told = under(&proxy, &mixed, &lenient).await;
-    assert_eq!((told.code, &*told.stderr), (Some(0), "v2 is on probation for 500ms\n"));
+    assert_eq!((told.code, &*told.stderr), (Some(0), "v2 is on probation for 3s\n"));
     let lines: Vec<serde_json::Value> =
         told.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!((&lines[0]["to"], &lines[1]["state"]), (&2.into(), &"passed".into()));

@@ -22,7 +22,7 @@ use crate::support::{Client, Crestline, Ending, Origin, PATIENCE, eventually, ge
 
 /// A stop that need not wait for anything takes no longer, however busy the machine is; the
 /// grace period of these tests is much longer.
-const AT_ONCE: Duration = Duration::from_secs(5);
+const AT_ONCE: Duration = Duration::from_secs(30);
 
 async fn before(origin: &Origin, keys: &str) -> Crestline {
     let grace = if keys.contains("grace_period_seconds") { "" } else { "grace_period_seconds: 60" };
@@ -159,22 +159,21 @@ async fn a_second_signal_leaves_at_once() {
 #[tokio::test]
 async fn a_lame_duck_serves_on_and_says_that_it_is_draining() {
     let origin = Origin::replying("hello");
-    let mut proxy = before(&origin, "lame_duck: 3s").await;
+    let mut proxy = before(&origin, "lame_duck: 6s").await;
     assert_eq!(proxy.status().await["state"], "serving");
     let start = Instant::now();
     proxy.signal(Signal::TERM);
-    proxy.logs("stop: draining; listeners close in 3s").await;
+    proxy.logs("stop: draining; listeners close in 6s").await;
     let (mut served, mut kept) = (0, proxy.client().await);
-    while start.elapsed() < Duration::from_secs(1) {
+    while served < 3 {
         assert_eq!(proxy.get("/").await.text(), "hello");
         assert_ne!(kept.exchange(get("/")).await.get("connection"), Some("close"));
         served += 1;
         assert_eq!(proxy.status().await["state"], "draining");
     }
-    assert!(0 < served);
     end(&mut proxy).await;
     let took = start.elapsed();
-    assert!(Duration::from_secs(3) <= took && took < Duration::from_secs(3) + AT_ONCE, "{took:?}");
+    assert!(Duration::from_secs(6) <= took && took < Duration::from_secs(6) + AT_ONCE, "{took:?}");
 }
 
 /// A load balancer's connection is told in an answer, where there is one.
@@ -340,7 +339,7 @@ async fn crestline_drain_shows_what_is_left_until_the_process_is_gone() {
         let status = proxy.status().await;
         assert_eq!(status["state"], "leaving", "{status}");
         assert_eq!(status["in_flight"]["requests"], 1, "{status}");
-        time::sleep(Duration::from_millis(500)).await;
+        time::sleep(Duration::from_millis(1500)).await;
         assert!(!is_over.load(SeqCst), "it waits");
         go.notify_one();
         client.rest().await

@@ -22,7 +22,7 @@ pub(crate) use self::{
 };
 
 /// Nothing that a test waits for takes this long, however busy the machine is.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(50);
 
 /// Waits until a condition holds.
 pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
