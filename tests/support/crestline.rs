@@ -16,10 +16,10 @@ use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
-    time::Instant,
+    time::{self, Instant},
 };
 
-use super::{Answer, Client, curl, eventually, get, soon};
+use super::{Answer, Client, PATIENCE, curl, eventually, get, soon};
 
 /// A running Crestline. It is killed when this is dropped.
 pub(crate) struct Crestline {
@@ -106,7 +106,10 @@ impl Crestline {
     async fn finish(command: &mut Command) -> Finished {
         let start = Instant::now();
         let child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let output = soon("the end of the program", child.wait_with_output()).await.unwrap();
+        let id = child.id().unwrap();
+        let ended = time::timeout(PATIENCE, child.wait_with_output()).await;
+        let output = ended.unwrap_or_else(|_| panic!("{command:?} goes on:\n{}", state_of(id)));
+        let output = output.unwrap();
         Finished {
             took: start.elapsed(),
             code: output.status.code(),
@@ -383,6 +386,16 @@ fn command(arguments: &[&str]) -> Command {
         command.env_remove(name);
     }
     command
+}
+
+/// What a process waits for, to find out why it does.
+fn state_of(id: u32) -> String {
+    let shown = |name: &str| {
+        fs::read_to_string(format!("/proc/{id}/{name}")).unwrap_or_else(|why| why.to_string())
+    };
+    let files = fs::read_dir(format!("/proc/{id}/fd")).into_iter().flatten().flatten();
+    let files: Vec<_> = files.filter_map(|file| fs::read_link(file.path()).ok()).collect();
+    format!("{}\n{}\n{}\n{files:?}", shown("status"), shown("wchan"), shown("syscall"))
 }
 
 /// Runs the program as systemd does with sockets of its own: they are descriptors 3 and 4.
