@@ -34,6 +34,7 @@ use crate::{
         succession::Succession,
         successor::{self, WaitError},
     },
+    http2::guard::STREAMS_MAX,
     listener::{
         Edge,
         bind::{BindError, Bound, Listening},
@@ -49,8 +50,8 @@ use crate::{
     units::ByteSize,
 };
 
-/// Streams at a time on one HTTP/2 connection.
-const H2_STREAMS: u32 = 128;
+/// Streams of HTTP/2 that a client may make us reset by its mistakes, in the life of a connection.
+const H2_MISTAKES: usize = 20;
 /// What a client may send on one stream before it is read.
 const H2_STREAM_WINDOW: u32 = 256 * 1024;
 /// The same for a connection.
@@ -261,7 +262,8 @@ fn h2_options(header_list: ByteSize) -> H2Options {
     let mut options = default_h2_options();
     options
         .max_header_list_size(u32::try_from(header_list.0).unwrap_or(u32::MAX))
-        .max_concurrent_streams(H2_STREAMS)
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_local_error_reset_streams(Some(H2_MISTAKES))
         .initial_window_size(H2_STREAM_WINDOW)
         .initial_connection_window_size(H2_CONNECTION_WINDOW);
     options

@@ -18,6 +18,7 @@ mod errors;
 mod explain;
 mod failover;
 mod forwarding;
+mod h2_abuse;
 mod h2c;
 mod health;
 mod includes;

@@ -5,5 +5,7 @@
 pub mod config;
 pub mod connection;
 pub mod error;
+mod http2;
+pub mod socket;
 pub mod stream;
 mod tunnel;

@@ -33,11 +33,9 @@ use crate::{
         head::{Head, HeadReader},
         refusal::Refusal,
     },
+    http2::PREFACE,
     listener::refuse::Refuser,
 };
-
-/// The first bytes of HTTP/2 with prior knowledge (RFC 9113 §3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// How long an idle connection is kept once the listeners are closed: a request that is on its
 /// way arrives within this time, and is answered.

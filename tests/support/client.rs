@@ -101,6 +101,11 @@ impl Client {
         soon("bytes", self.wire.exactly(count)).await.expect("more bytes")
     }
 
+    /// Reads so many raw bytes, if the proxy sends them before it leaves.
+    pub(crate) async fn try_bytes(&mut self, count: usize) -> Option<Bytes> {
+        soon("bytes, or the end", self.wire.exactly(count)).await.ok()
+    }
+
     /// Reads everything until the proxy closes.
     pub(crate) async fn rest(&mut self) -> (Vec<u8>, Ending) {
         soon("the end of the connection", self.wire.rest()).await
@@ -161,7 +166,7 @@ pub(crate) fn request(method: &str, path: &str, fields: &str, body: &str) -> Str
 /// Runs the real curl.
 pub(crate) async fn curl(arguments: &[&str]) -> Output {
     let mut curl = Command::new("curl");
-    curl.args(["--silent", "--show-error", "--noproxy", "*", "--max-time", "15"]);
+    curl.args(["--silent", "--show-error", "--noproxy", "*", "--max-time", "45"]);
     curl.args(arguments).kill_on_drop(true);
     soon("curl", curl.output()).await.expect("curl is installed")
 }

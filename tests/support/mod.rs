@@ -5,6 +5,7 @@
 
 mod client;
 mod crestline;
+pub(crate) mod frames;
 mod origin;
 mod tls;
 mod wire;
