@@ -5,6 +5,7 @@
 
 mod client;
 mod crestline;
+mod load;
 mod origin;
 mod tls;
 mod wire;
@@ -16,6 +17,7 @@ use tokio::time::{self, Instant};
 pub(crate) use self::{
     client::{Answer, Client, curl, get, post, request},
     crestline::{Crestline, Finished},
+    load::{Load, UntilRefused},
     origin::{After, Exchange, Origin},
     tls::{Pair, TlsClient, TlsEnding, s_client},
     wire::Ending,
