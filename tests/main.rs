@@ -49,6 +49,7 @@ mod tls_exchanges;
 mod tls_reload;
 mod tunnels;
 mod upgrade;
+mod upgrade_listeners;
 mod upgrade_load;
 mod upgrade_refused;
 mod upgrade_state;

@@ -2,6 +2,8 @@
 
 use std::{
     fs,
+    io::Write as _,
+    os::unix::net::UnixStream,
     sync::atomic::{AtomicBool, Ordering::SeqCst},
 };
 
@@ -192,4 +194,22 @@ async fn wrong_usage_is_refused() {
         let told = Crestline::run(arguments).await;
         assert_eq!(told.code, Some(64), "{arguments:?}: {}", told.stderr);
     }
+}
+
+/// Somebody who waited for the outcome and was interrupted takes no place from others: there are
+/// fewer places than these.
+#[tokio::test]
+async fn who_does_not_wait_for_the_outcome_any_more_is_forgotten() {
+    let origin = origin();
+    let proxy = Crestline::start(&version(&origin, 1)).await;
+    proxy.rewrite(&version(&origin, 2));
+    let (status, _) = proxy.api("POST", "/v1/reload", "{\"probation\": \"1h\"}").await;
+    assert_eq!(status, 200);
+    for _ in 0..40 {
+        let mut waiting = UnixStream::connect(proxy.admin_socket()).unwrap();
+        waiting.write_all(b"GET /v1/probation HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    }
+    let status = proxy.status().await["configuration"]["probation"].clone();
+    assert_eq!(status["state"], "running", "{status}");
+    assert_eq!(proxy.log_with("ERROR"), [""; 0]);
 }

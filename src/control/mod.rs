@@ -250,6 +250,7 @@ impl Control {
         let mut problems = Problems::default();
         let (file, texts, repeats) = match wanted {
             Wanted::File(path) => {
+                config::source::check_is_lasting(&path).map_err(told)?;
                 let before = watcher::look_at_all(&lock(&self.watched).clone());
                 let loaded = config::load(&path, &mut problems);
                 let file = File::read(&loaded, &mut problems).map(Arc::new);

@@ -59,6 +59,10 @@ pub enum Message {
     Serving {
         /// Its process id: a daemon has another one by now.
         pid: u32,
+        /// Where the sockets are bound that it goes on with; nothing is known of it if it does
+        /// not say so.
+        #[serde(default)]
+        goes_on_with: Option<Vec<String>>,
     },
     /// The process in force leaves. It does not take that back.
     OverToYou,
@@ -102,6 +106,10 @@ pub struct Name {
     pub written: String,
     /// The address that it is bound to; a port that the system chose is known here.
     pub bound: String,
+    /// Whether it ends with the last process that was handed it: systemd has no copy. Not so if
+    /// nothing is said.
+    #[serde(default)]
+    pub is_ours: bool,
 }
 
 impl Name {

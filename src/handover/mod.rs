@@ -31,6 +31,7 @@ pub mod refusal;
 pub mod step;
 pub mod succession;
 pub mod successor;
+mod word;
 
 use std::path::Path;
 

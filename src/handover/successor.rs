@@ -4,7 +4,7 @@
 //! thread and is gone afterwards.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     os::{fd::OwnedFd, unix::fs::FileTypeExt},
     path::{Path, PathBuf},
@@ -71,8 +71,16 @@ pub struct Predecessor {
     pub(super) pid: u32,
     /// Tells when it dies; `None` where the system cannot.
     life: Option<Arc<OwnedFd>>,
+    /// Where the sockets are bound that both listen on.
+    pub(super) claimed: BTreeSet<Address>,
     /// Unix sockets that nobody listens on once it has left.
     unclaimed: Vec<PathBuf>,
+}
+
+impl Predecessor {
+    fn new(channel: Option<Detached>, pid: u32, life: Option<Arc<OwnedFd>>) -> Self {
+        Self { channel, pid, life, claimed: BTreeSet::new(), unclaimed: Vec::new() }
+    }
 }
 
 /// Waits for a predecessor at `path`, and takes what it has.
@@ -104,8 +112,7 @@ async fn first_offer(door: &Door) -> io::Result<Inheritance> {
                 let Offer { sockets, configuration, backends, pid } = offer;
                 let (count, version) = (sockets.len(), configuration.version);
                 info!("upgrade: process {pid} handed {count} sockets over, and v{version}");
-                let channel = Some(channel.detach()?);
-                let predecessor = Predecessor { channel, pid, life, unclaimed: Vec::new() };
+                let predecessor = Predecessor::new(Some(channel.detach()?), pid, life);
                 return Ok(Inheritance { sockets, configuration, backends, predecessor });
             }
             Ok(Err(ChannelError::Closed)) => {} // somebody looked whether we wait
@@ -177,7 +184,9 @@ impl Inheritance {
         for (name, socket) in self.sockets.drain(..) {
             info!("listener: {} removed", name.bound);
             drop(socket);
-            if let Ok(Address::Unix(path)) = name.bound.parse() {
+            if name.is_ours
+                && let Ok(Address::Unix(path)) = name.bound.parse()
+            {
                 self.predecessor.unclaimed.push(path);
             }
         }
@@ -187,7 +196,9 @@ impl Inheritance {
     fn claim_one(&mut self, written: &Address) -> Option<Bound> {
         let index = self.sockets.iter().position(|(name, _)| name.is(written))?;
         let (name, socket) = self.sockets.remove(index);
-        Some(Bound::taken_over(name.bound.parse().ok()?, socket))
+        let address: Address = name.bound.parse().ok()?;
+        self.predecessor.claimed.insert(address.clone());
+        Some(Bound::taken_over(address, socket, name.is_ours))
     }
 
     /// Lets a configuration that is about to serve go on where the predecessor's was.
@@ -261,14 +272,15 @@ mod tests {
 
     fn inheritance(sockets: &[(&str, &str)]) -> Inheritance {
         let socket = |(written, bound): &(&str, &str)| {
-            let name = Name { written: (*written).to_owned(), bound: (*bound).to_owned() };
+            let [written, bound] = [written, bound].map(|text| (*text).to_owned());
+            let name = Name { is_ours: bound != "unix:/theirs", written, bound };
             (name, File::open("/dev/null").unwrap().as_fd().try_clone_to_owned().unwrap())
         };
         Inheritance {
             sockets: sockets.iter().map(socket).collect(),
             configuration: Known { version: 1, fingerprint: 0 },
             backends: BTreeMap::new(),
-            predecessor: Predecessor { channel: None, pid: 1, life: None, unclaimed: Vec::new() },
+            predecessor: Predecessor::new(None, 1, None),
         }
     }
 
@@ -289,10 +301,11 @@ mod tests {
             ("127.0.0.1:0", "127.0.0.1:4002"),
             ("unix:/a", "unix:/a"),
             ("unix:/b", "unix:/b"),
+            ("unix:/theirs", "unix:/theirs"),
         ];
         let (got, left) = claimed(&old, &["unix:/b", "0.0.0.0:80", "127.0.0.1:0", "[::1]:80"]);
         assert_eq!(got, ["unix:/b", "-", "127.0.0.1:4001", "-"]);
-        assert_eq!(left, [PathBuf::from("/a")]);
+        assert_eq!(left, [PathBuf::from("/a")], "what systemd has is for systemd to remove");
 
         let turned = ["127.0.0.1:0", "127.0.0.1:4001", "127.0.0.1:0", "127.0.0.1:80"];
         let (got, _) = claimed(&old, &turned);

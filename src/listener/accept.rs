@@ -36,6 +36,7 @@ use tokio::{
 use crate::{
     downstream::config::Address,
     drain::{Door, Drain, Order, State},
+    listener::sockets::Sockets,
 };
 
 /// Reads go past Pingora's buffer; small answers leave in one piece.
@@ -67,14 +68,21 @@ pub(super) const UNIX_MODE: u32 = 0o666;
 pub(super) struct Watched {
     address: Address,
     socket: Socket,
-    /// The file of a Unix socket that this process made.
+    /// The file of a Unix socket that ends with this process.
     file: Option<u64>,
-    /// Whether no other process can have the socket.
+    /// Whether it ends with the last process that was handed it.
     is_ours: bool,
 }
 
+/// All of them, and who else listens on them.
+pub(super) struct Doors<'a> {
+    pub(super) sockets: Vec<Watched>,
+    pub(super) others: &'a Sockets,
+    pub(super) drain: &'a Arc<Drain>,
+}
+
 impl Watched {
-    /// Watches a socket; it `is_ours` if this process bound it.
+    /// Watches a socket; it `is_ours` unless systemd keeps it.
     pub(super) fn new(address: Address, socket: Socket, is_ours: bool) -> Self {
         let file = match &address {
             Address::Unix(path) if is_ours => inode(path),
@@ -136,12 +144,12 @@ impl<A: ServerApp + Send + Sync + 'static> ServerApp for Entrance<A> {
 /// Accepts for `app` until `shutdown`, and closes.
 pub(super) async fn accept<A: ServerApp + Send + Sync + 'static>(
     app: &Arc<A>,
-    sockets: Vec<Watched>,
+    doors: Doors<'_>,
     fds: ListenFds,
     mut shutdown: ShutdownWatch,
     tasks: usize,
-    drain: &Arc<Drain>,
 ) {
+    let Doors { sockets, others, drain } = doors;
     let (close, closing) = watch::channel(false);
     let mut loops = JoinSet::new();
     for socket in &sockets {
@@ -159,7 +167,7 @@ pub(super) async fn accept<A: ServerApp + Send + Sync + 'static>(
         return std::future::pending().await;
     }
     drain.advance(State::Leaving);
-    empty(&sockets, drain).await;
+    empty(&sockets, others).await;
     close.send_replace(true);
     while loops.join_next().await.is_some() {}
     for Watched { address, .. } in sockets {
@@ -209,9 +217,10 @@ async fn deaf(sockets: &[Watched]) -> &Address {
 /// Returns when no connection waits to be accepted, and none comes any more.
 ///
 /// Sockets that another process has, too, stay as they are: it accepts what comes.
-async fn empty(sockets: &[Watched], drain: &Drain) {
+async fn empty(sockets: &[Watched], others: &Sockets) {
+    let alone = sockets.iter().filter(|watched| others.is_alone_on(&watched.address));
     let mut is_sealed = false;
-    for watched in sockets.iter().filter(|watched| watched.is_ours && !drain.are_sockets_shared()) {
+    for watched in alone.clone().filter(|watched| watched.is_ours) {
         match watched.seal() {
             Ok(()) => is_sealed = true,
             Err(why) => {
@@ -223,7 +232,7 @@ async fn empty(sockets: &[Watched], drain: &Drain) {
         time::sleep(HANDSHAKES).await;
     }
     let start = Instant::now();
-    while sockets.iter().any(Watched::has_queue) && start.elapsed() < QUEUE_MAX {
+    while alone.clone().any(Watched::has_queue) && start.elapsed() < QUEUE_MAX {
         time::sleep(QUEUE_EVERY).await;
     }
 }

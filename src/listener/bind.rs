@@ -29,7 +29,7 @@ use crate::{
     downstream::config::Address,
     drain::Drain,
     listener::{
-        accept::{self, UNIX_MODE, Watched},
+        accept::{self, Doors, UNIX_MODE, Watched},
         sockets::{Open, Sockets},
     },
     systemd,
@@ -65,16 +65,29 @@ pub struct Bound {
 pub(super) enum Provenance {
     /// This process bound it, and leaves nothing of it behind.
     Bound,
-    /// A predecessor bound it, and listens on it.
-    TakenOver,
+    /// A predecessor listens on it; unless it `is_ours`, systemd keeps it for the next process.
+    TakenOver { is_ours: bool },
     /// systemd bound it, and keeps it for the next process.
     HandedIn,
 }
 
+impl Provenance {
+    /// Whether it ends with the last process that was handed it.
+    fn is_ours(self) -> bool {
+        matches!(self, Self::Bound | Self::TakenOver { is_ours: true })
+    }
+}
+
 impl Bound {
-    /// A socket that a predecessor listens on.
-    pub fn taken_over(address: Address, socket: OwnedFd) -> Self {
-        Self { address, socket: socket.into(), provenance: Provenance::TakenOver }
+    /// A socket that a predecessor listens on; it `is_ours` unless systemd has it, too.
+    pub fn taken_over(address: Address, socket: OwnedFd, is_ours: bool) -> Self {
+        let provenance = Provenance::TakenOver { is_ours };
+        Self { address, socket: socket.into(), provenance }
+    }
+
+    /// Whether a predecessor listens on it.
+    pub fn is_taken_over(&self) -> bool {
+        matches!(self.provenance, Provenance::TakenOver { .. })
     }
 
     /// Where it is bound, and the socket.
@@ -88,7 +101,7 @@ impl fmt::Display for Provenance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Bound | Self::HandedIn => "opened",
-            Self::TakenOver => "taken over",
+            Self::TakenOver { .. } => "taken over",
         })
     }
 }
@@ -174,16 +187,19 @@ impl<A: ServerApp + Send + Sync + 'static> Listening<A> {
     /// Puts every socket where Pingora looks for sockets of a predecessor.
     fn open(&mut self, fds: &ListenFds) -> Result<Vec<Watched>, BindError> {
         let (mut open, mut watched) = (Vec::new(), Vec::new());
-        for Bound { address, socket, provenance } in self.bound.drain(..) {
+        for bound in self.bound.drain(..) {
+            let is_taken_over = bound.is_taken_over();
+            let Bound { address, socket, provenance } = bound;
             let failed = |error| BindError { address: address.clone(), why: in_words(&error) };
-            if provenance != Provenance::TakenOver {
+            if !is_taken_over {
                 socket.listen(BACKLOG).map_err(failed)?;
             }
             let copies = (socket.try_clone().map_err(failed)?, socket.try_clone().map_err(failed)?);
             fds.lock().add(key(&address), socket.into_raw_fd());
             info!("listener: {address} {provenance}");
-            watched.push(Watched::new(address.clone(), copies.0, provenance == Provenance::Bound));
-            open.push(Open { address, socket: copies.1.into() });
+            let is_ours = provenance.is_ours();
+            watched.push(Watched::new(address.clone(), copies.0, is_ours));
+            open.push(Open { address, socket: copies.1.into(), is_ours });
         }
         self.sockets.open(open);
         Ok(watched)
@@ -224,7 +240,8 @@ impl<A: ServerApp + Send + Sync + 'static> ServiceWithDependents for Listening<A
             let _ = stopping.wait_for(|stopping| *stopping).await;
             sockets.let_go();
         });
-        accept::accept(&self.app, watched, fds, shutdown, listeners_per_fd, &self.drain).await;
+        let doors = Doors { sockets: watched, others: &self.sockets, drain: &self.drain };
+        accept::accept(&self.app, doors, fds, shutdown, listeners_per_fd).await;
     }
 
     fn name(&self) -> &'static str {

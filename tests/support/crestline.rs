@@ -21,7 +21,10 @@ use tokio::{
 
 use super::{Answer, Client, PATIENCE, curl, eventually, get, soon};
 
-/// A running Crestline. It is killed when this is dropped.
+/// So often it is looked whether a process of a test is left at its end.
+const KILLED_IN_ROUNDS: usize = 1000;
+
+/// A running Crestline. It, with all successors, is killed when this is dropped.
 pub(crate) struct Crestline {
     /// Where it listens, in the order of its file: `127.0.0.1:40123`, `unix:/path`.
     pub(crate) addresses: Vec<String>,
@@ -365,17 +368,30 @@ impl Crestline {
 
 impl Drop for Crestline {
     fn drop(&mut self) {
-        // A successor is no child of the test.
-        if let Some(pid) = self.in_force().filter(|pid| self.is_of_this_test(*pid))
-            && let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw)
-        {
-            let _ = kill_process(pid, Signal::KILL);
+        // A successor is no child of the test, and may just be about to be started.
+        for _ in 0..KILLED_IN_ROUNDS {
+            let left = processes().filter(|pid| self.is_of_this_test(*pid));
+            let left: Vec<_> =
+                left.filter_map(|pid| Pid::from_raw(i32::try_from(pid).ok()?)).collect();
+            if left.is_empty() {
+                break;
+            }
+            for pid in left {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+            std::thread::sleep(Duration::from_millis(1));
         }
         if std::thread::panicking() {
             eprintln!("--- process log\n{}", self.log.lock().unwrap().join("\n"));
             eprintln!("--- access log\n{}", self.access_lines().join("\n"));
         }
     }
+}
+
+/// All processes.
+fn processes() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 fn command(arguments: &[&str]) -> Command {

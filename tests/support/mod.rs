@@ -6,6 +6,7 @@
 mod client;
 mod crestline;
 pub(crate) mod frames;
+mod load;
 mod origin;
 mod tls;
 mod wire;
@@ -17,6 +18,7 @@ use tokio::time::{self, Instant};
 pub(crate) use self::{
     client::{Answer, Client, curl, get, post, request},
     crestline::{Crestline, Finished},
+    load::{Load, UntilRefused},
     origin::{After, Exchange, Origin},
     tls::{Pair, TlsClient, TlsEnding, s_client},
     wire::Ending,
