@@ -2,8 +2,12 @@
 //!
 //! `listener` accepts and reads request heads, `proxy` answers them; both meet here.
 
+pub mod clients;
 pub mod config;
 pub mod connection;
 pub mod error;
+pub mod proxy_protocol;
+pub mod refused;
+pub mod seat;
 pub mod stream;
 mod tunnel;
