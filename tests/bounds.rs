@@ -2,6 +2,7 @@
 
 use std::{fs, time::Duration};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::time::{self, Instant};
 
 use crate::support::{Client, Crestline, Ending, Origin, PATIENCE, eventually, get, request};
@@ -42,7 +43,7 @@ async fn an_idle_connection_gives_way_to_a_new_client() {
     }
     let _new = served(&proxy).await;
     eventually("one left", || idle.iter().any(Client::is_over)).await;
-    assert!(1 <= proxy.refused("gave_way").await);
+    proxy.has_refused("gave_way", 1).await;
 }
 
 /// Those that never say anything are the first to go: they have waited for longest.
@@ -116,27 +117,32 @@ async fn each_client_connects_so_often() {
 /// files for.
 #[tokio::test]
 async fn where_files_run_out_idle_connections_give_way() {
-    const FILES: usize = 128;
+    const FILES: usize = 512;
+    const MORE: usize = 100;
+    // This process holds the other ends.
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
     let origin = Origin::replying("hello");
     let proxy = Crestline::start_with_files(
         FILES,
         &format!(
             "
             limits: {{ connections: 1000 }}
+            listeners: [{{ address: \"127.0.0.1:0\", timeouts: {{ header: 1h }} }}]
             upstreams: {{ app: {{ backends: [\"{origin}\"] }} }}
             "
         ),
     )
     .await;
     let mut idle = Vec::new();
-    for _ in 0..2 * FILES {
+    for _ in 0..FILES + MORE {
         idle.push(proxy.client().await);
     }
     for _ in 0..3 {
         drop(served(&proxy).await);
     }
-    eventually("some left", || FILES <= idle.iter().filter(|idle| idle.is_over()).count()).await;
-    assert!(FILES as u64 <= proxy.refused("gave_way").await);
+    eventually("some left", || MORE <= idle.iter().filter(|idle| idle.is_over()).count()).await;
+    proxy.has_refused("gave_way", MORE as u64).await;
     let failures = proxy.log_with("Accept() failed").len();
     assert!(failures < 100, "{failures}");
 }

@@ -44,19 +44,23 @@ fn tcp_option(socket: &Socket, option: i32) -> i32 {
 const TCP_FASTOPEN: i32 = 23;
 
 /// How many connections may wait, as `ss` tells; `None` if nobody listens.
-fn backlog(filter: &str) -> Option<u32> {
-    let output = Command::new("ss").args(["-Hltnx", "src", filter]).output().unwrap();
+fn backlog(address: &str) -> Option<u32> {
+    let (family, filter) = match address.strip_prefix("unix:") {
+        Some(path) => ("-Hlx", path),
+        None => ("-Hltn", address),
+    };
+    let output = Command::new("ss").args([family, "src", filter]).output().unwrap();
     let told = String::from_utf8(output.stdout).unwrap();
     let line = told.lines().find(|line| line.contains("LISTEN"))?;
-    let state = line.split_whitespace().skip_while(|word| *word != "LISTEN");
-    state.skip(2).next()?.parse().ok()
+    let mut state = line.split_whitespace().skip_while(|word| *word != "LISTEN");
+    state.nth(2)?.parse().ok()
 }
 
 /// Waits for a backlog: Pingora sets its own at first.
-async fn has_backlog(filter: &str, wanted: u32) {
+async fn has_backlog(address: &str, wanted: u32) {
     let start = Instant::now();
-    while backlog(filter) != Some(wanted) {
-        assert!(start.elapsed() < PATIENCE, "{filter}: {:?} and not {wanted}", backlog(filter));
+    while backlog(address) != Some(wanted) {
+        assert!(start.elapsed() < PATIENCE, "{address}: {:?}, not {wanted}", backlog(address));
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -180,9 +184,9 @@ async fn an_upgrade_tells_an_open_socket_what_is_new() {
 #[tokio::test]
 async fn what_only_a_restart_changes_is_refused_by_reload_and_upgrade() {
     let origin = Origin::replying("hello");
-    let mut proxy = Crestline::start(&yaml(&origin, "[::1]:0", "")).await;
+    let mut proxy = Crestline::start(&yaml(&origin, "[::]:0", "")).await;
     for socket in ["ipv6_only: true", "reuse_port: true"] {
-        let told = proxy.refuses(&yaml(&origin, "[::1]:0", socket)).await;
+        let told = proxy.refuses(&yaml(&origin, "[::]:0", socket)).await;
         assert!(told.contains("help: this takes effect with a restart"), "{told}");
         let Finished { code, stderr, .. } = proxy.command(&["upgrade"]).await;
         assert_eq!(code, Some(1), "{stderr}");

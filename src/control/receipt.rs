@@ -322,7 +322,7 @@ mod tests {
     #[test]
     fn what_a_socket_is_told_is_refused_with_the_way_to_change_it() {
         let with = |socket: &str| {
-            let listener = format!("{{ address: \"[::1]:1\", socket: {{ {socket} }} }}");
+            let listener = format!("{{ address: \"[::]:1\", socket: {{ {socket} }} }}");
             file(&format!("{APP}listeners: [{listener}]\n"))
         };
         let help = |old: &str, new: &str| {

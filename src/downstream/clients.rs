@@ -55,7 +55,7 @@ struct Part {
 pub struct Clients {
     start: Instant,
     hasher: RandomState,
-    parts: Box<[Mutex<Part>]>,
+    parts: [Mutex<Part>; PARTS],
 }
 
 /// A connection that is counted for its client until this is dropped.
@@ -68,7 +68,7 @@ pub struct Counted {
 impl Default for Clients {
     fn default() -> Self {
         let part = || Mutex::new(Part { records: HashMap::new(), sweep_at: SWEEP });
-        let parts = std::iter::repeat_with(part).take(PARTS).collect();
+        let parts = std::array::from_fn(|_| part());
         Self { start: Instant::now(), hasher: RandomState::new(), parts }
     }
 }
@@ -106,8 +106,11 @@ impl Clients {
     }
 
     fn with<T>(&self, key: Key, act: impl FnOnce(&mut Part) -> T) -> T {
-        let part = self.hasher.hash_one(key) as usize % PARTS;
-        act(&mut self.parts[part].lock().unwrap_or_else(PoisonError::into_inner))
+        // Of the hash, eight bits are plenty; the table of the part uses others.
+        let [first, ..] = self.hasher.hash_one(key).to_be_bytes();
+        act(&mut self.parts[usize::from(first) % PARTS]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner))
     }
 }
 

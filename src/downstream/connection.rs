@@ -48,10 +48,9 @@ pub struct Connection {
     pub tls: Option<Facts>,
     /// What a load balancer told with the PROXY protocol, beside the client.
     introduced: Option<Box<Told>>,
-    /// Its seat among all connections; `None` in tests.
-    seat: Option<Seat>,
-    /// Its place among those of its client, where that is limited.
-    _counted: Option<Counted>,
+    /// Its seat among all connections, and its place among those of its client, where they are
+    /// limited; `None` in tests.
+    seat: Option<(Seat, Option<Counted>)>,
     /// Set once an upgrade (`101`) succeeded: from then on bytes pass as they come.
     tunnel: AtomicBool,
     /// How long the origin may be silent, in milliseconds; 0 is for ever.
@@ -95,7 +94,6 @@ impl Connection {
             tls: None,
             introduced: None,
             seat: None,
-            _counted: None,
             tunnel: AtomicBool::new(false),
             patience: AtomicU64::new(0),
             has_begun: AtomicBool::new(false),
@@ -115,7 +113,7 @@ impl Connection {
     /// The same connection, on its seat, and counted for its client.
     #[must_use]
     pub fn seated(mut self, seat: Seat, counted: Option<Counted>) -> Self {
-        (self.seat, self._counted) = (Some(seat), counted);
+        self.seat = Some((seat, counted));
         self
     }
 
@@ -155,7 +153,7 @@ impl Connection {
 
     /// Whether it waits for a request, and can be called; `None` in tests.
     pub fn waiting(&self) -> Option<&Arc<Waiting>> {
-        self.seat.as_ref().map(Seat::waiting)
+        self.seat.as_ref().map(|(seat, _)| seat.waiting())
     }
 
     /// Notes that it waits for a request from now on.

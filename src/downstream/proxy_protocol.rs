@@ -1,6 +1,6 @@
 //! The PROXY protocol: what a load balancer says of its client before the client's first byte.
 //!
-//! Versions 1 (a line of text) and 2 (binary), as in HAProxy's `proxy-protocol.txt`. Pure, and
+//! Versions 1 (a line of text) and 2 (binary), as in `proxy-protocol.txt` of `HAProxy`. Pure, and
 //! strict: what a trusted proxy does not write by the book is refused, because everything after
 //! it depends on where it ends. The verdict does not depend on how the network cut the bytes.
 //!

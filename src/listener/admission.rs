@@ -25,8 +25,9 @@ use crate::downstream::{
 /// Connections take this share of the files, unless it is said otherwise; origins and all else
 /// get the rest.
 const SHARE: (usize, usize) = (4, 5);
-/// When a descriptor is this close to the limit, in tenths of it, idle connections give way.
-const NEARLY: usize = 9;
+/// When a descriptor is so close to the limit, idle connections give way: more than an accept loop
+/// takes at once, before others get to run.
+const RESERVE: usize = 256;
 
 /// The bounds of a process, counted from its start; a successor counts its own.
 #[derive(Debug)]
@@ -59,7 +60,7 @@ impl Admission {
     /// The kernel gives out the lowest number that is free, so a high one says how many files are
     /// open. Then idle connections give way before there are none left to accept with.
     pub(super) fn seat(&self, limits: &Limits, descriptor: RawFd) -> Result<Seat, &'static str> {
-        let nearly = self.files / 10 * NEARLY;
+        let nearly = self.files - RESERVE.max(self.files / 10).min(self.files / 2);
         if usize::try_from(descriptor).is_ok_and(|descriptor| nearly <= descriptor) {
             self.seats.call();
         }
@@ -113,10 +114,10 @@ mod tests {
 
     #[test]
     fn a_high_descriptor_calls_an_idle_connection() {
-        let (admission, limits) = (Admission::new(Some(100)), Limits::default());
-        let first = admission.seat(&limits, 89).unwrap();
+        let (admission, limits) = (Admission::new(Some(1_000)), Limits::default());
+        let first = admission.seat(&limits, 743).unwrap();
         assert!(!first.waiting().is_called());
-        let second = admission.seat(&limits, 90).unwrap();
+        let second = admission.seat(&limits, 744).unwrap();
         assert!(first.waiting().is_called() && !second.waiting().is_called());
     }
 

@@ -88,7 +88,8 @@ impl Bound {
     /// # Errors
     /// If it was bound elsewhere, and cannot be told all of it any more.
     pub fn with(self, options: &Options) -> Result<Self, BindError> {
-        let Some(key) = options::fixed(options, &self.address, &self.socket) else {
+        let fixed = options::fixed(options, &self.address, &self.socket);
+        let Some(key) = fixed.filter(|_| self.provenance != Provenance::Bound) else {
             return Ok(Self { options: options.clone(), ..self });
         };
         let why = match self.provenance {
@@ -138,7 +139,7 @@ fn bind_socket(address: SocketAddr, options: &Options) -> io::Result<Bound> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     socket.set_reuse_address(true)?;
-    options::before_binding(options, address.is_ipv6(), &socket)?;
+    options::before_binding(options, &address, &socket)?;
     socket.bind(&address.into())?;
     let bound = socket.local_addr()?.as_socket().unwrap_or(address);
     Ok(Bound::new(Address::Socket(bound), socket, Provenance::Bound))

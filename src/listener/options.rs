@@ -1,6 +1,6 @@
 //! What the kernel is told of a listening socket. Connections that come by it inherit all of it.
 
-use std::{io, os::fd::AsRawFd as _, time::Duration};
+use std::{io, net::SocketAddr, os::fd::AsRawFd as _, time::Duration};
 
 use pingora_core::protocols::l4::ext::set_tcp_fastopen_backlog;
 use socket2::{Socket, TcpKeepalive};
@@ -11,8 +11,12 @@ use crate::downstream::config::{
 };
 
 /// Tells what must be known before the socket is bound.
-pub(super) fn before_binding(options: &Config, is_ipv6: bool, socket: &Socket) -> io::Result<()> {
-    if is_ipv6 {
+pub(super) fn before_binding(
+    options: &Config,
+    address: &SocketAddr,
+    socket: &Socket,
+) -> io::Result<()> {
+    if is_any_v6(address) {
         socket.set_only_v6(options.ipv6_only.value)?;
     }
     socket.set_reuse_port(options.reuse_port.value)
@@ -22,7 +26,8 @@ pub(super) fn before_binding(options: &Config, is_ipv6: bool, socket: &Socket) -
 pub(super) fn fixed(options: &Config, address: &Address, socket: &Socket) -> Option<&'static str> {
     let Address::Socket(address) = address else { return None };
     let is_other = |known: io::Result<bool>, wanted| known.is_ok_and(|known| known != wanted);
-    if address.is_ipv6() && is_other(socket.only_v6(), options.ipv6_only.value) {
+    // At any other address than `[::]` the kernel says yes, whatever it was told.
+    if is_any_v6(address) && is_other(socket.only_v6(), options.ipv6_only.value) {
         return Some("ipv6_only");
     }
     is_other(socket.reuse_port(), options.reuse_port.value).then_some("reuse_port")
@@ -33,9 +38,9 @@ pub(super) fn set(options: &Config, address: &Address, socket: &Socket) -> io::R
     let Address::Socket(address) = address else { return Ok(()) };
     match &options.tcp_keepalive {
         Some(keepalive) => {
-            let KeepaliveConfig { idle, every, count } = keepalive.value;
-            let probes = TcpKeepalive::new().with_time(idle.0).with_interval(every.0);
-            socket.set_tcp_keepalive(&probes.with_retries(count))?;
+            let KeepaliveConfig { idle, every, count } = &keepalive.value;
+            let probes = TcpKeepalive::new().with_time(idle.value.0).with_interval(every.value.0);
+            socket.set_tcp_keepalive(&probes.with_retries(count.value))?;
         }
         None => socket.set_keepalive(false)?,
     }
@@ -53,6 +58,10 @@ pub(super) fn set(options: &Config, address: &Address, socket: &Socket) -> io::R
         told.map_err(|why| io::Error::other(why.to_string()))?;
     }
     Ok(())
+}
+
+fn is_any_v6(address: &SocketAddr) -> bool {
+    address.is_ipv6() && address.ip().is_unspecified()
 }
 
 /// How many connections may wait to be accepted.

@@ -96,12 +96,17 @@ impl Crestline {
         self.status().await["refused"][reason].as_u64().unwrap_or(0)
     }
 
-    /// Waits until it refused so often for a reason.
-    pub(crate) async fn refuses_for(&self, reason: &str, times: u64) {
+    /// Waits until it refused so often, or more, for a reason: it counts when all is over.
+    pub(crate) async fn has_refused(&self, reason: &str, times: u64) {
         let start = Instant::now();
         while self.refused(reason).await < times {
             assert!(start.elapsed() < PATIENCE, "waited in vain: {times} {reason}");
         }
+    }
+
+    /// Waits until it refused so often for a reason.
+    pub(crate) async fn refuses_for(&self, reason: &str, times: u64) {
+        self.has_refused(reason, times).await;
         assert_eq!(self.refused(reason).await, times, "{reason}");
     }
 

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::{
-    diagnostic::{Problem, Problems},
+    diagnostic::{Problem, Problems, Span},
     downstream::config::{Address, Network},
     yaml::Spanned,
 };
@@ -42,10 +42,12 @@ pub struct Rules {
 }
 
 impl Config {
-    pub(super) fn build(&self, address: &Address, problems: &mut Problems) -> Rules {
+    pub(super) fn build(&self, address: &Spanned<Address>, problems: &mut Problems) -> Rules {
         let trusted = &self.trusted;
-        let problem = |message| Problem::error(message).at(trusted.span);
-        match address {
+        let is_written = trusted.span != Span::default();
+        let span = if is_written { trusted.span } else { address.span };
+        let problem = |message| Problem::error(message).at(span);
+        match &address.value {
             Address::Unix(_) if !trusted.value.is_empty() => {
                 let problem = problem("`trusted` does nothing on a Unix socket");
                 problems.push(problem.help("remove it: the folder of the socket says who may"));

@@ -18,7 +18,7 @@ use crate::{
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "ListenerSocket")]
 pub struct Config {
-    /// Whether IPv4 clients are left out at an IPv6 address such as `[::]:80`. Default: `false`.
+    /// Whether IPv4 clients are left out at `[::]`, which takes both. Default: `false`.
     pub ipv6_only: Spanned<bool>,
     /// How many connections may wait to be accepted; the kernel takes no more than its
     /// `net.core.somaxconn`. Default: `65535`.
@@ -54,12 +54,12 @@ pub struct Config {
 pub struct KeepaliveConfig {
     /// How long a connection is silent before the first probe, in whole seconds from `1s` to
     /// `32767s`. Default: `60s`.
-    pub idle: Duration,
+    pub idle: Spanned<Duration>,
     /// The time between two probes, in whole seconds from `1s` to `32767s`. Default: `10s`.
-    pub every: Duration,
+    pub every: Spanned<Duration>,
     /// After how many probes without an answer the connection ends. Default: `6`.
     #[schemars(range(min = 1, max = PROBES_MAX))]
-    pub count: u32,
+    pub count: Spanned<u32>,
 }
 
 const BACKLOG_MAX: u32 = 65_535;
@@ -86,7 +86,11 @@ impl Default for Config {
 
 impl Default for KeepaliveConfig {
     fn default() -> Self {
-        Self { idle: Duration::from_secs(60), every: Duration::from_secs(10), count: 6 }
+        Self {
+            idle: Spanned::new(Duration::from_secs(60)),
+            every: Spanned::new(Duration::from_secs(10)),
+            count: Spanned::new(6),
+        }
     }
 }
 
@@ -119,10 +123,11 @@ impl Config {
     /// Checks what the kernel would refuse, or would do nothing.
     pub(super) fn check(&self, address: &Address, problems: &mut Problems) {
         self.check_ranges(problems);
-        let is_v6 = matches!(address, Address::Socket(socket) if socket.is_ipv6());
-        if !is_v6 && is_written(self.ipv6_only.span) {
+        let takes_both = matches!(address, Address::Socket(socket)
+            if socket.is_ipv6() && socket.ip().is_unspecified());
+        if !takes_both && self.ipv6_only.value {
             let problem = Problem::error("`ipv6_only` does nothing at this address");
-            let help = "remove it: it is for IPv6 addresses, such as `[::]:80`";
+            let help = "remove it: it is for `[::]`, which takes IPv4 clients as well";
             problems.push(problem.at(self.ipv6_only.span).help(help));
         }
         let Address::Unix(_) = address else { return };
@@ -160,16 +165,17 @@ impl Config {
         {
             refuse("user_timeout", set.to_string(), format!("1ms to {USER_TIMEOUT_MAX}"), set.span);
         }
-        let Some(Spanned { value: keepalive, span }) = &self.tcp_keepalive else { return };
-        for (name, time) in [("idle", keepalive.idle), ("every", keepalive.every)] {
-            let is_whole = time.0.subsec_nanos() == 0;
-            if !is_whole || !(1..=SECONDS_MAX).contains(&time.0.as_secs()) {
+        let Some(Spanned { value: keepalive, .. }) = &self.tcp_keepalive else { return };
+        for (name, time) in [("idle", &keepalive.idle), ("every", &keepalive.every)] {
+            let is_whole = time.value.0.subsec_nanos() == 0;
+            if !is_whole || !(1..=SECONDS_MAX).contains(&time.value.0.as_secs()) {
                 let range = format!("whole seconds, 1s to {SECONDS_MAX}s");
-                refuse(name, time.to_string(), range, *span);
+                refuse(name, time.to_string(), range, time.span);
             }
         }
-        if !(1..=PROBES_MAX).contains(&keepalive.count) {
-            refuse("count", keepalive.count.to_string(), format!("1 to {PROBES_MAX}"), *span);
+        let count = &keepalive.count;
+        if !(1..=PROBES_MAX).contains(&count.value) {
+            refuse("count", count.to_string(), format!("1 to {PROBES_MAX}"), count.span);
         }
     }
 }
