@@ -37,6 +37,7 @@ use crate::{
     http2::guard::STREAMS_MAX,
     listener::{
         Edge,
+        admission::Admission,
         bind::{BindError, Bound, Listening},
         handed::{Handed, HandedError},
         sockets::Sockets,
@@ -117,7 +118,7 @@ pub fn prepare(
 ) -> Result<Prepared, StartError> {
     let wanted = snapshot.listeners.iter().map(|listener| &listener.address);
     let mut handed = Handed::take(&wanted)?; // first of all: it takes them out of the environment
-    raise_file_limit();
+    let admission = Arc::new(Admission::new(raise_file_limit()));
     let launch = Launch::of_this_process(provenance.path.as_deref(), start.daemon);
     let opt = Opt { daemon: start.daemon, ..Opt::default() }; // sockets are handed over by us
     let mut conf = snapshot.file.server();
@@ -146,9 +147,10 @@ pub fn prepare(
     let background = Background::new(control.clone());
     let background = server.add_service(background_service("upstreams", background));
 
-    let edge = Edge::new(Arc::new(proxy(&server, &live)), live.clone(), drain.clone());
+    let app = Arc::new(proxy(&server, &live));
+    let edge = Edge::new(app, live.clone(), drain.clone(), admission.clone());
     let sockets = Sockets::default();
-    let listening = Listening::new(edge, bound, sockets.clone(), drain.clone());
+    let listening = Listening::new(edge, bound, sockets.clone(), drain.clone(), admission);
     let listening = server.add_service(listening);
     listening.add_dependency(&background);
 
@@ -182,7 +184,11 @@ pub fn prepare(
 
 /// Binds a socket for each listener.
 fn bind_all(snapshot: &Snapshot, handed: &mut Handed) -> Result<Vec<Bound>, BindError> {
-    snapshot.listeners.iter().map(|listener| handed.find_or_bind(&listener.address)).collect()
+    let listeners = snapshot.file.listeners.iter().zip(&snapshot.listeners);
+    let bound = listeners.map(|(written, listener)| {
+        handed.find_or_bind(&listener.address, &written.socket)?.with(&written.socket)
+    });
+    bound.collect()
 }
 
 /// Waits for a predecessor, and goes on where it was; binds what it does not have.
@@ -197,9 +203,10 @@ fn succeed(
     let written: Vec<Address> =
         snapshot.listeners.iter().map(|listener| listener.address.clone()).collect();
     let claimed = inheritance.claim(&written);
-    let bound = written.iter().zip(claimed);
-    let bound =
-        bound.map(|(address, claimed)| claimed.map_or_else(|| handed.find_or_bind(address), Ok));
+    let options = snapshot.file.listeners.iter().map(|listener| &listener.socket);
+    let bound = written.iter().zip(options).zip(claimed).map(|((address, options), claimed)| {
+        claimed.map_or_else(|| handed.find_or_bind(address, options), Ok)?.with(options)
+    });
     match bound.collect() {
         Ok(bound) => Ok((bound, Some(inheritance.into_predecessor()))),
         Err(why) => {
@@ -277,15 +284,21 @@ fn server_options(idle: Duration) -> HttpServerOptions {
     options
 }
 
-/// Raises the soft limit of open files to the hard one: each connection takes two.
-fn raise_file_limit() {
+/// Raises the soft limit of open files to the hard one, and returns it: each connection takes two.
+fn raise_file_limit() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     if limit.current == limit.maximum {
-        return;
+        return limit.current;
     }
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     match setrlimit(Resource::Nofile, raised) {
-        Ok(()) => info!("open files: limit raised to {:?}", limit.maximum.unwrap_or(u64::MAX)),
-        Err(why) => warn!("open files: limit stays at {:?}: {why}", limit.current),
+        Ok(()) => {
+            info!("open files: limit raised to {:?}", limit.maximum.unwrap_or(u64::MAX));
+            limit.maximum
+        }
+        Err(why) => {
+            warn!("open files: limit stays at {:?}: {why}", limit.current);
+            limit.current
+        }
     }
 }

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::{
     control::{Control, probation::Standing},
+    downstream::refused::Refused,
     drain::{Drain, Load, State},
     panics::Panics,
     snapshot::Listener,
@@ -32,6 +33,9 @@ pub struct Status {
     pub in_flight: Load,
     /// Panics since the process began: mistakes in this program.
     pub panics: Panics,
+    /// What was refused since the process began, by reason.
+    #[serde(default)]
+    pub refused: Refused,
     /// The configuration in force.
     pub configuration: Configuration,
     /// Where connections arrive.
@@ -153,6 +157,7 @@ impl Status {
             state: drain.state(),
             in_flight: drain.load(),
             panics: Panics::get(),
+            refused: Refused::get(),
             configuration: Configuration {
                 version: snapshot.version,
                 age_seconds: current.map_or(0, |kept| kept.age_seconds),
@@ -221,13 +226,16 @@ fn backend(member: &Member, now: Instant) -> BackendStatus {
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { program, pid, uptime_seconds, state, in_flight, panics, .. } = self;
+        let Self { program, pid, uptime_seconds, state, in_flight, panics, refused, .. } = self;
         let Self { configuration, listeners, upstreams, .. } = self;
         writeln!(f, "crestline {program}, process {pid}, up {}", span(*uptime_seconds))?;
         writeln!(f, "{}, {in_flight}", state.as_str())?;
         if *panics != Panics::default() {
             let Panics { requests, tasks, others } = panics;
             writeln!(f, "panics: {requests} in requests, {tasks} in tasks, {others} elsewhere")?;
+        }
+        if !refused.0.is_empty() {
+            writeln!(f, "refused: {refused}")?;
         }
         configuration.fmt(f)?;
         listeners.iter().try_for_each(|listener| listener.fmt(f))?;
@@ -351,6 +359,7 @@ mod tests {
             state: State::Draining,
             in_flight: Load { connections: 3, requests: 1, tunnels: 0 },
             panics: Panics { requests: 1, tasks: 0, others: 0 },
+            refused: Refused([("bad_host".to_owned(), 1), ("silent".to_owned(), 2)].into()),
             configuration: Configuration {
                 version: 3,
                 age_seconds: 5,
@@ -394,6 +403,7 @@ mod tests {
 crestline 0.1.0, process 7, up 1h 2m
 draining, 3 connections, 1 request, 0 WebSockets
 panics: 1 in requests, 0 in tasks, 0 elsewhere
+refused: silent 2, bad_host 1
 configuration v3 of /etc/app.yaml, in force for 5s, watched
 v2 was taken back: 6 % of its 50 answers were 5xx
 listener 0.0.0.0:80

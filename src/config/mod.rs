@@ -30,10 +30,11 @@ use crate::{
 };
 
 /// The keys of ours that stand at the top level.
-const KEYS: [&str; 8] = [
+const KEYS: [&str; 9] = [
     "access_log",
     "include",
     "lame_duck",
+    "limits",
     "listeners",
     "routes",
     "trusted_proxies",
@@ -79,6 +80,9 @@ pub struct File {
     /// this one. Default: `[]`, no one's.
     #[schemars(default)]
     pub trusted_proxies: Vec<downstream::config::Network>,
+    /// How much clients may take: all of them together, and each alone. Default: `{}`.
+    #[schemars(default)]
+    pub limits: downstream::config::process::Limits,
     /// One line for each request. Default: `{}`.
     #[schemars(default, with = "Short<observe::access_log::config::Config>")]
     pub access_log: observe::access_log::config::Config,
@@ -187,6 +191,7 @@ impl File {
             lame_duck: None,
             access_log: observe::access_log::config::Config::default(),
             trusted_proxies: Vec::new(),
+            limits: downstream::config::process::Limits::default(),
             listeners: vec![downstream::config::Config::at(listener)],
             upstreams: vec![Named { name, config: Some(backends) }],
             routes: None,
@@ -263,6 +268,9 @@ impl File {
                 .map_or_else(Default::default, |log| log.0),
             trusted_proxies: find(&ours, "trusted_proxies")
                 .and_then(|node| yaml::read(node, "trusted_proxies", problems))
+                .unwrap_or_default(),
+            limits: find(&ours, "limits")
+                .and_then(|node| yaml::read(node, "limits", problems))
                 .unwrap_or_default(),
             listeners: listeners.into_iter().flatten().collect(),
             upstreams: upstreams(&ours, problems),

@@ -8,6 +8,7 @@
 //! INVARIANT: no byte beyond the current request's body is ever handed out, except in a tunnel.
 
 mod facts;
+mod pace;
 
 use std::{
     fmt, io,
@@ -34,6 +35,7 @@ use crate::{
         error::{BadBody, OriginSilent},
         http2::Http2,
         socket::duplicate,
+        stream::pace::Pace,
         tunnel::Tunnel,
     },
     http1::chunked::ChunkGuard,
@@ -63,6 +65,7 @@ pub struct Downstream {
     /// Bytes that were read and not handed out yet.
     pending: BytesMut,
     body: Body,
+    pace: Pace,
     /// Where the client speaks HTTP/2, what is kept of that.
     http2: Option<Box<Http2>>,
     /// Whether the client closed its side while it waits for an answer.
@@ -88,6 +91,7 @@ impl Downstream {
             digest,
             pending,
             body,
+            pace: Pace::default(),
             http2: None,
             has_ended: false,
             stall: None,
@@ -121,7 +125,7 @@ impl Downstream {
 
     /// Takes a head off the pending bytes and frames what follows as its body.
     pub fn take_head(&mut self, start: usize, end: usize, body: Body) -> BytesMut {
-        self.body = body;
+        (self.body, self.pace) = (body, Pace::default());
         self.pending.advance(start);
         if self.pending.len() == end - start {
             return std::mem::take(&mut self.pending);
@@ -268,8 +272,15 @@ impl Downstream {
     /// Reads body bytes straight into the reader's buffer.
     fn poll_body(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
+        let polled = Pin::new(&mut self.inner).poll_read(cx, buf);
+        if polled.is_pending() {
+            self.pace.waits();
+        }
+        ready!(polled)?;
         let read = &buf.filled()[before..];
+        if !self.is_raw() {
+            self.pace.advance(read.len(), &self.connection.bounds)?;
+        }
         let taken = match &mut self.body {
             _ if self.http2.is_some() || self.connection.is_tunnel() => return Poll::Ready(Ok(())),
             Body::Length(left) => {

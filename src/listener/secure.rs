@@ -7,7 +7,7 @@ use pingora_core::protocols::Stream;
 use pingora_timeout::timeout;
 
 use crate::{
-    downstream::{connection::Connection, stream::Downstream},
+    downstream::{connection::Connection, refused::PLAIN_HTTP_ON_TLS, stream::Downstream},
     http1::refusal::Refusal,
     listener::{refuse::Refuser, serve::Speaks},
     snapshot::Listener,
@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The client asks without TLS where TLS is spoken.
-const PLAINTEXT: Refusal = Refusal { status: 400, reason: "plain_http_on_tls" };
+const PLAINTEXT: Refusal = Refusal { status: 400, reason: PLAIN_HTTP_ON_TLS };
 
 /// Makes the handshake; `None` if it failed and the connection is closed.
 pub(super) async fn handshake(

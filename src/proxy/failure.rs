@@ -8,7 +8,10 @@ use http::Method;
 use pingora::{Error, ErrorSource, ErrorType, ImmutStr, RetryType};
 
 use crate::{
-    downstream::error::{BadBody, OriginSilent},
+    downstream::{
+        error::{BadBody, BodyTooSlow, OriginSilent},
+        refused,
+    },
     upstream::outcome::Outcome,
 };
 
@@ -101,6 +104,9 @@ pub(crate) fn verdict(error: &Error, last: Option<Outcome>) -> Verdict {
     if let Some(BadBody(refusal)) = carries::<BadBody>(error) {
         return say(refusal.status, refusal.reason);
     }
+    if carries::<BodyTooSlow>(error).is_some() {
+        return say(408, refused::BODY_TOO_SLOW);
+    }
     if let Some(status) = status_of(error) {
         return status;
     }
@@ -134,10 +140,14 @@ fn of_client(error: &Error) -> Verdict {
         return say(500, "internal");
     }
     match error.etype {
-        ErrorType::ReadTimedout => say(408, "client_timeout"),
+        ErrorType::ReadTimedout => say(408, refused::CLIENT_TIMEOUT),
         // The client closed its side in the middle of its body, and may still listen.
         ErrorType::ConnectionClosed => say(400, "client_abort"),
-        ErrorType::ReadError | ErrorType::WriteError | ErrorType::WriteTimedout => {
+        ErrorType::WriteTimedout => Verdict { status: None, reason: refused::WRITE_TIMEOUT },
+        ErrorType::WriteError if has_timed_out(error) => {
+            Verdict { status: None, reason: refused::WRITE_TIMEOUT }
+        }
+        ErrorType::ReadError | ErrorType::WriteError => {
             Verdict { status: None, reason: "client_abort" }
         }
         _ => say(400, "bad_request"),
@@ -152,6 +162,12 @@ fn is_silent(error: &Error) -> bool {
     let said = error.context.as_ref().map(ImmutStr::as_str);
     error.retry == RetryType::ReusedOnly
         && said.is_some_and(|said| said.ends_with("bytes already read: 0"))
+}
+
+/// Whether the stream itself gave a write up.
+fn has_timed_out(error: &Error) -> bool {
+    let cause = error.root_cause().downcast_ref::<io::Error>();
+    cause.is_some_and(|cause| cause.kind() == io::ErrorKind::TimedOut)
 }
 
 /// Finds an error of ours that travelled inside an I/O error.

@@ -140,14 +140,14 @@ pub(crate) fn add_forwarded(
     let host = host.and_then(|host| host.to_str().ok());
     let escaped = |host: &str| host.replace('\\', "\\\\").replace('"', "\\\"");
     let host = host.map_or_else(String::new, |host| format!(";host=\"{}\"", escaped(host)));
-    let proto = if connection.tls.is_some() { "https" } else { "http" };
+    let proto = if connection.is_secure() { "https" } else { "http" };
     headers.append(FORWARDED, valid(format!("for={client};proto={proto}{host}").as_bytes())?);
     Ok(())
 }
 
-/// How the client reached this proxy.
+/// How the client reached this proxy, or the load balancer that introduced it.
 fn scheme(connection: &Connection) -> &'static HeaderValue {
-    if connection.tls.is_some() { &HTTPS } else { &HTTP }
+    if connection.is_secure() { &HTTPS } else { &HTTP }
 }
 
 /// Adds `Via` (RFC 9110 §7.6.3).

@@ -4,6 +4,7 @@ use http::{Version, header};
 use pingora_proxy::Session;
 
 use crate::{
+    downstream::connection::Connection,
     observe::access_log::{AccessLog, line::Entry},
     proxy::{context::Context, select},
 };
@@ -21,7 +22,7 @@ pub(crate) fn status(session: &Session, ctx: &Context) -> u16 {
 pub(crate) fn write(log: &AccessLog, session: &Session, ctx: &Context, status: u16) {
     let request = session.req_header();
     let text = |name| request.headers.get(name).map(http::HeaderValue::as_bytes);
-    let tls = ctx.connection.as_ref().and_then(|connection| connection.tls.as_ref());
+    let connection = ctx.connection.as_deref();
     log.write(&Entry {
         id: ctx.id.as_bytes(),
         client: ctx.client,
@@ -29,8 +30,9 @@ pub(crate) fn write(log: &AccessLog, session: &Session, ctx: &Context, status: u
         host: select::authority(request),
         target: request.raw_path(),
         protocol: protocol(request.version),
-        tls_version: tls.map(|tls| tls.version),
-        sni: tls.and_then(|tls| tls.server_name.as_deref()),
+        tls_version: connection.and_then(Connection::tls_version),
+        sni: connection.and_then(Connection::server_name),
+        client_cn: connection.and_then(Connection::told_client_cn),
         status,
         bytes: session.body_bytes_sent() as u64,
         total: ctx.started.elapsed(),

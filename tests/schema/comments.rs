@@ -156,7 +156,7 @@ fn documented_defaults_are_the_real_ones() {
 }
 
 /// Defaults that are told in words, and why they are not told as values.
-const IN_WORDS: [(&str, &str); 25] = [
+const IN_WORDS: [(&str, &str); 33] = [
     ("top level.threads", "depends on the machine"),
     ("top level.graceful_shutdown_timeout_seconds", "in the midst of Pingora's code"),
     ("top level.upstream_connect_offload_threadpools", "there is no value for none"),
@@ -177,7 +177,15 @@ const IN_WORDS: [(&str, &str); 25] = [
     ("HealthCheck.http", "there is no value for none"),
     ("HttpCheck.host", "depends on the backend"),
     ("HttpCheck.port", "depends on the backend"),
+    ("Limits.connections", "depends on the machine"),
+    ("Limits.connections_per_client", "there is no value for none"),
+    ("Limits.accepts_per_client", "there is no value for none"),
     ("Listener.tls", "there is no value for none"),
+    ("Listener.proxy_protocol", "there is no value for none"),
+    ("ListenerSocket.tcp_keepalive", "there is no value for none"),
+    ("ListenerSocket.user_timeout", "the kernel's"),
+    ("ListenerSocket.fast_open", "there is no value for none"),
+    ("ListenerSocket.dscp", "the kernel's"),
     ("Match.headers", "there is no value for any host"),
     ("Match.hosts", "there is no value for any host"),
     ("Match.methods", "there is no value for any host"),

@@ -111,7 +111,7 @@ user: 1000
 }
 
 /// What an editor cannot know, file by file.
-const UNSEEN: [(&str, &str); 29] = [
+const UNSEEN: [(&str, &str); 33] = [
     ("access_log_folder", "whether a path is a folder"),
     ("fill_empty", "what a variable holds"),
     ("fill_file_missing", "whether a file is there"),
@@ -125,6 +125,10 @@ const UNSEEN: [(&str, &str); 29] = [
     ("policy_header_reserved", "which names a pattern of names leaves out"),
     ("route_conflict", "what two routes have in common"),
     ("route_conflict_any", "what two routes have in common"),
+    ("proxy_protocol_nobody", "keys that mean nothing without another"),
+    ("proxy_protocol_unix", "keys that mean nothing together"),
+    ("socket_ipv6_only", "keys that mean nothing together"),
+    ("socket_of_unix", "keys that mean nothing together"),
     ("range_eject_for", "how long a time is that is written with a unit"),
     ("route_conflict_conditions", "what two routes have in common"),
     ("route_regex", "what a regular expression is"),

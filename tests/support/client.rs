@@ -3,7 +3,10 @@
 use std::{io, process::Output};
 
 use bytes::Bytes;
-use tokio::{net::TcpStream, process::Command};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    process::Command,
+};
 
 use super::{
     soon,
@@ -31,6 +34,15 @@ impl Client {
         Self::try_connect(address).await.unwrap()
     }
 
+    /// A connection from another address of this machine.
+    pub(crate) async fn connect_from(source: &str, address: &str) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(format!("{source}:0").parse().unwrap()).unwrap();
+        let connecting = socket.connect(address.parse().unwrap());
+        let stream = soon("a connection", connecting).await.unwrap();
+        Self { wire: Wire::new(stream), body: Body::Length(0) }
+    }
+
     /// A connection that may be refused.
     pub(crate) async fn try_connect(address: &str) -> io::Result<Self> {
         let stream = soon("a connection", TcpStream::connect(address)).await?;
@@ -40,6 +52,11 @@ impl Client {
     /// Whether the proxy has closed, or has sent what nobody asked for.
     pub(crate) fn is_over(&self) -> bool {
         self.wire.is_over()
+    }
+
+    /// Whether an answer has begun to come, or the proxy has closed.
+    pub(crate) fn has_answer(&self) -> bool {
+        self.wire.has_arrived()
     }
 
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {

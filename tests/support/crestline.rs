@@ -79,6 +79,40 @@ impl Crestline {
         crestline
     }
 
+    /// Starts it with a file, in a process that may open so many files. Returns when it listens.
+    pub(crate) async fn start_with_files(files: usize, yaml: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let yaml = completed(yaml, folder.path());
+        let file = folder.path().join("crestline.yaml");
+        fs::write(&file, &yaml).unwrap();
+        let mut command = Command::new("sh");
+        let script = format!("ulimit -n {files}; exec \"$@\"");
+        command.args(["-c", &script, "sh", env!("CARGO_BIN_EXE_crestline"), "-c"]).arg(&file);
+        command.stdin(Stdio::null()).kill_on_drop(true);
+        let crestline = Self::spawn(command, listeners_in(&yaml), folder).await;
+        crestline.logs("admin: socket opened").await;
+        crestline
+    }
+
+    /// How often it refused for a reason.
+    pub(crate) async fn refused(&self, reason: &str) -> u64 {
+        self.status().await["refused"][reason].as_u64().unwrap_or(0)
+    }
+
+    /// Waits until it refused so often, or more, for a reason: it counts when all is over.
+    pub(crate) async fn has_refused(&self, reason: &str, times: u64) {
+        let start = Instant::now();
+        while self.refused(reason).await < times {
+            assert!(start.elapsed() < PATIENCE, "waited in vain: {times} {reason}");
+        }
+    }
+
+    /// Waits until it refused so often for a reason.
+    pub(crate) async fn refuses_for(&self, reason: &str, times: u64) {
+        self.has_refused(reason, times).await;
+        assert_eq!(self.refused(reason).await, times, "{reason}");
+    }
+
     /// Starts it with a file of several parts, each indented as it likes.
     pub(crate) async fn start_in_parts(parts: &[&str]) -> Self {
         Self::start(&parts.iter().map(|part| dedented(part)).collect::<String>()).await

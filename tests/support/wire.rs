@@ -1,6 +1,6 @@
 //! Messages of HTTP/1 on a socket, read as they arrive; both the client and the origins use it.
 
-use std::{io, time::Duration};
+use std::{io, mem::MaybeUninit, time::Duration};
 
 use bytes::{Buf, Bytes, BytesMut};
 use socket2::SockRef;
@@ -99,6 +99,12 @@ impl Wire {
     pub(crate) fn is_over(&self) -> bool {
         let read = self.stream.try_read(&mut [0; 1]);
         !read.is_err_and(|why| why.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Whether there is anything to read, be it the end.
+    pub(crate) fn has_arrived(&self) -> bool {
+        let peeked = SockRef::from(&self.stream).peek(&mut [MaybeUninit::uninit(); 1]);
+        !peeked.is_err_and(|why| why.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// Closes with a reset.

@@ -29,6 +29,8 @@ pub struct Entry<'a> {
     pub tls_version: Option<&'a str>,
     /// The name that the client asked for in its handshake.
     pub sni: Option<&'a str>,
+    /// The common name in the client's certificate, as a load balancer told it.
+    pub client_cn: Option<&'a str>,
     /// The status that the client got; 499 if it left before there was one.
     pub status: u16,
     /// Bytes of the answer's body.
@@ -91,7 +93,9 @@ fn json(entry: &Entry<'_>, out: &mut Vec<u8>) {
     text_field(out, "host", entry.host.as_bytes());
     text_field(out, "path", entry.target);
     text_field(out, "protocol", entry.protocol.as_bytes());
-    for (name, value) in [("tls_version", entry.tls_version), ("sni", entry.sni)] {
+    let tls =
+        [("tls_version", entry.tls_version), ("sni", entry.sni), ("client_cn", entry.client_cn)];
+    for (name, value) in tls {
         if let Some(value) = value {
             text_field(out, name, value.as_bytes());
         }

@@ -17,6 +17,7 @@ fn entry() -> Entry<'static> {
         protocol: "HTTP/1.1",
         tls_version: Some("TLSv1.3"),
         sni: Some("a.test"),
+        client_cn: None,
         status: 200,
         bytes: 12,
         total: Duration::from_micros(1_042),
