@@ -57,8 +57,8 @@ bench-routing: setup ## What finding a route costs among 10,000
 clean: ## Removes what was built
 	$(CARGO) clean
 
-# Pingora's compression and aws-lc build with cmake and a C compiler; the tests use curl, openssl
-# and h2load, and systemd judges its units.
+# Pingora's compression and aws-lc build with cmake and a C compiler; the tests use curl, openssl,
+# sslscan and h2load, and systemd judges its units.
 setup:
 	@packages=; \
 	command -v cmake >/dev/null || packages="$$packages cmake"; \
@@ -66,6 +66,7 @@ setup:
 	command -v g++ >/dev/null || packages="$$packages g++"; \
 	command -v curl >/dev/null || packages="$$packages curl"; \
 	command -v openssl >/dev/null || packages="$$packages openssl"; \
+	command -v sslscan >/dev/null || packages="$$packages sslscan"; \
 	command -v h2load >/dev/null || packages="$$packages nghttp2-client"; \
 	command -v systemd-analyze >/dev/null || packages="$$packages systemd"; \
 	$(install)

@@ -20,7 +20,9 @@ use ipnet::IpNet;
 use pingora_core::protocols::{Digest, raw_connect::ProxyDigest};
 use pingora_http::ResponseHeader;
 
-use crate::{downstream::config::Bounds, drain::Drain, tls::accept::Facts};
+use crate::{
+    downstream::config::Bounds, drain::Drain, observe::access_log::line::Tls, tls::accept::Facts,
+};
 
 /// Facts of one connection; every request on it shares them.
 #[derive(Debug)]
@@ -92,6 +94,20 @@ impl Connection {
     pub fn over_tls(mut self, facts: Facts) -> Self {
         self.tls = Some(facts);
         self
+    }
+
+    /// What the access log tells of the handshake; `None` in plaintext.
+    pub fn tls_entry(&self) -> Option<Tls<'_>> {
+        self.tls.as_ref().map(|facts| Tls {
+            version: facts.version,
+            sni: facts.server_name.as_deref(),
+            cipher: facts.cipher,
+            group: facts.group,
+            is_resumed: facts.is_resumed,
+            client: facts.client.as_deref().map(|client| {
+                [&client.subject, &client.sans, &client.fingerprint].map(HeaderValue::as_bytes)
+            }),
+        })
     }
 
     /// Where it is counted.

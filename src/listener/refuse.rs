@@ -61,7 +61,6 @@ impl Refuser {
         let Some(log) = &snapshot.access_log else { return };
         let pending = stream.pending();
         let (method, target) = first_words(pending);
-        let tls = stream.connection().tls.as_ref();
         log.write(&Entry {
             id,
             client: stream.connection().client,
@@ -69,8 +68,7 @@ impl Refuser {
             host: "",
             target,
             protocol: "HTTP/1.1",
-            tls_version: tls.map(|tls| tls.version),
-            sni: tls.and_then(|tls| tls.server_name.as_deref()),
+            tls: stream.connection().tls_entry(),
             status: refusal.status,
             bytes: bytes as u64,
             total: Duration::ZERO,

@@ -17,7 +17,7 @@ pub(crate) use self::{
     client::{Answer, Client, curl, get, post, request},
     crestline::{Crestline, Finished},
     origin::{After, Exchange, Origin},
-    tls::{Pair, TlsClient, TlsEnding, s_client},
+    tls::{Authority, Pair, Session, TlsClient, TlsEnding, s_client},
     wire::Ending,
 };
 
