@@ -62,7 +62,7 @@ clean: ## Removes what was built
 	$(CARGO) clean
 
 # Pingora's compression and aws-lc build with cmake and a C compiler; the tests use curl, openssl,
-# h2load, slowhttptest and ss, and systemd judges its units.
+# sslscan, h2load, slowhttptest and ss, and systemd judges its units.
 setup:
 	@packages=; \
 	command -v cmake >/dev/null || packages="$$packages cmake"; \
@@ -70,6 +70,7 @@ setup:
 	command -v g++ >/dev/null || packages="$$packages g++"; \
 	command -v curl >/dev/null || packages="$$packages curl"; \
 	command -v openssl >/dev/null || packages="$$packages openssl"; \
+	command -v sslscan >/dev/null || packages="$$packages sslscan"; \
 	command -v h2load >/dev/null || packages="$$packages nghttp2-client"; \
 	command -v slowhttptest >/dev/null || packages="$$packages slowhttptest"; \
 	command -v ss >/dev/null || packages="$$packages iproute2"; \

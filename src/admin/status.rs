@@ -1,6 +1,7 @@
 //! What runs: the answer to `crestline status`.
 
 use std::{
+    collections::BTreeMap,
     fmt, process,
     time::{Duration, SystemTime},
 };
@@ -88,8 +89,17 @@ pub struct ListenerStatus {
 pub struct TlsStatus {
     /// Handshakes that led to a connection, since the process began.
     pub handshakes: u64,
-    /// Those that did not.
+    /// Those of them that went on with a session of before.
+    #[serde(default)]
+    pub resumed_handshakes: u64,
+    /// Those that did not lead to one.
     pub failed_handshakes: u64,
+    /// The same by reason.
+    #[serde(default)]
+    pub failed_by_reason: BTreeMap<String, u64>,
+    /// Whether clients must show certificates: `off`, `optional` or `required`.
+    #[serde(default)]
+    pub client_certificates: String,
     /// Its certificates, in the order of the file.
     pub certificates: Vec<CertificateStatus>,
 }
@@ -105,6 +115,9 @@ pub struct CertificateStatus {
     pub expires: String,
     /// For how many days it is good still; negative once it expired.
     pub days_left: i64,
+    /// The last day of the OCSP response that is shown with it.
+    #[serde(default)]
+    pub ocsp_until: Option<String>,
 }
 
 /// A group of backends.
@@ -190,10 +203,20 @@ fn tls(listener: &Listener, keyring: &Keyring, now: SystemTime) -> TlsStatus {
         key: certificate.kind.as_str().to_owned(),
         expires: certificate.last_day(),
         days_left: certificate.days_left(now),
+        ocsp_until: certificate.staple_until(now),
     });
+    let failed = listener.handshakes.failed().filter(|(_, count)| 0 < *count);
+    let failed = failed.map(|(why, count)| (why.as_str().to_owned(), count));
+    let failed_by_reason: BTreeMap<_, _> = failed.collect();
     TlsStatus {
         handshakes: listener.handshakes.done.get(),
-        failed_handshakes: listener.handshakes.failed.get(),
+        resumed_handshakes: listener.handshakes.resumed.get(),
+        failed_handshakes: failed_by_reason.values().sum(),
+        failed_by_reason,
+        client_certificates: keyring
+            .clients()
+            .map_or("off", |clients| clients.mode.as_str())
+            .to_owned(),
         certificates: certificates.collect(),
     }
 }
@@ -246,20 +269,36 @@ impl fmt::Display for Status {
 impl fmt::Display for ListenerStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { address, h2c, tls } = self;
-        let Some(TlsStatus { handshakes, failed_handshakes, certificates }) = tls else {
+        let Some(tls) = tls else {
             return writeln!(f, "listener {address}{}", if *h2c { " (h2c)" } else { "" });
         };
-        writeln!(
-            f,
-            "listener {address} (tls); handshakes: {handshakes}, failed: {failed_handshakes}"
-        )?;
-        for CertificateStatus { names, key, expires, days_left } in certificates {
+        let TlsStatus { handshakes, resumed_handshakes: resumed, failed_handshakes, .. } = tls;
+        let clients = match tls.client_certificates.as_str() {
+            "" | "off" => String::new(),
+            mode => format!(", client certificates {mode}"),
+        };
+        write!(f, "listener {address} (tls{clients}); handshakes: {handshakes}")?;
+        if 0 < *resumed {
+            write!(f, " ({resumed} resumed)")?;
+        }
+        write!(f, ", failed: {failed_handshakes}")?;
+        if 0 < *failed_handshakes {
+            let reasons = tls.failed_by_reason.iter();
+            let reasons: Vec<_> = reasons.map(|(why, count)| format!("{why} {count}")).collect();
+            write!(f, " ({})", reasons.join(", "))?;
+        }
+        writeln!(f)?;
+        for CertificateStatus { names, key, expires, days_left, ocsp_until } in &tls.certificates {
             let s = if *days_left == 1 { "" } else { "s" };
             let left = match days_left {
                 ..0 => "expired".to_owned(),
                 left => format!("in {left} day{s}"),
             };
-            writeln!(f, "  {}  {key}, until {expires} ({left})", names.join(", "))?;
+            write!(f, "  {}  {key}, until {expires} ({left})", names.join(", "))?;
+            if let Some(until) = ocsp_until {
+                write!(f, ", OCSP until {until}")?;
+            }
+            writeln!(f)?;
         }
         Ok(())
     }
@@ -376,13 +415,17 @@ mod tests {
                     h2c: false,
                     tls: Some(TlsStatus {
                         handshakes: 7,
+                        resumed_handshakes: 3,
                         failed_handshakes: 2,
+                        failed_by_reason: [("timeout".to_owned(), 2)].into(),
+                        client_certificates: "required".to_owned(),
                         certificates: [(1, "2027-01-31"), (-1, "2027-01-29")]
                             .map(|(days_left, expires)| CertificateStatus {
                                 names: vec!["a.test".to_owned(), "*.a.test".to_owned()],
                                 key: "RSA".to_owned(),
                                 expires: expires.to_owned(),
                                 days_left,
+                                ocsp_until: (0 < days_left).then(|| "2027-01-01".to_owned()),
                             })
                             .into(),
                     }),
@@ -408,8 +451,8 @@ configuration v3 of /etc/app.yaml, in force for 5s, watched
 v2 was taken back: 6 % of its 50 answers were 5xx
 listener 0.0.0.0:80
 listener unix:/run/app.sock (h2c)
-listener 0.0.0.0:443 (tls); handshakes: 7, failed: 2
-  a.test, *.a.test  RSA, until 2027-01-31 (in 1 day)
+listener 0.0.0.0:443 (tls, client certificates required); handshakes: 7 (3 resumed), failed: 2 (timeout 2)
+  a.test, *.a.test  RSA, until 2027-01-31 (in 1 day), OCSP until 2027-01-01
   a.test, *.a.test  RSA, until 2027-01-29 (expired)
 
 upstream app: 2 of 3 in service; requests: 10, retries: 1

@@ -11,6 +11,7 @@ mod keepers;
 pub mod probation;
 pub mod receipt;
 mod refusal;
+mod reminders;
 mod signals;
 pub mod tasks;
 mod watcher;

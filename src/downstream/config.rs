@@ -286,11 +286,11 @@ impl Config {
         let Self { h2c, tls, timeouts, limits, proxy_protocol, socket, .. } = self;
         let mut settings = match tls {
             None => vec![("h2c", h2c.to_string())],
-            Some(tls) => vec![
-                ("tls.unknown_names", tls.unknown_names.as_str().to_owned()),
-                ("timeouts.handshake", timeouts.handshake.to_string()),
-            ],
+            Some(tls) => tls.settings(),
         };
+        if tls.is_some() {
+            settings.push(("timeouts.handshake", timeouts.handshake.to_string()));
+        }
         settings.extend([
             ("timeouts.header", timeouts.header.to_string()),
             ("timeouts.idle", timeouts.idle.to_string()),

@@ -28,6 +28,7 @@ use crate::{
         seat::{Seat, Waiting},
     },
     drain::Drain,
+    observe::access_log::line::Tls,
     tls::accept::Facts,
 };
 
@@ -130,23 +131,6 @@ impl Connection {
         self.tls.is_some() || self.told_tls().is_some()
     }
 
-    /// The version of TLS, from whichever knows it.
-    pub fn tls_version(&self) -> Option<&str> {
-        let told = || self.told_tls().and_then(|tls| tls.version.as_deref());
-        self.tls.as_ref().map(|tls| tls.version).or_else(told)
-    }
-
-    /// The name that the client asked for in its handshake, wherever that was made.
-    pub fn server_name(&self) -> Option<&str> {
-        let told = || self.introduced.as_ref().and_then(|told| told.authority.as_deref());
-        self.tls.as_ref().and_then(|tls| tls.server_name.as_deref()).or_else(told)
-    }
-
-    /// The common name in the client's certificate, as a load balancer verified it.
-    pub fn told_client_cn(&self) -> Option<&str> {
-        self.told_tls().and_then(|tls| tls.client_cn.as_deref())
-    }
-
     fn told_tls(&self) -> Option<&ToldTls> {
         self.introduced.as_ref().and_then(|told| told.tls.as_ref())
     }
@@ -164,6 +148,25 @@ impl Connection {
     /// Notes that a request is here.
     pub fn end_waiting(&self) {
         self.waiting().inspect(|waiting| waiting.end());
+    }
+
+    /// What the access log tells of the handshake, wherever that was made; what a load balancer
+    /// tells comes second.
+    pub fn tls_entry(&self) -> Tls<'_> {
+        let (facts, told) = (self.tls.as_ref(), self.told_tls());
+        let told_version = || told.and_then(|tls| tls.version.as_deref());
+        let authority = || self.introduced.as_ref().and_then(|told| told.authority.as_deref());
+        Tls {
+            version: facts.map(|facts| facts.version).or_else(told_version),
+            sni: facts.and_then(|facts| facts.server_name.as_deref()).or_else(authority),
+            cipher: facts.map(|facts| facts.cipher),
+            group: facts.and_then(|facts| facts.group),
+            is_resumed: facts.is_some_and(|facts| facts.is_resumed),
+            client: facts.and_then(|facts| facts.client.as_deref()).map(|client| {
+                [&client.subject, &client.sans, &client.fingerprint].map(HeaderValue::as_bytes)
+            }),
+            told_client_cn: told.and_then(|tls| tls.client_cn.as_deref()),
+        }
     }
 
     /// Where it is counted.

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{downstream::config::Address, upstream::memory::Memory};
+use crate::{downstream::config::Address, tls::tickets::TicketKey, upstream::memory::Memory};
 
 /// The version of the conversation.
 pub const PROTOCOL: u32 = 1;
@@ -52,6 +52,11 @@ pub enum Message {
         upstream: String,
         /// Those of which something is known.
         list: Vec<Memory>,
+    },
+    /// What session tickets are sealed with.
+    TicketKeys {
+        /// The one that makes them first.
+        list: Vec<TicketKey>,
     },
     /// The successor has all that was offered.
     Received,

@@ -7,7 +7,7 @@
 //! `upgrade_sock`, waits                  <──  connects (SIGQUIT, or `crestline upgrade`)
 //!                              both look at each other's credentials
 //! hello                                  ──>
-//!                                        <──  offer, sockets, backends
+//!                                        <──  offer, ticket keys, sockets, backends
 //! received                               ──>
 //! first round of checks, listeners open
 //! serving                                ──>

@@ -299,7 +299,8 @@ impl Predecessor {
         }
     }
 
-    /// Sends the sockets, and what is known of backends; how many sockets there were.
+    /// Sends the sockets, the keys of tickets, and what is known of backends; how many sockets
+    /// there were.
     async fn offer(&self, channel: &mut Channel) -> Result<usize, Refusal> {
         let sockets = self.sockets.get().ok_or(Refusal::NotServing)?;
         let backends = self.backends();
@@ -312,6 +313,9 @@ impl Predecessor {
             backends: backends.len(),
         };
         channel.say(&offer).await?;
+        // Before what is counted in the offer: a successor that does not know of it reads on.
+        let list = self.control.live().load().tickets.remembered(Instant::now());
+        channel.say(&Message::TicketKeys { list }).await?;
         let written = self.written();
         for some in sockets.chunks(DESCRIPTORS_MAX) {
             let name = |open: &Open| {

@@ -18,7 +18,11 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     process::{Pid, PidfdFlags, pidfd_open},
 };
-use tokio::{runtime::Builder, task, time};
+use tokio::{
+    runtime::Builder,
+    task,
+    time::{self, Instant},
+};
 
 use crate::{
     downstream::config::Address,
@@ -30,6 +34,7 @@ use crate::{
     },
     listener::bind::Bound,
     snapshot::Snapshot,
+    tls::tickets::TicketKey,
     upstream::memory::Memory,
 };
 
@@ -62,6 +67,7 @@ pub struct Inheritance {
     sockets: Vec<(Name, OwnedFd)>,
     configuration: Known,
     backends: BTreeMap<String, Vec<Memory>>,
+    ticket_keys: Vec<TicketKey>,
     predecessor: Predecessor,
 }
 
@@ -109,11 +115,17 @@ async fn first_offer(door: &Door) -> io::Result<Inheritance> {
         let told_as = pid.map_or_else(String::new, |pid| format!(" (process {pid})"));
         match offer {
             Ok(Ok(offer)) => {
-                let Offer { sockets, configuration, backends, pid } = offer;
+                let Offer { sockets, configuration, backends, ticket_keys, pid } = offer;
                 let (count, version) = (sockets.len(), configuration.version);
                 info!("upgrade: process {pid} handed {count} sockets over, and v{version}");
                 let predecessor = Predecessor::new(Some(channel.detach()?), pid, life);
-                return Ok(Inheritance { sockets, configuration, backends, predecessor });
+                return Ok(Inheritance {
+                    sockets,
+                    configuration,
+                    backends,
+                    ticket_keys,
+                    predecessor,
+                });
             }
             Ok(Err(ChannelError::Closed)) => {} // somebody looked whether we wait
             Ok(Err(why)) => warn!("upgrade: a visitor{told_as} was turned away: {why}"),
@@ -126,6 +138,7 @@ struct Offer {
     sockets: Vec<(Name, OwnedFd)>,
     configuration: Known,
     backends: BTreeMap<String, Vec<Memory>>,
+    ticket_keys: Vec<TicketKey>,
     pid: u32,
 }
 
@@ -145,6 +158,7 @@ async fn listen(channel: &mut Channel) -> Result<Offer, ChannelError> {
     }
     let (mut sockets, mut told) = (Vec::new(), 0);
     let mut backends = BTreeMap::<String, Vec<Memory>>::new();
+    let mut ticket_keys = Vec::new();
     while sockets.len() < count || told < more {
         match channel.receive().await? {
             (Message::Sockets { list }, descriptors) => {
@@ -158,12 +172,13 @@ async fn listen(channel: &mut Channel) -> Result<Offer, ChannelError> {
                 told += 1;
                 backends.entry(upstream).or_default().extend(list);
             }
+            (Message::TicketKeys { list }, _) => ticket_keys = list,
             (Message::TakenBack { .. }, _) => return Err(ChannelError::Closed),
             _ => {}
         }
     }
     channel.say(&Message::Received).await?;
-    Ok(Offer { sockets, configuration, backends, pid })
+    Ok(Offer { sockets, configuration, backends, ticket_keys, pid })
 }
 
 impl Inheritance {
@@ -204,6 +219,7 @@ impl Inheritance {
     /// Lets a configuration that is about to serve go on where the predecessor's was.
     pub fn pass_to(&mut self, snapshot: &mut Snapshot, fingerprint: u64) {
         snapshot.version = self.configuration.version_of(fingerprint);
+        snapshot.tickets.recall(std::mem::take(&mut self.ticket_keys), Instant::now());
         for (name, memories) in std::mem::take(&mut self.backends) {
             if let Some(upstream) = snapshot.upstreams.get(&name) {
                 upstream.recall(memories);
@@ -280,6 +296,7 @@ mod tests {
             sockets: sockets.iter().map(socket).collect(),
             configuration: Known { version: 1, fingerprint: 0 },
             backends: BTreeMap::new(),
+            ticket_keys: Vec::new(),
             predecessor: Predecessor::new(None, 1, None),
         }
     }

@@ -63,17 +63,14 @@ impl Refuser {
         let Some(log) = &snapshot.access_log else { return };
         let pending = stream.pending();
         let (method, target) = first_words(pending);
-        let connection = stream.connection();
         log.write(&Entry {
             id,
-            client: connection.client,
+            client: stream.connection().client,
             method: str::from_utf8(method).unwrap_or("-"),
             host: "",
             target,
             protocol: "HTTP/1.1",
-            tls_version: connection.tls_version(),
-            sni: connection.server_name(),
-            client_cn: connection.told_client_cn(),
+            tls: stream.connection().tls_entry(),
             status: refusal.status,
             bytes: bytes as u64,
             total: Duration::ZERO,

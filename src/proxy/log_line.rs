@@ -1,6 +1,6 @@
 //! The line of a request in the access log.
 
-use http::{Version, header};
+use http::{HeaderValue, Version, header};
 use pingora_proxy::Session;
 
 use crate::{
@@ -21,8 +21,7 @@ pub(crate) fn status(session: &Session, ctx: &Context) -> u16 {
 /// Writes the line of a request that has ended.
 pub(crate) fn write(log: &AccessLog, session: &Session, ctx: &Context, status: u16) {
     let request = session.req_header();
-    let text = |name| request.headers.get(name).map(http::HeaderValue::as_bytes);
-    let connection = ctx.connection.as_deref();
+    let text = |name| request.headers.get(name).map(HeaderValue::as_bytes);
     log.write(&Entry {
         id: ctx.id.as_bytes(),
         client: ctx.client,
@@ -30,9 +29,7 @@ pub(crate) fn write(log: &AccessLog, session: &Session, ctx: &Context, status: u
         host: select::authority(request),
         target: request.raw_path(),
         protocol: protocol(request.version),
-        tls_version: connection.and_then(Connection::tls_version),
-        sni: connection.and_then(Connection::server_name),
-        client_cn: connection.and_then(Connection::told_client_cn),
+        tls: ctx.connection.as_deref().map(Connection::tls_entry).unwrap_or_default(),
         status,
         bytes: session.body_bytes_sent() as u64,
         total: ctx.started.elapsed(),

@@ -27,7 +27,7 @@ pub(crate) fn request(version: Version, header: &mut RequestHeader, ctx: &Contex
     let mut parts: ReqParts = mem::replace(header, blank()).into();
     let headers = &mut parts.headers;
     let host = headers.get(header::HOST).cloned();
-    forward::cleanse(headers, connection);
+    forward::cleanse(headers, connection, &route.vouched);
     forward::introduce(headers, connection, &ctx.id, host.as_ref())?;
     forward::join_cookies(headers, version)?;
     if route.forwarded {

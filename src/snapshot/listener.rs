@@ -1,6 +1,8 @@
 //! Listeners: what is known of a connection by the place where it arrives.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
+
+use http::HeaderName;
 
 use crate::{
     config::File,
@@ -9,7 +11,7 @@ use crate::{
     observe::handshakes::Handshakes,
     routing::host::HostPattern,
     snapshot::Snapshot,
-    tls::keyring::Keyring,
+    tls::{keyring::Keyring, tickets::Tickets},
 };
 
 /// Where connections arrive.
@@ -48,6 +50,7 @@ impl<'a> ByAddress<'a> {
 pub(super) fn all(
     file: &File,
     predecessor: Option<&Snapshot>,
+    tickets: &Arc<Tickets>,
     problems: &mut Problems,
 ) -> Box<[Listener]> {
     let configs = &file.listeners;
@@ -71,7 +74,7 @@ pub(super) fn all(
             tls: config
                 .tls
                 .as_ref()
-                .and_then(|tls| Keyring::read(tls, &file.folder, keyring, problems)),
+                .and_then(|tls| Keyring::read(tls, &file.folder, keyring, tickets, problems)),
             handshakes: old.map(|old| old.handshakes.clone()).unwrap_or_default(),
             bounds: Arc::new(config.bounds(problems)),
             address: config.address.value.clone(),
@@ -79,6 +82,27 @@ pub(super) fn all(
     }
     uncovered(file, &listeners, problems);
     listeners.into()
+}
+
+/// The fields by which any listener tells origins of its clients' certificates. No route can
+/// match by them: what a client sends in them counts for nothing.
+pub(super) fn vouched(file: &File, problems: &mut Problems) -> Arc<[HeaderName]> {
+    let tls = file.listeners.iter().filter_map(|listener| listener.tls.as_ref());
+    let forward = tls.filter_map(|tls| Some(&tls.client_certificates.as_ref()?.forward));
+    let names: BTreeSet<String> = forward
+        .flat_map(|forward| forward.names().map(|name| name.value.to_header().to_string()))
+        .collect();
+    let routes = file.routes.iter().flatten().flatten();
+    let matched = routes.filter_map(|route| route.matches.headers.as_ref());
+    for (name, _) in matched.flat_map(|headers| &headers.value.0) {
+        if names.contains(name.value.0.as_str()) {
+            let message = format!("no route can match by `{}`", name.value.0);
+            let help = "a listener tells origins of its clients in it, and what a client sends there \
+                        is removed; remove the condition, or choose another name under `forward`";
+            problems.push(Problem::error(message).at(name.span).help(help));
+        }
+    }
+    names.iter().filter_map(|name| name.parse().ok()).collect()
 }
 
 /// Warns of hosts of routes that are in no certificate: where all listeners speak TLS, no client

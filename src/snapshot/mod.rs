@@ -26,6 +26,7 @@ use crate::{
         tally::Tally,
     },
     routing::table::Table,
+    tls::tickets::Tickets,
     upstream::{Upstream, config::Config as UpstreamConfig},
 };
 
@@ -47,6 +48,8 @@ pub struct Snapshot {
     pub access_log: Option<Arc<AccessLog>>,
     /// How the requests of this version ended.
     pub tally: Arc<Tally>,
+    /// What session tickets are sealed with; the same over all versions.
+    pub tickets: Arc<Tickets>,
 }
 
 /// The snapshot in force.
@@ -68,19 +71,23 @@ pub fn assemble(
 ) -> Snapshot {
     let tally = Arc::new(Tally::default());
     let upstreams = upstreams(&file.upstreams, predecessor, problems);
+    let shared =
+        route::Shared { tally: tally.clone(), vouched: listener::vouched(&file, problems) };
     let routes = match &file.routes {
-        Some(routes) => route::table(routes, &file.upstreams, &upstreams, &tally, problems),
-        None => route::only(&file.upstreams, &upstreams, &tally, problems),
+        Some(routes) => route::table(routes, &file.upstreams, &upstreams, &shared, problems),
+        None => route::only(&file.upstreams, &upstreams, &shared, problems),
     };
     let access_log = file.access_log.build(problems);
+    let tickets = predecessor.map(|old| old.tickets.clone()).unwrap_or_default();
     Snapshot {
         version: predecessor.map_or(1, |old| old.version + 1),
-        listeners: listener::all(&file, predecessor, problems),
+        listeners: listener::all(&file, predecessor, &tickets, problems),
         trusted: file.trusted_proxies.iter().map(|network| network.0).collect(),
         access_log: access_log.map(|(format, target)| log_to(format, target, predecessor)),
         routes,
         upstreams,
         tally,
+        tickets,
         file,
     }
 }

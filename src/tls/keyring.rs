@@ -1,26 +1,26 @@
 //! The certificates of a listener, and which of them a client is given.
 //!
-//! INVARIANT: session tickets are as old as the keyring. It is kept as long as nothing in it
-//! changes, and a session that was begun with another certificate is never resumed.
+//! It is kept over a reload as long as nothing in its files changes.
 
 use std::{collections::HashMap, path::Path, sync::Arc, time::SystemTime};
 
 use rustls::{
-    crypto::aws_lc_rs::{self, Ticketer},
-    server::{ClientHello, ServerSessionMemoryCache},
+    crypto::aws_lc_rs,
+    server::{ClientHello, WebPkiClientVerifier},
 };
 
 use crate::{
     diagnostic::{Problem, Problems},
     tls::{
         certificate::{Certificate, Shared},
+        clients::Clients,
         config::{Config, UnknownNames},
+        expiry::Reminder,
+        key_log::KeyLogFile,
         names,
+        tickets::{Ticketer, Tickets},
     },
 };
-
-/// Sessions that are kept for clients of TLS 1.2 without tickets.
-const SESSIONS_MAX: usize = 1024;
 
 /// The certificates of a listener; at least one.
 #[derive(Debug)]
@@ -30,6 +30,9 @@ pub struct Keyring {
     /// By what stands behind `*.`.
     below: Index,
     unknown_names: UnknownNames,
+    clients: Option<Clients>,
+    key_log: Option<Arc<KeyLogFile>>,
+    read: SystemTime,
 }
 
 /// Certificates by name, in order of preference.
@@ -42,6 +45,7 @@ impl Keyring {
         config: &Config,
         folder: &Path,
         predecessor: Option<&Arc<Self>>,
+        tickets: &Arc<Tickets>,
         problems: &mut Problems,
     ) -> Option<Arc<Self>> {
         let certificates = &config.certificates;
@@ -51,31 +55,47 @@ impl Keyring {
             problems.push(problem.at(certificates.span).help(help));
             return None;
         }
-        let shared = Shared {
-            provider: Arc::new(aws_lc_rs::default_provider()),
-            tickets: Ticketer::new()
-                .map_err(|why| {
-                    let problem = Problem::error(format!("TLS needs keys for its tickets: {why}"));
-                    problems.push(problem.at(certificates.span));
-                })
-                .ok()?,
-            sessions: ServerSessionMemoryCache::new(SESSIONS_MAX),
+        let (provider, now) = (Arc::new(aws_lc_rs::default_provider()), SystemTime::now());
+        let clients = config.client_certificates.as_ref();
+        let clients =
+            clients.map(|clients| Clients::read(clients, folder, &provider, now, problems));
+        let key_log = key_log(config, folder, problems);
+        let no_rules = || (WebPkiClientVerifier::no_client_auth(), [0; 32]);
+        let (verifier, rules) = match &clients {
+            Some(Some(clients)) => (clients.verifier.clone(), clients.rules),
+            _ => no_rules(),
         };
-        let now = SystemTime::now();
+        let tickets = Arc::new(Ticketer::new(tickets.clone(), rules));
+        let shared =
+            Shared { provider, tickets, verifier, key_log: key_log.clone().ok().flatten() };
         let read = certificates.value.iter();
         let read: Vec<_> = read
             .map(|pair| Certificate::read(pair, folder, &shared, now, problems).map(Arc::new))
             .collect();
         let certificates = read.into_iter().collect::<Option<Vec<_>>>()?;
-        let keyring = Self::new(certificates, config, problems);
+        let mut keyring = Self::new(certificates, config, now, problems);
+        // What could not be read is never put in force without it.
+        keyring.clients = clients.map_or(Some(None), |read| read.map(Some))?;
+        keyring.key_log = key_log.ok()?;
         let kept = predecessor.filter(|old| old.is_same(&keyring));
         Some(kept.cloned().unwrap_or_else(|| Arc::new(keyring)))
     }
 
-    fn new(certificates: Vec<Arc<Certificate>>, config: &Config, problems: &mut Problems) -> Self {
-        let unknown_names = config.unknown_names;
-        let mut keyring =
-            Self { exact: Index::new(), below: Index::new(), certificates, unknown_names };
+    fn new(
+        certificates: Vec<Arc<Certificate>>,
+        config: &Config,
+        read: SystemTime,
+        problems: &mut Problems,
+    ) -> Self {
+        let mut keyring = Self {
+            exact: Index::new(),
+            below: Index::new(),
+            certificates,
+            unknown_names: config.unknown_names,
+            clients: None,
+            key_log: None,
+            read,
+        };
         for (index, certificate) in keyring.certificates.iter().enumerate() {
             let mut taken = Vec::new();
             let mut enter = |names: &mut Index, name: &String, shown: String| {
@@ -107,12 +127,35 @@ impl Keyring {
         &self.certificates
     }
 
+    /// What is asked of clients; `None` if no certificate is.
+    pub fn clients(&self) -> Option<&Clients> {
+        self.clients.as_ref()
+    }
+
+    /// What is to be told of it, day by day.
+    pub fn reminders(&self, now: SystemTime) -> Vec<Reminder> {
+        let certificates = self.certificates.iter().flat_map(|one| one.reminders(now));
+        let clients = self.clients.iter().flat_map(|clients| clients.reminders(now));
+        let key_log = self.key_log.iter().map(|file| {
+            let path = file.path().display();
+            let message = format!("the secrets of connections are written to {path} still");
+            Reminder::new(format!("key log {path}"), message, self.read, self.read)
+        });
+        certificates.chain(clients).chain(key_log).collect()
+    }
+
     /// Whether all certificates and what is done with them are the same.
     pub fn is_same(&self, other: &Self) -> bool {
         let (ours, theirs) = (&self.certificates, &other.certificates);
         self.unknown_names == other.unknown_names
             && ours.len() == theirs.len()
             && ours.iter().zip(theirs).all(|(one, other)| one.is_same(other))
+            && self.key_log.as_ref().map(|file| file.path())
+                == other.key_log.as_ref().map(|file| file.path())
+            && match (&self.clients, &other.clients) {
+                (Some(ours), Some(theirs)) => ours.is_same(theirs),
+                (ours, theirs) => ours.is_none() && theirs.is_none(),
+            }
     }
 
     /// The certificate for a name in lower case, for a client that can verify any.
@@ -149,6 +192,21 @@ impl Keyring {
             (None, UnknownNames::Refuse) => None,
         }
     }
+}
+
+/// The key log, if there is to be one.
+fn key_log(
+    config: &Config,
+    folder: &Path,
+    problems: &mut Problems,
+) -> Result<Option<Arc<KeyLogFile>>, ()> {
+    let Some(path) = &config.key_log else { return Ok(None) };
+    let message = "the secrets of all connections of this listener are written to a file";
+    let help = "who reads it can decrypt them: remove this key when the mistake is found";
+    problems.push(Problem::warning(message).at(path.span).help(help));
+    let file = KeyLogFile::new(path, folder);
+    let file = file.map_err(|problem| problems.push(problem.at(path.span)));
+    file.map(|file| Some(Arc::new(file)))
 }
 
 /// What is wrong with a certificate some of whose names other certificates have, with keys of

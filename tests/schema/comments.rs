@@ -156,7 +156,7 @@ fn documented_defaults_are_the_real_ones() {
 }
 
 /// Defaults that are told in words, and why they are not told as values.
-const IN_WORDS: [(&str, &str); 33] = [
+const IN_WORDS: [(&str, &str); 39] = [
     ("top level.threads", "depends on the machine"),
     ("top level.graceful_shutdown_timeout_seconds", "in the midst of Pingora's code"),
     ("top level.upstream_connect_offload_threadpools", "there is no value for none"),
@@ -186,6 +186,12 @@ const IN_WORDS: [(&str, &str); 33] = [
     ("ListenerSocket.user_timeout", "the kernel's"),
     ("ListenerSocket.fast_open", "there is no value for none"),
     ("ListenerSocket.dscp", "the kernel's"),
+    ("ListenerTls.client_certificates", "there is no value for none"),
+    ("ListenerTls.key_log", "there is no value for none"),
+    ("Certificate.ocsp", "there is no value for none"),
+    ("ForwardedClient.subject", "there is no value for none"),
+    ("ForwardedClient.sans", "there is no value for none"),
+    ("ForwardedClient.fingerprint", "there is no value for none"),
     ("Match.headers", "there is no value for any host"),
     ("Match.hosts", "there is no value for any host"),
     ("Match.methods", "there is no value for any host"),

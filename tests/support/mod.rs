@@ -20,7 +20,7 @@ pub(crate) use self::{
     crestline::{Crestline, Finished},
     load::{Load, UntilRefused},
     origin::{After, Exchange, Origin},
-    tls::{Pair, TlsClient, TlsEnding, s_client},
+    tls::{Authority, Pair, Session, TlsClient, TlsEnding, s_client},
     wire::Ending,
 };
 
