@@ -100,12 +100,16 @@ async fn failures_that_were_there_before_are_not_held_against_a_change() {
 
     let told = under(&proxy, &mixed, &["reload", "--probation", "3s"]).await;
     assert_eq!(told.code, Some(0), "{}", told.stderr);
-    // Beyond what there was before, they are.
+    // Beyond what there was before, they are. It was about half, whenever it was counted.
+    for target in mixed.repeat(30) {
+        client.exchange(get(target)).await;
+    }
     proxy.rewrite(&version(&origin, 3));
     let told = under(&proxy, &["/fail"], &["reload", "--probation", "1h"]).await;
     assert_eq!(told.code, Some(1), "{}", told.stderr);
-    let expected = told.stderr.contains("100 % of its ") && told.stderr.contains("against 50 % ");
-    assert!(expected, "{}", told.stderr);
+    let (_, words) = told.stderr.split_once("100 % of its ").expect(&told.stderr);
+    let before = words.split_once(" against ").unwrap().1.split_once(' ').unwrap().0;
+    assert!((40..=60).contains(&before.parse::<u32>().unwrap()), "{}", told.stderr);
 }
 
 #[tokio::test]

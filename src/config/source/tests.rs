@@ -416,7 +416,7 @@ fn text_is_bounded_in_all() {
         })
     };
     assert_eq!(read("b.yaml").as_deref(), Ok("#\n"));
-    let told = "error: with `a.yaml`, more than 64 MiB would be read\n\
+    let told = "error: with `a.yaml`, more than 64 MiB would be read\n |\n\
                 help: the main file and those that it includes are counted together\n";
     assert_eq!(read("a.yaml").unwrap_err(), told);
     assert_eq!(read("b.yaml").as_deref(), Ok("#\n"));
