@@ -41,7 +41,7 @@ soak: setup ## SOAK_UPGRADES upgrades in a row under load, over SOAK_SECONDS at 
 		--exact --nocapture soak::upgrades_in_a_row_lose_nothing
 
 attack: setup ## ATTACK_CONNECTIONS of slowhttptest, four ways, while a client that behaves is timed
-	ATTACK_CONNECTIONS=$(ATTACK_CONNECTIONS) $(CARGO) test --release --test integration -- --nocapture attack::
+	ATTACK_CONNECTIONS=$(ATTACK_CONNECTIONS) $(CARGO) test --test integration -- --nocapture attack::
 
 deny: setup ## Licences, bans and sources of all packages
 	@command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny

@@ -97,7 +97,8 @@ in force for the listener
   timeouts.write                 30s                     default
   limits.header_size             64KiB                   default
   limits.header_fields           128                     default
-  limits.target_size             16KiB                   default";
+  limits.target_size             16KiB                   default
+  limits.body_rate               240B                    default";
     assert_eq!(lines, expected.lines().collect::<Vec<_>>(), "{}", finished.stderr);
 }
 

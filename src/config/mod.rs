@@ -4,6 +4,7 @@
 //! This room only gathers: every key belongs to the module that it configures. Each upstream,
 //! listener and route is read on its own, so that one mistake does not hide another.
 
+mod places;
 pub mod route;
 pub mod schema;
 pub mod server;
@@ -18,11 +19,12 @@ use pingora_core::server::configuration::ServerConf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub use places::{Places, Written};
 pub use source::{Loaded, load};
 
 use crate::{
     config::route::RouteConfig,
-    diagnostic::{Problem, Problems, Span, nearest},
+    diagnostic::{Problem, Problems, nearest},
     downstream, observe,
     units::{self, ByteSize, Duration},
     upstream,
@@ -97,62 +99,6 @@ pub struct File {
     // `None` if the key is absent, and within for one that could not be read.
     #[schemars(default, with = "Vec<RouteConfig>")]
     pub routes: Option<Vec<Option<RouteConfig>>>,
-}
-
-/// Where settings were written, by their path. Equal to any other: moving a setting about in its
-/// file changes nothing.
-#[derive(Debug, Default)]
-pub struct Places(BTreeMap<String, Written>);
-
-/// Where a setting was written.
-#[derive(Clone, Copy, Debug)]
-pub struct Written {
-    /// Its key.
-    pub key: Span,
-    /// Its value; elsewhere if that is repeated by an alias.
-    pub value: Span,
-}
-
-impl PartialEq for Places {
-    fn eq(&self, _: &Self) -> bool {
-        true
-    }
-}
-
-impl Places {
-    /// Where a setting was written; `None` if it has its default.
-    pub fn find(&self, path: &str) -> Option<Written> {
-        self.0.get(path).copied()
-    }
-
-    fn of(entries: &[&Entry]) -> Self {
-        let mut places = Self::default();
-        for key in ["listeners", "upstreams"] {
-            if let Some(node) = find(entries, key) {
-                places.note(key, node);
-            }
-        }
-        places
-    }
-
-    fn note(&mut self, path: &str, node: &Node) {
-        match &node.value {
-            Value::Mapping(entries) => {
-                for entry in entries {
-                    let path = format!("{path}.{}", entry.key);
-                    self.note(&path, &entry.value);
-                    let written = Written { key: entry.key_span, value: entry.value.span };
-                    self.0.insert(path, written);
-                }
-            }
-            Value::Sequence(items) if path == "listeners" => {
-                for (index, item) in items.iter().enumerate() {
-                    self.note(&format!("{path}[{index}]"), item);
-                }
-            }
-            _ => {}
-        }
-    }
 }
 
 /// A time that is longer than zero.
@@ -254,7 +200,7 @@ impl File {
         let file = Self {
             folder: loaded.folder.clone(),
             server_keys,
-            places: Places::of(&ours),
+            places: Places::of(ours.iter().copied()),
             include: loaded.watched.includes(),
             server: server::read(pingoras, root.span, problems),
             watch: find(&ours, "watch")

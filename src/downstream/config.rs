@@ -283,7 +283,7 @@ impl Config {
 
     /// What is in force, setting by setting; what was not written has its default.
     pub fn settings(&self) -> Vec<(&'static str, String)> {
-        let Self { h2c, tls, timeouts, limits, proxy_protocol, socket, .. } = self;
+        let Self { h2c, tls, timeouts, limits, proxy_protocol, .. } = self;
         let mut settings = match tls {
             None => vec![("h2c", h2c.to_string())],
             Some(tls) => tls.settings(),
@@ -304,7 +304,6 @@ impl Config {
         if let Some(told) = proxy_protocol {
             settings.push(("proxy_protocol.required", told.required.to_string()));
         }
-        settings.extend(socket.settings());
         settings
     }
 

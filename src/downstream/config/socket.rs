@@ -95,31 +95,6 @@ impl Default for KeepaliveConfig {
 }
 
 impl Config {
-    /// What is in force and was not left to the kernel.
-    pub(super) fn settings(&self) -> Vec<(&'static str, String)> {
-        let Self { ipv6_only, backlog, reuse_port, .. } = self;
-        let mut settings = vec![("socket.backlog", backlog.to_string())];
-        let words = [("socket.ipv6_only", ipv6_only), ("socket.reuse_port", reuse_port)];
-        let words = words.into_iter().filter(|(_, is_set)| is_set.value);
-        settings.extend(words.map(|(key, is_set)| (key, is_set.to_string())));
-        if let Some(Spanned { value: KeepaliveConfig { idle, every, count }, .. }) =
-            &self.tcp_keepalive
-        {
-            settings.extend([
-                ("socket.tcp_keepalive.idle", idle.to_string()),
-                ("socket.tcp_keepalive.every", every.to_string()),
-                ("socket.tcp_keepalive.count", count.to_string()),
-            ]);
-        }
-        let numbers = [
-            ("socket.user_timeout", self.user_timeout.as_ref().map(ToString::to_string)),
-            ("socket.fast_open", self.fast_open.as_ref().map(ToString::to_string)),
-            ("socket.dscp", self.dscp.as_ref().map(ToString::to_string)),
-        ];
-        settings.extend(numbers.into_iter().filter_map(|(key, value)| Some((key, value?))));
-        settings
-    }
-
     /// Checks what the kernel would refuse, or would do nothing.
     pub(super) fn check(&self, address: &Address, problems: &mut Problems) {
         self.check_ranges(problems);
