@@ -17,7 +17,7 @@
 //!  5  policy                           what may happen to a request on its route
 //!  4  downstream  upstream             the side toward the client | toward the origin
 //!  3  http1  routing  observe  reply   pure parsing | pure matching | logs | our own answers
-//!     tls                              certificates, and the handshake
+//!     tls                              certificates, the handshake, and what origins are judged by
 //!  2  field                            header fields as the operator writes them
 //!  1  yaml  drain  panics              the file's text, with places | how the process ends
 //!  0  clock  counter  diagnostic       time | counts | problems with a place

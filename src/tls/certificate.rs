@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// From here on it is told that a certificate expires.
-const EXPIRES_SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+pub(super) const EXPIRES_SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
 /// What every client may speak over TLS, the better one first.
 pub const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -255,13 +255,13 @@ fn server_config(shared: &Shared, pair: Arc<CertifiedKey>) -> Result<ServerConfi
     Ok(config)
 }
 
-fn day(time: SystemTime) -> String {
+pub(super) fn day(time: SystemTime) -> String {
     let seconds = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     let at = jiff::Timestamp::from_second(i64::try_from(seconds).unwrap_or(i64::MAX));
     at.unwrap_or(jiff::Timestamp::MAX).strftime("%Y-%m-%d").to_string()
 }
 
-fn days(from: SystemTime, to: SystemTime) -> i64 {
+pub(super) fn days(from: SystemTime, to: SystemTime) -> i64 {
     const DAY: u64 = 24 * 60 * 60;
     let whole = |span: Duration| i64::try_from(span.as_secs() / DAY).unwrap_or(i64::MAX);
     match to.duration_since(from) {

@@ -5,6 +5,8 @@
 
 mod client;
 mod crestline;
+mod front;
+pub(crate) mod http2;
 mod origin;
 mod tls;
 mod wire;
@@ -16,8 +18,10 @@ use tokio::time::{self, Instant};
 pub(crate) use self::{
     client::{Answer, Client, curl, get, post, request},
     crestline::{Crestline, Finished},
+    front::{Accepted, Asks, Front},
+    http2::{H2Answer, H2Client, H2Origin},
     origin::{After, Exchange, Origin},
-    tls::{Pair, TlsClient, TlsEnding, s_client},
+    tls::{Pair, TlsClient, TlsEnding, connect_http2, s_client},
     wire::Ending,
 };
 
