@@ -18,7 +18,7 @@
 //!  4  downstream  upstream             the side toward the client | toward the origin
 //!  3  http1  routing  observe  reply   pure parsing | pure matching | logs | our own answers
 //!     http2                            what passes on a connection of HTTP/2
-//!     tls                              certificates, and the handshake
+//!     tls                              certificates, the handshake, and what origins are judged by
 //!  2  field                            header fields as the operator writes them
 //!  1  yaml  drain  panics              the file's text, with places | how the process ends
 //!  0  clock  counter  diagnostic       time | counts | problems with a place

@@ -48,6 +48,7 @@ use crate::{
         stop::{LastActs, Stop, Watched},
     },
     snapshot::{Live, Snapshot},
+    tls::origin,
     units::ByteSize,
 };
 
@@ -124,6 +125,7 @@ pub fn prepare(
     let mut conf = snapshot.file.server();
     let grace = Duration::from_secs(conf.grace_period_seconds.unwrap_or(GRACE));
     let farewell = Duration::from_secs(conf.graceful_shutdown_timeout_seconds.unwrap_or(FAREWELL));
+    conf.ca_file = origin::roots_for_pingora();
     // The process leaves by itself before Pingora would end its runtimes.
     conf.grace_period_seconds = Some((grace + farewell).as_secs().saturating_add(SLACK));
     let mut server = Server::new_with_opt_and_conf(opt, conf);

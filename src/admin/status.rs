@@ -240,7 +240,7 @@ fn backend(member: &Member, now: Instant) -> BackendStatus {
     let ejected = ejected.map(|until| until.saturating_duration_since(now));
     BackendStatus {
         address: state.name().to_owned(),
-        weight: member.weight,
+        weight: member.target.weight,
         availability,
         ejected_seconds: ejected.map(|rest| rest.as_secs() + 1),
         in_flight: state.in_flight(),

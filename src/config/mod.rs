@@ -161,7 +161,9 @@ impl File {
     /// The files of certificates and keys, which are read when it is compiled.
     pub fn certificates(&self) -> impl Iterator<Item = PathBuf> {
         let tls = self.listeners.iter().filter_map(|listener| listener.tls.as_ref());
-        tls.flat_map(|tls| tls.files(&self.folder))
+        let upstreams = self.upstreams.iter().filter_map(|upstream| upstream.config.as_ref());
+        let shown = tls.flat_map(|tls| tls.files(&self.folder));
+        shown.chain(upstreams.flat_map(|upstream| upstream.files(&self.folder)))
     }
 
     /// What Pingora is told of HTTP/2 when the process starts: the widest size of a head, and idle

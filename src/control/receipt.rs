@@ -75,7 +75,8 @@ pub(super) fn changes(old: &File, new: &File) -> Vec<String> {
     changes
 }
 
-/// Lists the listeners whose certificates differ from before, with the files that they are in.
+/// Lists the listeners, and the upstreams, whose certificates differ from before, with the files
+/// that they are in; those of upstreams whose configuration changed as well are told already.
 pub(super) fn certificates(old: &Snapshot, new: &Snapshot) -> Vec<String> {
     let kept = |address| old.listeners.iter().find(|listener| listener.address == address);
     let changed = new.listeners.iter().filter(|now| {
@@ -83,8 +84,16 @@ pub(super) fn certificates(old: &Snapshot, new: &Snapshot) -> Vec<String> {
         let (Some(before), Some(now)) = (before, &now.tls) else { return false };
         !before.is_same(now)
     });
-    changed
-        .map(|listener| format!("certificates of listener {} changed", listener.address))
+    let listeners =
+        changed.map(|listener| format!("certificates of listener {} changed", listener.address));
+    let differs = |name: &String| {
+        let link = |snapshot: &Snapshot| snapshot.upstreams.get(name).cloned();
+        let (Some(before), Some(now)) = (link(old), link(new)) else { return false };
+        before.link() != now.link() && old.written(name) == new.written(name)
+    };
+    let upstreams = new.upstreams.keys().filter(|name| differs(name));
+    listeners
+        .chain(upstreams.map(|name| format!("certificates of upstream {name} changed")))
         .collect()
 }
 

@@ -19,7 +19,7 @@ pub use listener::Listener;
 pub use route::{Host, Route};
 
 use crate::{
-    config::{File, Loaded, Named, SMALLEST},
+    config::{File, Loaded, Named, SMALLEST, server},
     diagnostic::{Problem, Problems},
     observe::{
         access_log::{AccessLog, Target, line::Format},
@@ -27,7 +27,7 @@ use crate::{
     },
     routing::table::Table,
     tls::tickets::Tickets,
-    upstream::{Upstream, config::Config as UpstreamConfig},
+    upstream::{Upstream, config::Config as UpstreamConfig, link::Sources},
 };
 
 /// The compiled configuration.
@@ -70,7 +70,7 @@ pub fn assemble(
     problems: &mut Problems,
 ) -> Snapshot {
     let tally = Arc::new(Tally::default());
-    let upstreams = upstreams(&file.upstreams, predecessor, problems);
+    let upstreams = upstreams(&file, predecessor, problems);
     let shared =
         route::Shared { tally: tally.clone(), vouched: listener::vouched(&file, problems) };
     let routes = match &file.routes {
@@ -92,22 +92,28 @@ pub fn assemble(
     }
 }
 
+/// Makes the upstreams. Files with certificates are read at any rate, so that one whose
+/// configuration is equal to its predecessor's is kept only if those are, too.
 fn upstreams(
-    named: &[Named<UpstreamConfig>],
+    file: &File,
     predecessor: Option<&Snapshot>,
     problems: &mut Problems,
 ) -> BTreeMap<String, Arc<Upstream>> {
-    if named.is_empty() {
+    if file.upstreams.is_empty() {
         problems.push(Problem::error("no upstream is defined").help(SMALLEST));
     }
+    let sources = Arc::new(Sources::new(server::sources(&file.server)));
     let mut built = BTreeMap::new();
-    for Named { name, config } in named {
+    for Named { name, config } in &file.upstreams {
         let Some(config) = config else { continue };
+        let Some(link) = config.link(&file.folder, problems) else { continue };
         let old = predecessor.and_then(|old| old.upstreams.get(&name.value));
-        let kept = old.filter(|_| predecessor.and_then(|old| old.written(name)) == Some(config));
-        let upstream = match kept {
-            Some(old) => Some(old.clone()),
-            None => config.build(name, old.map(Arc::as_ref), problems).map(Arc::new),
+        let is_equal = predecessor.and_then(|old| old.written(name)) == Some(config);
+        let upstream = if let Some(old) = old.filter(|old| is_equal && *old.link() == link) {
+            Some(old.clone())
+        } else {
+            let old = old.map(Arc::as_ref);
+            config.build(name, link, &sources, old, problems).map(Arc::new)
         };
         built.extend(upstream.map(|upstream| (name.value.clone(), upstream)));
     }
@@ -127,7 +133,7 @@ impl Snapshot {
     }
 
     /// An upstream as the operator wrote it.
-    fn written(&self, name: &str) -> Option<&UpstreamConfig> {
+    pub fn written(&self, name: &str) -> Option<&UpstreamConfig> {
         let mut named = self.file.upstreams.iter();
         named.find(|upstream| upstream.name.value == name)?.config.as_ref()
     }

@@ -48,6 +48,18 @@ pub struct CertificateConfig {
     pub ocsp: Option<Spanned<String>>,
 }
 
+/// A certificate by which origins know this proxy, and its key.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "OwnCertificate")]
+pub struct OwnCertificateConfig {
+    /// The file of the certificate in PEM, seen from the folder of the main file; those that
+    /// signed it follow in the same file. It is read again at every reload.
+    pub cert: Spanned<String>,
+    /// The file of its private key in PEM, not encrypted.
+    pub key: Spanned<String>,
+}
+
 /// Certificates of clients.
 ///
 /// What the operator writes under `client_certificates:`.

@@ -1,4 +1,5 @@
-//! TLS toward clients: certificates, which of them a client is given, and the handshake.
+//! TLS toward clients: certificates, which of them a client is given, and the handshake; and what
+//! TLS toward origins is made with ([`origin`]).
 //!
 //! rustls does the cryptography, with aws-lc-rs. A client's first message is read here before
 //! rustls is told of a certificate, so that it is known which one a connection was given, and so
@@ -14,6 +15,7 @@ pub mod identity;
 mod key_log;
 pub mod keyring;
 pub mod names;
+pub mod origin;
 mod pem;
 mod staple;
 pub mod stream;

@@ -156,7 +156,7 @@ fn documented_defaults_are_the_real_ones() {
 }
 
 /// Defaults that are told in words, and why they are not told as values.
-const IN_WORDS: [(&str, &str); 39] = [
+const IN_WORDS: [(&str, &str); 45] = [
     ("top level.threads", "depends on the machine"),
     ("top level.graceful_shutdown_timeout_seconds", "in the midst of Pingora's code"),
     ("top level.upstream_connect_offload_threadpools", "there is no value for none"),
@@ -196,6 +196,12 @@ const IN_WORDS: [(&str, &str); 39] = [
     ("Match.hosts", "there is no value for any host"),
     ("Match.methods", "there is no value for any host"),
     ("Match.query", "there is no value for any host"),
+    ("Upstream.send_proxy_protocol", "there is no value for none"),
+    ("Upstream.tls", "there is no value for none"),
+    ("UpstreamTimeouts.ping", "there is no value for none"),
+    ("UpstreamTls.ca", "depends on the machine"),
+    ("UpstreamTls.client_cert", "there is no value for none"),
+    ("UpstreamTls.sni", "depends on the backend"),
 ];
 
 #[test]

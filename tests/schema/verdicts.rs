@@ -111,7 +111,7 @@ user: 1000
 }
 
 /// What an editor cannot know, file by file.
-const UNSEEN: [(&str, &str); 33] = [
+const UNSEEN: [(&str, &str); 41] = [
     ("access_log_folder", "whether a path is a folder"),
     ("fill_empty", "what a variable holds"),
     ("fill_file_missing", "whether a file is there"),
@@ -142,8 +142,16 @@ const UNSEEN: [(&str, &str); 33] = [
     ("tls_h2c", "keys that mean nothing together"),
     ("tls_handshake_in_plaintext", "keys that mean nothing without another"),
     ("type_zero_padded", "how a number is written"),
+    ("upstream_handshake_in_plaintext", "keys that mean nothing without another"),
+    ("upstream_http_auto", "keys that mean nothing without another"),
     ("upstream_none", "whether an upstream is missing: it may stand in another file"),
+    ("upstream_ping_http1", "keys that mean nothing without another"),
     ("upstream_several", "which of several upstreams is meant without routes"),
+    ("upstream_tls_ca_key", "what is in a file"),
+    ("upstream_tls_ca_missing", "whether a file is there"),
+    ("upstream_tls_client_swapped", "what is in a file"),
+    ("upstream_tls_unnamed", "keys that are needed beside some values"),
+    ("upstream_tls_verify_off", "keys that mean nothing together"),
     ("upstream_undefined", "which names there are elsewhere in the file"),
 ];
 

@@ -49,6 +49,11 @@ impl Client {
         Ok(Self { wire: Wire::new(stream), body: Body::Length(0) })
     }
 
+    /// The port that it connects from.
+    pub(crate) fn port(&self) -> u16 {
+        self.wire.port()
+    }
+
     /// Whether the proxy has closed, or has sent what nobody asked for.
     pub(crate) fn is_over(&self) -> bool {
         self.wire.is_over()

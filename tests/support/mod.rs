@@ -6,6 +6,8 @@
 mod client;
 mod crestline;
 pub(crate) mod frames;
+mod front;
+pub(crate) mod http2;
 mod load;
 mod origin;
 mod tls;
@@ -18,9 +20,11 @@ use tokio::time::{self, Instant};
 pub(crate) use self::{
     client::{Answer, Client, curl, get, post, request},
     crestline::{Crestline, Finished},
+    front::{Accepted, Asks, Front},
+    http2::{H2Answer, H2Client, H2Origin},
     load::{Load, UntilRefused},
     origin::{After, Exchange, Origin},
-    tls::{Authority, Pair, Session, TlsClient, TlsEnding, s_client},
+    tls::{Authority, Pair, Session, TlsClient, TlsEnding, connect_http2, s_client},
     wire::Ending,
 };
 

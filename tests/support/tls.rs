@@ -180,20 +180,7 @@ impl TlsClient {
         name: &str,
         trusted: &[&str],
     ) -> io::Result<Self> {
-        let mut roots = RootCertStore::empty();
-        for trusted in trusted {
-            roots.add(CertificateDer::from_pem_slice(trusted.as_bytes()).unwrap()).unwrap();
-        }
-        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let socket = soon("a connection", TcpStream::connect(address)).await?;
-        socket.set_nodelay(true)?;
-        let name = ServerName::try_from(name.to_owned()).unwrap();
-        let connecting = TlsConnector::from(Arc::new(config)).connect(name, socket);
-        Ok(Self { stream: soon("a handshake", connecting).await? })
+        Ok(Self { stream: handshake(address, name, config(trusted)).await? })
     }
 
     /// The same, which must succeed.
@@ -241,6 +228,40 @@ impl TlsClient {
         };
         (read, ending)
     }
+}
+
+fn config(trusted: &[&str]) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    for trusted in trusted {
+        roots.add(CertificateDer::from_pem_slice(trusted.as_bytes()).unwrap()).unwrap();
+    }
+    ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth()
+}
+
+async fn handshake(
+    address: &str,
+    name: &str,
+    config: ClientConfig,
+) -> io::Result<client::TlsStream<TcpStream>> {
+    let socket = soon("a connection", TcpStream::connect(address)).await?;
+    socket.set_nodelay(true)?;
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    soon("a handshake", TlsConnector::from(Arc::new(config)).connect(name, socket)).await
+}
+
+/// Connects for HTTP/2.
+pub(crate) async fn connect_http2(
+    address: &str,
+    name: &str,
+    trusted: &str,
+) -> client::TlsStream<TcpStream> {
+    let mut config = config(&[trusted]);
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    handshake(address, name, config).await.unwrap()
 }
 
 /// Runs `openssl s_client` until it is connected: all that it says.

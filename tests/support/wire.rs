@@ -95,6 +95,11 @@ impl Wire {
         self.stream.shutdown().await.unwrap();
     }
 
+    /// The port on this side.
+    pub(crate) fn port(&self) -> u16 {
+        self.stream.local_addr().unwrap().port()
+    }
+
     /// Whether the other side has left, or has sent something out of turn.
     pub(crate) fn is_over(&self) -> bool {
         let read = self.stream.try_read(&mut [0; 1]);
