@@ -3,7 +3,7 @@
 //! The attacks are those of slowhttptest. `make attack` runs the same with more connections
 //! (`ATTACK_CONNECTIONS`), and tells how long a client that behaves waits meanwhile.
 
-use std::{env, fs, process::Stdio, time::Duration};
+use std::{env, process::Stdio, time::Duration};
 
 use tokio::{
     process::{Child, Command},
@@ -86,13 +86,6 @@ fn percentile(waits: &mut [Duration], share: f64) -> Duration {
     waits[index.min(waits.len() - 1)]
 }
 
-/// Memory that a process has in use, in KiB.
-fn memory(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim_end_matches("kB").trim().parse().unwrap()
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_and_idle_clients_keep_nobody_waiting_and_leave_nothing_behind() {
     let size = Size::of_this_run();
@@ -115,14 +108,14 @@ async fn slow_and_idle_clients_keep_nobody_waiting_and_leave_nothing_behind() {
     let mut before = behave(&proxy, || Duration::from_secs(2) < calm.elapsed()).await;
     let p99 = percentile(&mut before, 0.99);
     println!("{:12} p50 {:?}, p99 {p99:?}", "calm", percentile(&mut before, 0.5));
-    let memory_before = memory(proxy.id());
+    let memory_before = proxy.memory();
     for attack in &ATTACKS {
         let path = if attack.name == "slow read" { "/large" } else { "/" };
         let mut tool = size.start(attack, &proxy.url(path));
         let mut waits = behave(&proxy, || tool.try_wait().unwrap().is_some()).await;
         let p99 = percentile(&mut waits, 0.99);
         let (p50, grown) =
-            (percentile(&mut waits, 0.5), memory(proxy.id()).saturating_sub(memory_before));
+            (percentile(&mut waits, 0.5), proxy.memory().saturating_sub(memory_before));
         println!("{:12} p50 {p50:?}, p99 {p99:?}, memory +{grown} KiB", attack.name);
         let most = u64::from(size.connections) * MEMORY_EACH + MEMORY_KEPT;
         assert!(grown < most, "{}: {grown} KiB", attack.name);

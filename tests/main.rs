@@ -28,6 +28,7 @@ mod includes;
 mod listeners;
 mod logs;
 mod matching;
+mod memory;
 mod origin_faults;
 mod origin_http2;
 mod origin_proxy;

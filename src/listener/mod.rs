@@ -103,9 +103,8 @@ impl<A> Edge<A> {
         let Arrival { listener, peer, seat, trusted, limits } = arrival;
         let mut introduction = Introduction::OfTheClient;
         if let Some(rules) = &listener.bounds.proxy_protocol {
-            // In a box, so that an idle connection does not hold the room that it takes.
-            let told = Box::pin(read_told(stream, rules, &listener, peer, &seat, shutdown)).await?;
-            (stream, introduction) = told;
+            (stream, introduction) =
+                read_told(stream, rules, &listener, peer, &seat, shutdown).await?;
         }
         let (client, told, is_client) = match introduction {
             Introduction::Told(told) => (told.client, told, true),
@@ -153,42 +152,28 @@ fn refuse(listener: &Listener, client: Option<IpAddr>, reason: &'static str) {
 impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
     /// Serves a connection from its first byte to its end.
     async fn serve(&self, stream: Stream, arrival: Arrival, shutdown: &ShutdownWatch) {
-        let introduced = self.introduce(stream, arrival, shutdown).await;
-        let Some((stream, connection, listener)) = introduced else { return };
-        let (stream, speaks) = match Beginning::of(listener) {
-            Beginning::Plaintext(speaks) => {
-                (Box::new(Downstream::new(stream, Arc::new(connection))), speaks)
-            }
-            Beginning::Handshake(listener) => {
-                let Some(waiting) = connection.waiting().cloned() else { return };
-                let handshake = secure::handshake(stream, connection, *listener, &self.refuser);
-                // In a box, so that an idle connection does not hold the room that it takes.
-                let secured = tokio::select! {
-                    secured = Box::pin(handshake) => secured,
-                    () = waiting.called() => None,
-                };
-                let Some(secured) = secured else { return };
-                secured
-            }
-        };
+        // In a box, so that an idle connection does not hold the room that its beginning takes.
+        let begun = Box::pin(self.begin(stream, arrival, shutdown)).await;
+        let Some((stream, speaks)) = begun else { return };
         serve::serve(&self.app, stream, speaks, &self.refuser, shutdown).await;
     }
-}
 
-/// How a connection begins.
-enum Beginning {
-    /// By a handshake, as this listener makes it.
-    Handshake(Box<Listener>),
-    /// With a request.
-    Plaintext(Speaks),
-}
-
-impl Beginning {
-    fn of(listener: Listener) -> Self {
-        match (&listener.tls, listener.h2c) {
-            (Some(_), _) => Self::Handshake(Box::new(listener)),
-            (None, true) => Self::Plaintext(Speaks::Either),
-            (None, false) => Self::Plaintext(Speaks::Http1),
+    /// Brings a connection to its first request: introduced, and encrypted where it has to be.
+    async fn begin(
+        &self,
+        stream: Stream,
+        arrival: Arrival,
+        shutdown: &ShutdownWatch,
+    ) -> Option<(Box<Downstream>, Speaks)> {
+        let (stream, connection, listener) = self.introduce(stream, arrival, shutdown).await?;
+        if listener.tls.is_none() {
+            let speaks = if listener.h2c { Speaks::Either } else { Speaks::Http1 };
+            return Some((Box::new(Downstream::new(stream, Arc::new(connection))), speaks));
+        }
+        let waiting = connection.waiting().cloned()?;
+        tokio::select! {
+            secured = secure::handshake(stream, connection, listener, &self.refuser) => secured,
+            () = waiting.called() => None,
         }
     }
 }
@@ -227,12 +212,17 @@ where
         shutdown: &ShutdownWatch,
     ) -> Option<Stream> {
         let arrival = self.arrive(&stream)?;
-        // A panic in a phase is answered there; any other ends this connection alone.
-        let served = self.serve(stream, arrival, shutdown);
-        if let Err(panic) = panics::catch(served).await {
-            panic.count_request();
-            error!("a connection: panicked: {panic}");
-        }
+        let (this, shutdown) = (self.clone(), shutdown.clone());
+        // In a task of its own, since that of Pingora keeps room for a handshake of Pingora's.
+        tokio::spawn(async move {
+            // In a box, since what is caught is moved, and takes its room as often.
+            let served = Box::pin(this.serve(stream, arrival, &shutdown));
+            // A panic in a phase is answered there; any other ends this connection alone.
+            if let Err(panic) = panics::catch(served).await {
+                panic.count_request();
+                error!("a connection: panicked: {panic}");
+            }
+        });
         None
     }
 

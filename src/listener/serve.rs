@@ -86,17 +86,12 @@ pub(crate) async fn serve<A>(
         let head = match next_request(&mut stream, speaks, &mut alarm, &mut closing).await {
             Next::Request(head) => head,
             Next::Http2 => {
-                stream.set_http2();
-                let connection = stream.connection().clone();
-                // Pingora sends both GOAWAYs, and waits for ever for the answer between them.
-                tokio::select! {
-                    _ = app.process_new(stream, shutdown) => {}
-                    () = abandoned(&connection, shutdown) => {}
-                    () = gives_way(&connection) => {}
-                }
-                return;
+                // In a box, so that idle connections that speak HTTP/1 do not hold its room.
+                return Box::pin(serve_http2(app, stream, shutdown)).await;
             }
-            Next::Refused(refusal) => return refuser.refuse(&mut stream, refusal).await,
+            Next::Refused(refusal) => {
+                return Box::pin(refuser.refuse(&mut stream, refusal)).await;
+            }
             next @ (Next::Overdue | Next::Gone) => {
                 if is_first && matches!(next, Next::Overdue) {
                     refused::count(refused::SILENT);
@@ -110,6 +105,21 @@ pub(crate) async fn serve<A>(
             None => return,
         }
         alarm.set(idle_timeout);
+    }
+}
+
+/// Lets Pingora speak HTTP/2 until the connection closes.
+async fn serve_http2<A>(app: &Arc<A>, mut stream: Box<Downstream>, shutdown: &ShutdownWatch)
+where
+    A: HttpServerApp + Send + Sync + 'static,
+{
+    stream.set_http2();
+    let connection = stream.connection().clone();
+    // Pingora sends both GOAWAYs, and waits for ever for the answer between them.
+    tokio::select! {
+        _ = app.process_new(stream, shutdown) => {}
+        () = abandoned(&connection, shutdown) => {}
+        () = gives_way(&connection) => {}
     }
 }
 

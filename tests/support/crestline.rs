@@ -208,6 +208,13 @@ impl Crestline {
         self.log.lock().unwrap().iter().filter_map(opened).collect()
     }
 
+    /// Memory that it has in use, in KiB.
+    pub(crate) fn memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim_end_matches("kB").trim().parse().unwrap()
+    }
+
     /// The address of its first listener.
     pub(crate) fn address(&self) -> &str {
         &self.addresses[0]
