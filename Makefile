@@ -58,7 +58,7 @@ clean: ## Removes what was built
 	$(CARGO) clean
 
 # Pingora's compression and aws-lc build with cmake and a C compiler; the tests use curl, openssl
-# and h2load, and systemd judges its units.
+# and h2load, pebble is the CA that they ask, and systemd judges its units.
 setup:
 	@packages=; \
 	command -v cmake >/dev/null || packages="$$packages cmake"; \
@@ -67,6 +67,7 @@ setup:
 	command -v curl >/dev/null || packages="$$packages curl"; \
 	command -v openssl >/dev/null || packages="$$packages openssl"; \
 	command -v h2load >/dev/null || packages="$$packages nghttp2-client"; \
+	command -v pebble >/dev/null || packages="$$packages pebble"; \
 	command -v systemd-analyze >/dev/null || packages="$$packages systemd"; \
 	$(install)
 

@@ -19,12 +19,14 @@
 //!  3  http1  routing  observe  reply   pure parsing | pure matching | logs | our own answers
 //!     tls                              certificates, and the handshake
 //!  2  field                            header fields as the operator writes them
+//!     acme                             certificates that are obtained by themselves
 //!  1  yaml  drain  panics              the file's text, with places | how the process ends
 //!  0  clock  counter  diagnostic       time | counts | problems with a place
 //!     systemd                          the service manager
 //!     units                            quantities
 //! ```
 
+pub mod acme;
 pub mod admin;
 pub mod cli;
 pub mod clock;

@@ -6,6 +6,7 @@
 
 use allocation_counter::measure;
 use crestline::{
+    acme::challenges::Challenges,
     diagnostic::Problems,
     http1::{
         chunked::ChunkGuard,
@@ -81,6 +82,7 @@ fn main() {
     choosing_and_reporting_a_backend_allocates_nothing();
     a_request_id_costs_no_allocation_of_its_own();
     holding_a_host_against_a_certificate_allocates_nothing();
+    looking_for_the_page_of_a_challenge_allocates_nothing();
     println!("7 passed, 0 failed");
 }
 
@@ -197,6 +199,16 @@ fn a_request_id_costs_no_allocation_of_its_own() {
     assert!(count <= 1_000 / 50, "{count} allocations for 1,000 ids");
 }
 
+/// A page that a CA may ask for, and that nobody waits for it to.
+fn looking_for_the_page_of_a_challenge_allocates_nothing() {
+    let challenges = Challenges::default();
+    for path in ["/", "/api/v1", "/.well-known/acme-challenge/4Ya0-x9"] {
+        assert!(challenges.page(path).is_none()); // the first look of a thread is on the house
+        let count = allocations(|| assert!(challenges.page(path).is_none()));
+        assert_eq!(count, 0, "Challenges::page: {path}");
+    }
+}
+
 /// What tells a misdirected request, where its host is another than the client's first word.
 fn holding_a_host_against_a_certificate_allocates_nothing() {
     const TLS: &str = "
@@ -208,7 +220,7 @@ access_log: off
 ";
     let mut problems = Problems::default();
     let snapshot = snapshot::compile(TLS, &mut problems).expect("a good file");
-    let keyring = snapshot.listeners[0].tls.as_ref().expect("certificates");
+    let keyring = snapshot.listeners[0].tls.as_ref().expect("certificates").now();
     let names = &keyring.certificates()[0].names;
     for (authority, is_covered) in [("WWW.a.test:443", true), ("a.test", true), ("b.test", false)] {
         let count = allocations(|| {

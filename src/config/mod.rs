@@ -4,6 +4,7 @@
 //! This room only gathers: every key belongs to the module that it configures. Each upstream,
 //! listener and route is read on its own, so that one mistake does not hide another.
 
+mod places;
 pub mod route;
 pub mod schema;
 pub mod server;
@@ -18,11 +19,13 @@ use pingora_core::server::configuration::ServerConf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub use places::{Places, Written};
 pub use source::{Loaded, load};
 
 use crate::{
+    acme,
     config::route::RouteConfig,
-    diagnostic::{Problem, Problems, Span, nearest},
+    diagnostic::{Problem, Problems, nearest},
     downstream, observe,
     units::{self, ByteSize, Duration},
     upstream,
@@ -30,8 +33,9 @@ use crate::{
 };
 
 /// The keys of ours that stand at the top level.
-const KEYS: [&str; 8] = [
+const KEYS: [&str; 9] = [
     "access_log",
+    "acme",
     "include",
     "lame_duck",
     "listeners",
@@ -85,6 +89,10 @@ pub struct File {
     /// Where connections arrive. Default: one listener, at `0.0.0.0:8080`.
     #[schemars(default)]
     pub listeners: Vec<downstream::config::Config>,
+    /// Where certificates are obtained that listeners name under `tls: { acme: … }`.
+    /// Default: nowhere, certificates are from files.
+    #[schemars(default)]
+    pub acme: Option<Spanned<acme::config::Config>>,
     /// Groups of backends, by name, in the order written. Default: none, and a file needs one.
     #[schemars(default, with = "BTreeMap<String, upstream::config::Config>")]
     pub upstreams: Vec<Named<upstream::config::Config>>,
@@ -93,62 +101,6 @@ pub struct File {
     // `None` if the key is absent, and within for one that could not be read.
     #[schemars(default, with = "Vec<RouteConfig>")]
     pub routes: Option<Vec<Option<RouteConfig>>>,
-}
-
-/// Where settings were written, by their path. Equal to any other: moving a setting about in its
-/// file changes nothing.
-#[derive(Debug, Default)]
-pub struct Places(BTreeMap<String, Written>);
-
-/// Where a setting was written.
-#[derive(Clone, Copy, Debug)]
-pub struct Written {
-    /// Its key.
-    pub key: Span,
-    /// Its value; elsewhere if that is repeated by an alias.
-    pub value: Span,
-}
-
-impl PartialEq for Places {
-    fn eq(&self, _: &Self) -> bool {
-        true
-    }
-}
-
-impl Places {
-    /// Where a setting was written; `None` if it has its default.
-    pub fn find(&self, path: &str) -> Option<Written> {
-        self.0.get(path).copied()
-    }
-
-    fn of(entries: &[&Entry]) -> Self {
-        let mut places = Self::default();
-        for key in ["listeners", "upstreams"] {
-            if let Some(node) = find(entries, key) {
-                places.note(key, node);
-            }
-        }
-        places
-    }
-
-    fn note(&mut self, path: &str, node: &Node) {
-        match &node.value {
-            Value::Mapping(entries) => {
-                for entry in entries {
-                    let path = format!("{path}.{}", entry.key);
-                    self.note(&path, &entry.value);
-                    let written = Written { key: entry.key_span, value: entry.value.span };
-                    self.0.insert(path, written);
-                }
-            }
-            Value::Sequence(items) if path == "listeners" => {
-                for (index, item) in items.iter().enumerate() {
-                    self.note(&format!("{path}[{index}]"), item);
-                }
-            }
-            _ => {}
-        }
-    }
 }
 
 /// A time that is longer than zero.
@@ -185,6 +137,7 @@ impl File {
             include: Vec::new(),
             watch: false,
             lame_duck: None,
+            acme: None,
             access_log: observe::access_log::config::Config::default(),
             trusted_proxies: Vec::new(),
             listeners: vec![downstream::config::Config::at(listener)],
@@ -258,6 +211,7 @@ impl File {
             lame_duck: find(&ours, "lame_duck")
                 .and_then(|node| yaml::read::<Lasting>(node, "lame_duck", problems))
                 .map(|time| time.0),
+            acme: find(&ours, "acme").and_then(|node| yaml::read(node, "acme", problems)),
             access_log: find(&ours, "access_log")
                 .and_then(|node| yaml::read::<Short<_>>(node, "access_log", problems))
                 .map_or_else(Default::default, |log| log.0),

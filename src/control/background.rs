@@ -16,7 +16,7 @@ use tokio::{
     time::{self, Instant},
 };
 
-use crate::control::{Control, lock, signals, tasks, watcher};
+use crate::control::{Control, lock, renewal, signals, tasks, watcher};
 
 /// How often the counts that a probation compares with are taken.
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
@@ -68,8 +68,12 @@ impl BackgroundService for Background {
         tokio::spawn(async move { tasks::keep("watch", || watcher::run(again.clone())).await });
         let again = control.clone();
         tokio::spawn(async move { tasks::keep("sampler", || sample(again.clone())).await });
+        let again = control.clone();
+        let renewal =
+            tokio::spawn(async move { tasks::keep("acme", || renewal::run(again.clone())).await });
         ready.notify_ready();
         let _ = shutdown.wait_for(|stopping| *stopping).await;
+        renewal.abort(); // its answers might not be found any longer; a successor orders
         // Checks go on while requests in flight finish: they may still need another backend.
         std::future::pending::<()>().await;
     }

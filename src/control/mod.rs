@@ -11,6 +11,7 @@ mod keepers;
 pub mod probation;
 pub mod receipt;
 mod refusal;
+mod renewal;
 mod signals;
 pub mod tasks;
 mod watcher;
@@ -207,6 +208,9 @@ impl Control {
         let compiled = task::spawn_blocking(move || panics::catch_now(|| this.compile(wanted)));
         let compiled = compiled.await.map_err(|_| Refusal::NotServing)?;
         let (new, receipt, texts) = compiled.map_err(panicked)??;
+        if let Some(acme) = &new.acme {
+            acme.try_again(); // whoever reloads may have mended what was wrong
+        }
         if receipt.from == receipt.to {
             return Ok(receipt);
         }

@@ -63,6 +63,7 @@ pub(super) fn changes(old: &File, new: &File) -> Vec<String> {
         ("listeners", old.listeners != new.listeners),
         ("trusted_proxies", old.trusted_proxies != new.trusted_proxies),
         ("access_log", old.access_log != new.access_log),
+        ("acme", old.acme != new.acme),
         ("lame_duck", old.lame_duck != new.lame_duck),
         ("watch", old.watch != new.watch),
     ];
@@ -77,7 +78,7 @@ pub(super) fn certificates(old: &Snapshot, new: &Snapshot) -> Vec<String> {
     let changed = new.listeners.iter().filter(|now| {
         let before = kept(now.address.clone()).and_then(|before| before.tls.as_ref());
         let (Some(before), Some(now)) = (before, &now.tls) else { return false };
-        !before.is_same(now)
+        !before.now().is_same(&now.now())
     });
     changed
         .map(|listener| format!("certificates of listener {} changed", listener.address))

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use log::debug;
+use log::{debug, info};
 use pingora_core::protocols::Stream;
 use pingora_timeout::timeout;
 
@@ -24,9 +24,9 @@ pub(super) async fn handshake(
     listener: Listener,
     refuser: &Refuser,
 ) -> Option<(Box<Downstream>, Speaks)> {
-    let keyring = listener.tls.as_ref()?;
+    let keyring = listener.tls.as_ref()?.now();
     let within = listener.bounds.handshake_timeout;
-    let failure = match timeout(within, accept::accept(socket, keyring)).await {
+    let failure = match timeout(within, accept::accept(socket, &keyring)).await {
         Ok(Ok(Established { stream, facts, is_http2 })) => {
             listener.handshakes.done.increment();
             let connection = Arc::new(connection.over_tls(facts));
@@ -34,6 +34,10 @@ pub(super) async fn handshake(
             return Some((Box::new(Downstream::new(Box::new(stream), connection)), speaks));
         }
         Ok(Err(Failure::Gone)) => return None,
+        Ok(Err(Failure::Validated(name))) => {
+            info!("acme: {name} was looked at, on {}", listener.address);
+            return None;
+        }
         Ok(Err(failure)) => Some(failure),
         Err(_) => None,
     };

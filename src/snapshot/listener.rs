@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use crate::{
+    acme::Acme,
     config::File,
     diagnostic::{Problem, Problems},
     downstream::config::{Address, Bounds, Config},
     observe::handshakes::Handshakes,
     routing::host::HostPattern,
     snapshot::Snapshot,
-    tls::keyring::Keyring,
+    tls::keyring::{Current, Keyring},
 };
 
 /// Where connections arrive.
@@ -20,7 +21,7 @@ pub struct Listener {
     /// Whether HTTP/2 with prior knowledge is spoken.
     pub h2c: bool,
     /// What clients are shown; `None` in plaintext.
-    pub tls: Option<Arc<Keyring>>,
+    pub tls: Option<Arc<Current>>,
     /// How handshakes ended, reloads or not.
     pub handshakes: Arc<Handshakes>,
     /// The bounds of its connections.
@@ -47,6 +48,7 @@ impl<'a> ByAddress<'a> {
 /// Makes the listeners of a file; certificates are read here.
 pub(super) fn all(
     file: &File,
+    acme: Option<&Acme>,
     predecessor: Option<&Snapshot>,
     problems: &mut Problems,
 ) -> Box<[Listener]> {
@@ -71,7 +73,7 @@ pub(super) fn all(
             tls: config
                 .tls
                 .as_ref()
-                .and_then(|tls| Keyring::read(tls, &file.folder, keyring, problems)),
+                .and_then(|tls| Keyring::read(tls, &file.folder, acme, keyring, problems)),
             handshakes: old.map(|old| old.handshakes.clone()).unwrap_or_default(),
             bounds: Arc::new(config.bounds(problems)),
             address: config.address.value.clone(),
@@ -84,7 +86,8 @@ pub(super) fn all(
 /// Warns of hosts of routes that are in no certificate: where all listeners speak TLS, no client
 /// can ask for them.
 fn uncovered(file: &File, listeners: &[Listener], problems: &mut Problems) {
-    let keyrings: Option<Vec<_>> = listeners.iter().map(|listener| listener.tls.as_ref()).collect();
+    let keyrings = listeners.iter().map(|listener| Some(listener.tls.as_ref()?.now()));
+    let keyrings: Option<Vec<_>> = keyrings.collect();
     let Some(keyrings) = keyrings.filter(|keyrings| !keyrings.is_empty()) else { return };
     let certificates = || keyrings.iter().flat_map(|keyring| keyring.certificates());
     let is_covered = |pattern: &HostPattern| match pattern {

@@ -17,6 +17,7 @@ use rustls::{
 use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
 use crate::{
+    acme::Managed,
     diagnostic::{Problem, Problems},
     tls::{config::CertificateConfig, names::Names, pem::Pem},
 };
@@ -35,6 +36,8 @@ pub struct Certificate {
     pub expires: SystemTime,
     /// The kind of its key.
     pub kind: Kind,
+    /// Who obtains it by ACME; `None` if it is from files.
+    pub acme: Option<Arc<Managed>>,
     /// What the handshake is made with, the certificate included.
     pub(super) config: Arc<ServerConfig>,
     chain: Vec<CertificateDer<'static>>,
@@ -107,6 +110,30 @@ impl Certificate {
             told(problem, key.span);
             return None;
         }
+        let made = Self::made(leaf, certified, None, shared).map_err(|why| {
+            let problem =
+                Problem::error(format!("the certificate in `{cert}` cannot be used: {why}"));
+            told(problem.help("make another one"), cert.span);
+        });
+        made.ok()
+    }
+
+    /// The certificate that is obtained by ACME, as it is now.
+    pub(super) fn obtained(managed: &Arc<Managed>, shared: &Shared) -> Result<Self, Error> {
+        let pair = managed.pair();
+        let signing = shared.provider.key_provider.load_private_key(pair.key.clone_key())?;
+        let certified = CertifiedKey::new(pair.chain.clone(), signing);
+        let leaf = leaf(&pair.chain[0], "the storage")
+            .map_err(|problem| Error::General(problem.message))?;
+        Self::made(leaf, certified, Some(managed.clone()), shared)
+    }
+
+    fn made(
+        leaf: Leaf,
+        certified: CertifiedKey,
+        acme: Option<Arc<Managed>>,
+        shared: &Shared,
+    ) -> Result<Self, Error> {
         let Leaf { names, expires, .. } = leaf;
         let kind = match certified.key.algorithm() {
             SignatureAlgorithm::RSA => Kind::Rsa,
@@ -114,15 +141,14 @@ impl Certificate {
             _ => Kind::Ed25519,
         };
         let suites = suites(&shared.provider, &certified);
-        let certified = Arc::new(certified);
-        let config = server_config(shared, certified.clone());
-        let config = config.map_err(|why| {
-            let problem =
-                Problem::error(format!("the certificate in `{cert}` cannot be used: {why}"));
-            told(problem.help("make another one"), cert.span);
-        });
-        let config = Arc::new(config.ok()?);
-        Some(Self { names, expires, kind, config, chain, key: certified, suites })
+        let (chain, key) = (certified.cert.clone(), Arc::new(certified));
+        let config = Arc::new(server_config(shared, key.clone())?);
+        Ok(Self { names, expires, kind, acme, config, chain, key, suites })
+    }
+
+    /// Whether another one was obtained in its place.
+    pub(super) fn is_outdated(&self) -> bool {
+        self.acme.as_ref().is_some_and(|managed| managed.pair().chain != self.chain)
     }
 
     /// Whether a client can verify what this certificate's key signs.

@@ -5,31 +5,60 @@
 
 use std::{collections::HashMap, path::Path, sync::Arc, time::SystemTime};
 
+use arc_swap::ArcSwap;
 use rustls::{
+    Error,
     crypto::aws_lc_rs::{self, Ticketer},
     server::{ClientHello, ServerSessionMemoryCache},
 };
 
 use crate::{
-    diagnostic::{Problem, Problems},
+    acme::{Acme, challenges::Challenges},
+    diagnostic::{Problem, Problems, Span},
     tls::{
         certificate::{Certificate, Shared},
         config::{Config, UnknownNames},
         names,
     },
+    yaml::Spanned,
 };
 
 /// Sessions that are kept for clients of TLS 1.2 without tickets.
 const SESSIONS_MAX: usize = 1024;
 
-/// The certificates of a listener; at least one.
+/// The keyring of a listener that is in force, replaced whole when a certificate in it was
+/// obtained anew.
 #[derive(Debug)]
+pub struct Current(ArcSwap<Keyring>);
+
+impl Current {
+    /// What clients are shown now.
+    pub fn now(&self) -> Arc<Keyring> {
+        self.0.load_full()
+    }
+
+    /// Shows the certificates that were obtained since. Connections that are open live on.
+    ///
+    /// # Errors
+    /// If one of them cannot be used; then nothing changes.
+    pub fn renew(&self) -> Result<(), Error> {
+        if let Some(renewed) = self.0.load().renewed()? {
+            self.0.store(Arc::new(renewed));
+        }
+        Ok(())
+    }
+}
+
+/// The certificates of a listener; at least one.
+#[derive(Clone, Debug)]
 pub struct Keyring {
     certificates: Vec<Arc<Certificate>>,
     exact: Index,
     /// By what stands behind `*.`.
     below: Index,
     unknown_names: UnknownNames,
+    /// What a CA finds that looks for one; `None` if nothing is obtained.
+    challenges: Option<Arc<Challenges>>,
 }
 
 /// Certificates by name, in order of preference.
@@ -39,43 +68,59 @@ impl Keyring {
     /// Reads the certificates of a listener. If nothing in them differs from its predecessor's,
     /// that one is kept.
     pub fn read(
-        config: &Config,
+        config: &Spanned<Config>,
         folder: &Path,
-        predecessor: Option<&Arc<Self>>,
+        acme: Option<&Acme>,
+        predecessor: Option<&Arc<Current>>,
         problems: &mut Problems,
-    ) -> Option<Arc<Self>> {
+    ) -> Option<Arc<Current>> {
         let certificates = &config.certificates;
-        if certificates.value.is_empty() {
+        if certificates.value.is_empty() && config.acme.is_empty() {
             let problem = Problem::error("this list of certificates is empty: TLS needs one");
             let help = "write `certificates: [{ cert: example.pem, key: example.key }]`";
-            problems.push(problem.at(certificates.span).help(help));
+            let is_written = certificates.span != Span::default();
+            let span = if is_written { certificates.span } else { config.span };
+            problems.push(problem.at(span).help(help));
             return None;
         }
-        let shared = Shared {
-            provider: Arc::new(aws_lc_rs::default_provider()),
-            tickets: Ticketer::new()
-                .map_err(|why| {
-                    let problem = Problem::error(format!("TLS needs keys for its tickets: {why}"));
-                    problems.push(problem.at(certificates.span));
-                })
-                .ok()?,
-            sessions: ServerSessionMemoryCache::new(SESSIONS_MAX),
-        };
+        let shared = shared()
+            .map_err(|why| {
+                let problem = Problem::error(format!("TLS needs keys for its tickets: {why}"));
+                problems.push(problem.at(config.span));
+            })
+            .ok()?;
         let now = SystemTime::now();
         let read = certificates.value.iter();
         let read: Vec<_> = read
             .map(|pair| Certificate::read(pair, folder, &shared, now, problems).map(Arc::new))
             .collect();
-        let certificates = read.into_iter().collect::<Option<Vec<_>>>()?;
-        let keyring = Self::new(certificates, config, problems);
-        let kept = predecessor.filter(|old| old.is_same(&keyring));
-        Some(kept.cloned().unwrap_or_else(|| Arc::new(keyring)))
+        let obtained: Vec<_> = config
+            .acme
+            .iter()
+            .map(|one| {
+                let managed = acme?.find(&one.value)?; // what else is missing is told
+                let unusable = |why| {
+                    let message = format!("a certificate in the storage cannot be used: {why}");
+                    problems.push(Problem::error(message).at(one.span).help("remove its file"));
+                };
+                Certificate::obtained(managed, &shared).map(Arc::new).map_err(unusable).ok()
+            })
+            .collect();
+        let certificates = read.into_iter().chain(obtained).collect::<Option<Vec<_>>>()?;
+        let challenges = acme.map(|acme| acme.challenges().clone());
+        let keyring = Self { challenges, ..Self::new(certificates, config, problems) };
+        let kept = predecessor.filter(|old| old.now().is_same(&keyring));
+        Some(kept.cloned().unwrap_or_else(|| Arc::new(Current(ArcSwap::from_pointee(keyring)))))
     }
 
     fn new(certificates: Vec<Arc<Certificate>>, config: &Config, problems: &mut Problems) -> Self {
-        let unknown_names = config.unknown_names;
-        let mut keyring =
-            Self { exact: Index::new(), below: Index::new(), certificates, unknown_names };
+        let mut keyring = Self {
+            certificates,
+            exact: Index::new(),
+            below: Index::new(),
+            unknown_names: config.unknown_names,
+            challenges: None,
+        };
         for (index, certificate) in keyring.certificates.iter().enumerate() {
             let mut taken = Vec::new();
             let mut enter = |names: &mut Index, name: &String, shown: String| {
@@ -93,7 +138,7 @@ impl Keyring {
                 enter(&mut keyring.below, name, format!("*.{name}"));
             }
             if let Some(problem) = overlap(certificate, &taken) {
-                problems.push(problem.at(config.certificates.value[index].cert.span));
+                problems.push(problem.at(config.place(index).unwrap_or_default()));
             }
         }
         let order = |index: &usize| keyring.certificates[*index].kind;
@@ -111,8 +156,30 @@ impl Keyring {
     pub fn is_same(&self, other: &Self) -> bool {
         let (ours, theirs) = (&self.certificates, &other.certificates);
         self.unknown_names == other.unknown_names
+            && self.challenges.is_some() == other.challenges.is_some()
             && ours.len() == theirs.len()
             && ours.iter().zip(theirs).all(|(one, other)| one.is_same(other))
+    }
+
+    /// The same with the certificates that were obtained since; `None` if none was. They have the
+    /// names and the kind of key of those before them, so the order is the same.
+    fn renewed(&self) -> Result<Option<Self>, Error> {
+        if !self.certificates.iter().any(|certificate| certificate.is_outdated()) {
+            return Ok(None);
+        }
+        let mut renewed = self.clone();
+        for certificate in &mut renewed.certificates {
+            if let Some(managed) = certificate.acme.clone().filter(|_| certificate.is_outdated()) {
+                // Of its own, so that no session of the old one is resumed.
+                *certificate = Arc::new(Certificate::obtained(&managed, &shared()?)?);
+            }
+        }
+        Ok(Some(renewed))
+    }
+
+    /// What a CA finds that looks for a certificate.
+    pub(super) fn challenges(&self) -> Option<&Challenges> {
+        self.challenges.as_deref()
     }
 
     /// The certificate for a name in lower case, for a client that can verify any.
@@ -149,6 +216,14 @@ impl Keyring {
             (None, UnknownNames::Refuse) => None,
         }
     }
+}
+
+fn shared() -> Result<Shared, Error> {
+    Ok(Shared {
+        provider: Arc::new(aws_lc_rs::default_provider()),
+        tickets: Ticketer::new()?,
+        sessions: ServerSessionMemoryCache::new(SESSIONS_MAX),
+    })
 }
 
 /// What is wrong with a certificate some of whose names other certificates have, with keys of

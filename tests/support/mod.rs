@@ -3,6 +3,7 @@
 //!
 //! Waiting is always for a condition, and always bounded.
 
+mod ca;
 mod client;
 mod crestline;
 mod origin;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use tokio::time::{self, Instant};
 
 pub(crate) use self::{
+    ca::{Ca, Habits},
     client::{Answer, Client, curl, get, post, request},
     crestline::{Crestline, Finished},
     origin::{After, Exchange, Origin},
