@@ -6,8 +6,9 @@ CARGO ?= cargo
 BENCH_FLAGS ?=
 SOAK_UPGRADES ?= 200
 SOAK_SECONDS ?= 0
+ATTACK_CONNECTIONS ?= 2000
 
-.PHONY: help demo build test check unit integration soak docs deny audit bench bench-routing setup bench-setup clean
+.PHONY: help demo build test check unit integration soak attack docs deny audit bench bench-routing setup bench-setup clean
 
 help: ## Shows this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,7 +38,10 @@ integration: setup ## The tests that start the real program; T=NAME for some of 
 
 soak: setup ## SOAK_UPGRADES upgrades in a row under load, over SOAK_SECONDS at least; tells its figures
 	SOAK_UPGRADES=$(SOAK_UPGRADES) SOAK_SECONDS=$(SOAK_SECONDS) $(CARGO) test --release --test integration -- \
-		--ignored --exact --nocapture soak::many_upgrades_in_a_row_lose_nothing
+		--exact --nocapture soak::upgrades_in_a_row_lose_nothing
+
+attack: setup ## ATTACK_CONNECTIONS of slowhttptest, four ways, while a client that behaves is timed
+	ATTACK_CONNECTIONS=$(ATTACK_CONNECTIONS) $(CARGO) test --test integration -- --nocapture attack::
 
 deny: setup ## Licences, bans and sources of all packages
 	@command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny
@@ -57,8 +61,8 @@ bench-routing: setup ## What finding a route costs among 10,000
 clean: ## Removes what was built
 	$(CARGO) clean
 
-# Pingora's compression and aws-lc build with cmake and a C compiler; the tests use curl, openssl
-# and h2load, pebble is the CA that they ask, and systemd judges its units.
+# Pingora's compression and aws-lc build with cmake and a C compiler; the tests use curl, openssl,
+# sslscan, h2load, slowhttptest and ss, pebble is the CA that they ask, and systemd judges its units.
 setup:
 	@packages=; \
 	command -v cmake >/dev/null || packages="$$packages cmake"; \
@@ -66,8 +70,11 @@ setup:
 	command -v g++ >/dev/null || packages="$$packages g++"; \
 	command -v curl >/dev/null || packages="$$packages curl"; \
 	command -v openssl >/dev/null || packages="$$packages openssl"; \
+	command -v sslscan >/dev/null || packages="$$packages sslscan"; \
 	command -v h2load >/dev/null || packages="$$packages nghttp2-client"; \
 	command -v pebble >/dev/null || packages="$$packages pebble"; \
+	command -v slowhttptest >/dev/null || packages="$$packages slowhttptest"; \
+	command -v ss >/dev/null || packages="$$packages iproute2"; \
 	command -v systemd-analyze >/dev/null || packages="$$packages systemd"; \
 	$(install)
 

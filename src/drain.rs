@@ -95,7 +95,6 @@ pub struct Drain {
     /// The same in short, for requests: whether connections are not to be kept.
     is_leaving: AtomicBool,
     order: watch::Sender<Option<Order>>,
-    are_sockets_shared: AtomicBool,
     doors: AtomicUsize,
     connections: Gauge,
     requests: Gauge,
@@ -120,7 +119,6 @@ impl Default for Drain {
             state: watch::Sender::new(State::Serving),
             is_leaving: AtomicBool::new(false),
             order: watch::Sender::new(None),
-            are_sockets_shared: AtomicBool::new(false),
             doors: AtomicUsize::new(0),
             connections: Gauge::default(),
             requests: Gauge::default(),
@@ -180,16 +178,6 @@ impl Drain {
     /// The orders that are given, for the one who follows them.
     pub fn orders(&self) -> watch::Receiver<Option<Order>> {
         self.order.subscribe()
-    }
-
-    /// Notes that another process has the listening sockets, too: they must stay as they are.
-    pub fn share_sockets(&self) {
-        self.are_sockets_shared.store(true, Release);
-    }
-
-    /// Whether another process has the listening sockets, too.
-    pub fn are_sockets_shared(&self) -> bool {
-        self.are_sockets_shared.load(Acquire)
     }
 
     /// What is in flight.

@@ -217,7 +217,7 @@ fn in_turn(upstream: &Upstream) -> Vec<Backend> {
     let next = upcoming.iter().position(fit);
     let backends = upcoming.iter().enumerate().map(|(index, member)| Backend {
         address: member.state.name().to_owned(),
-        weight: member.weight,
+        weight: member.target.weight,
         availability: Some(member.availability(now)),
         is_next: next == Some(index),
     });

@@ -17,7 +17,8 @@
 //!  5  policy                           what may happen to a request on its route
 //!  4  downstream  upstream             the side toward the client | toward the origin
 //!  3  http1  routing  observe  reply   pure parsing | pure matching | logs | our own answers
-//!     tls                              certificates, and the handshake
+//!     http2                            what passes on a connection of HTTP/2
+//!     tls                              certificates, the handshake, and what origins are judged by
 //!  2  field                            header fields as the operator writes them
 //!     acme                             certificates that are obtained by themselves
 //!  1  yaml  drain  panics              the file's text, with places | how the process ends
@@ -41,6 +42,7 @@ pub mod explain;
 pub mod field;
 pub mod handover;
 pub mod http1;
+pub mod http2;
 pub mod listener;
 pub mod observe;
 pub mod panics;

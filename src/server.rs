@@ -34,8 +34,10 @@ use crate::{
         succession::Succession,
         successor::{self, WaitError},
     },
+    http2::guard::STREAMS_MAX,
     listener::{
         Edge,
+        admission::Admission,
         bind::{BindError, Bound, Listening},
         handed::{Handed, HandedError},
         sockets::Sockets,
@@ -46,11 +48,12 @@ use crate::{
         stop::{LastActs, Stop, Watched},
     },
     snapshot::{Live, Snapshot},
+    tls::origin,
     units::ByteSize,
 };
 
-/// Streams at a time on one HTTP/2 connection.
-const H2_STREAMS: u32 = 128;
+/// Streams of HTTP/2 that a client may make us reset by its mistakes, in the life of a connection.
+const H2_MISTAKES: usize = 20;
 /// What a client may send on one stream before it is read.
 const H2_STREAM_WINDOW: u32 = 256 * 1024;
 /// The same for a connection.
@@ -116,12 +119,13 @@ pub fn prepare(
 ) -> Result<Prepared, StartError> {
     let wanted = snapshot.listeners.iter().map(|listener| &listener.address);
     let mut handed = Handed::take(&wanted)?; // first of all: it takes them out of the environment
-    raise_file_limit();
+    let admission = Arc::new(Admission::new(raise_file_limit()));
     let launch = Launch::of_this_process(provenance.path.as_deref(), start.daemon);
     let opt = Opt { daemon: start.daemon, ..Opt::default() }; // sockets are handed over by us
     let mut conf = snapshot.file.server();
     let grace = Duration::from_secs(conf.grace_period_seconds.unwrap_or(GRACE));
     let farewell = Duration::from_secs(conf.graceful_shutdown_timeout_seconds.unwrap_or(FAREWELL));
+    conf.ca_file = origin::roots_for_pingora();
     // The process leaves by itself before Pingora would end its runtimes.
     conf.grace_period_seconds = Some((grace + farewell).as_secs().saturating_add(SLACK));
     let mut server = Server::new_with_opt_and_conf(opt, conf);
@@ -145,9 +149,10 @@ pub fn prepare(
     let background = Background::new(control.clone());
     let background = server.add_service(background_service("upstreams", background));
 
-    let edge = Edge::new(Arc::new(proxy(&server, &live)), live.clone(), drain.clone());
+    let app = Arc::new(proxy(&server, &live));
+    let edge = Edge::new(app, live.clone(), drain.clone(), admission.clone());
     let sockets = Sockets::default();
-    let listening = Listening::new(edge, bound, sockets.clone(), drain.clone());
+    let listening = Listening::new(edge, bound, sockets.clone(), drain.clone(), admission);
     let listening = server.add_service(listening);
     listening.add_dependency(&background);
 
@@ -181,7 +186,11 @@ pub fn prepare(
 
 /// Binds a socket for each listener.
 fn bind_all(snapshot: &Snapshot, handed: &mut Handed) -> Result<Vec<Bound>, BindError> {
-    snapshot.listeners.iter().map(|listener| handed.find_or_bind(&listener.address)).collect()
+    let listeners = snapshot.file.listeners.iter().zip(&snapshot.listeners);
+    let bound = listeners.map(|(written, listener)| {
+        handed.find_or_bind(&listener.address, &written.socket)?.with(&written.socket)
+    });
+    bound.collect()
 }
 
 /// Waits for a predecessor, and goes on where it was; binds what it does not have.
@@ -196,9 +205,10 @@ fn succeed(
     let written: Vec<Address> =
         snapshot.listeners.iter().map(|listener| listener.address.clone()).collect();
     let claimed = inheritance.claim(&written);
-    let bound = written.iter().zip(claimed);
-    let bound =
-        bound.map(|(address, claimed)| claimed.map_or_else(|| handed.find_or_bind(address), Ok));
+    let options = snapshot.file.listeners.iter().map(|listener| &listener.socket);
+    let bound = written.iter().zip(options).zip(claimed).map(|((address, options), claimed)| {
+        claimed.map_or_else(|| handed.find_or_bind(address, options), Ok)?.with(options)
+    });
     match bound.collect() {
         Ok(bound) => Ok((bound, Some(inheritance.into_predecessor()))),
         Err(why) => {
@@ -261,7 +271,8 @@ fn h2_options(header_list: ByteSize) -> H2Options {
     let mut options = default_h2_options();
     options
         .max_header_list_size(u32::try_from(header_list.0).unwrap_or(u32::MAX))
-        .max_concurrent_streams(H2_STREAMS)
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_local_error_reset_streams(Some(H2_MISTAKES))
         .initial_window_size(H2_STREAM_WINDOW)
         .initial_connection_window_size(H2_CONNECTION_WINDOW);
     options
@@ -275,15 +286,21 @@ fn server_options(idle: Duration) -> HttpServerOptions {
     options
 }
 
-/// Raises the soft limit of open files to the hard one: each connection takes two.
-fn raise_file_limit() {
+/// Raises the soft limit of open files to the hard one, and returns it: each connection takes two.
+fn raise_file_limit() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     if limit.current == limit.maximum {
-        return;
+        return limit.current;
     }
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     match setrlimit(Resource::Nofile, raised) {
-        Ok(()) => info!("open files: limit raised to {:?}", limit.maximum.unwrap_or(u64::MAX)),
-        Err(why) => warn!("open files: limit stays at {:?}: {why}", limit.current),
+        Ok(()) => {
+            info!("open files: limit raised to {:?}", limit.maximum.unwrap_or(u64::MAX));
+            limit.maximum
+        }
+        Err(why) => {
+            warn!("open files: limit stays at {:?}: {why}", limit.current);
+            limit.current
+        }
     }
 }

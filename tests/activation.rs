@@ -75,6 +75,30 @@ async fn a_socket_that_was_handed_in_outlives_a_stop() {
     soon("a place in the queue", TcpStream::connect(&address)).await.unwrap();
 }
 
+/// However many successors there were: each is told whose it is.
+#[tokio::test]
+async fn a_socket_that_was_handed_in_outlives_upgrades_and_a_stop() {
+    let origin = Origin::replying("hello");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("http.sock");
+    let unix = OwnedFd::from(UnixListener::bind(&path).unwrap());
+    let (tcp, address, _) = listening();
+    let listeners = [&address, &format!("unix:{}", path.display())];
+    let sockets = [Some(tcp.try_clone().unwrap()), Some(unix.try_clone().unwrap())];
+    let yaml = yaml(&origin, &listeners.map(String::as_str));
+    let proxy = Crestline::start_handed(sockets, &yaml).await;
+    proxy.logs("admin: socket opened").await;
+    for _ in 0..2 {
+        let told = proxy.command(&["upgrade"]).await;
+        assert_eq!(told.code, Some(0), "{}", told.stderr);
+    }
+    assert_eq!(proxy.get("/").await.text(), "hello");
+    let told = proxy.command(&["drain"]).await;
+    assert_eq!(told.code, Some(0), "{}", told.stderr);
+    soon("a place in the queue", TcpStream::connect(&address)).await.unwrap();
+    std::os::unix::net::UnixStream::connect(&path).unwrap();
+}
+
 /// Its mode stays what the unit said.
 #[tokio::test]
 async fn sockets_of_both_families_are_told_apart_by_their_address() {

@@ -4,6 +4,8 @@
 //! set, each of its async hooks a boxed future) are not ours and not counted here: each part of
 //! ours is measured on its own, as the path calls it.
 
+use std::time::SystemTime;
+
 use allocation_counter::measure;
 use crestline::{
     acme::challenges::Challenges,
@@ -20,6 +22,7 @@ use crestline::{
         table::Found,
     },
     snapshot::{self, Snapshot},
+    tls::identity::Identity,
     upstream::{
         Visit,
         backend::{Availability, InFlight, Probe},
@@ -28,6 +31,7 @@ use crestline::{
 };
 use http::{HeaderMap, HeaderValue, Method, header::ACCEPT};
 use pingora_http::RequestHeader;
+use rustls::pki_types::{CertificateDer, pem::PemObject};
 use tokio::time::Instant;
 
 const FILE: &str = "
@@ -81,9 +85,10 @@ fn main() {
     asking_the_policies_allocates_nothing();
     choosing_and_reporting_a_backend_allocates_nothing();
     a_request_id_costs_no_allocation_of_its_own();
+    telling_of_a_client_allocates_nothing();
     holding_a_host_against_a_certificate_allocates_nothing();
     looking_for_the_page_of_a_challenge_allocates_nothing();
-    println!("7 passed, 0 failed");
+    println!("9 passed, 0 failed");
 }
 
 fn vetting_a_head_allocates_nothing() {
@@ -197,6 +202,34 @@ fn choosing_and_reporting_a_backend_allocates_nothing() {
 fn a_request_id_costs_no_allocation_of_its_own() {
     let count = allocations(|| (0..1_000).for_each(|_| drop(request_id::new())));
     assert!(count <= 1_000 / 50, "{count} allocations for 1,000 ids");
+}
+
+/// What tells an origin of a client's certificate, on every request of its connection.
+fn telling_of_a_client_allocates_nothing() {
+    const TLS: &str = "
+upstreams: { app: { backends: [127.0.0.1:3031], health_check: off } }
+listeners:
+  - address: 127.0.0.1:443
+    tls:
+      certificates: [{ cert: tests/certificates/ecdsa.pem, key: tests/certificates/ecdsa.key }]
+      client_certificates:
+        ca: tests/certificates/clients.pem
+        forward: { subject: x-client-subject, sans: x-client-sans, fingerprint: x-client-fingerprint }
+access_log: off
+";
+    let mut problems = Problems::default();
+    let snapshot = snapshot::compile(TLS, &mut problems).expect("a good file");
+    let keyring = snapshot.listeners[0].tls.as_ref().expect("TLS").now();
+    let pem = std::fs::read("tests/certificates/ecdsa.pem").expect("a certificate");
+    let certificate = CertificateDer::from_pem_slice(&pem).expect("a certificate");
+    let forward = &keyring.clients().expect("client certificates").forward;
+    let client = Identity::of(&certificate, forward, SystemTime::now()).expect("a good one");
+    assert_eq!(client.count(), 3);
+    for _ in 0..2 {
+        let mut headers = HeaderMap::with_capacity(16);
+        assert_eq!(allocations(|| client.tell(&mut headers)), 0, "Identity::tell");
+        assert_eq!(headers["x-client-subject"], "CN=a.test");
+    }
 }
 
 /// A page that a CA may ask for, and that nobody waits for it to.

@@ -86,7 +86,7 @@ fn breaking_after(start: &'static str, ending: Ending) -> Origin {
     Origin::with(move |mut exchange| async move {
         exchange.send(start).await;
         // A reset overtakes bytes that were not read yet.
-        time::sleep(Duration::from_millis(100)).await;
+        time::sleep(Duration::from_secs(1)).await;
         match ending {
             Ending::Closed => exchange.close(),
             Ending::Reset => exchange.reset(),

@@ -35,7 +35,7 @@ async fn a_backend_that_keeps_failing_is_ejected_and_returns_after_a_trial() {
         upstreams:
           app:
             backends: [\"{failing}\", \"{good}\"]
-            ejection: {{ consecutive_failures: 3, eject_for: 500ms }}
+            ejection: {{ consecutive_failures: 3, eject_for: 3s }}
         "
     ))
     .await;
@@ -43,12 +43,12 @@ async fn a_backend_that_keeps_failing_is_ejected_and_returns_after_a_trial() {
     let answers = proxy.texts(6).await;
     assert_eq!(answers.iter().filter(|answer| *answer == "sorry").count(), 3, "{answers:?}");
     let ejected =
-        format!("ejection: app {failing} ejected for 500ms (3 failures in a row, the last: 502)");
+        format!("ejection: app {failing} ejected for 3s (3 failures in a row, the last: 502)");
     proxy.logs(&ejected).await;
     assert_eq!(proxy.texts(6).await, ["good"; 6]);
 
     healthy.store(true, SeqCst);
-    time::sleep(Duration::from_millis(600)).await;
+    time::sleep(Duration::from_millis(3_100)).await;
     let (mut clients, before) = (JoinSet::new(), good.count());
     for _ in 0..6 {
         let mut client = proxy.client().await;

@@ -148,7 +148,7 @@ async fn unchecked(origin: &Origin) -> Crestline {
             backends: [\"{origin}\"]
             health_check: off
             ejection: off
-            timeouts: {{ connect: 150ms, first_byte: 200ms, between_bytes: 200ms }}
+            timeouts: {{ connect: 1s, first_byte: 2s, between_bytes: 2s }}
         "
     ))
     .await

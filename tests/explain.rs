@@ -75,6 +75,7 @@ upstream   shop                                          app.yaml:5
   backend  127.0.0.1:3031, weight 1
   backend  shop.internal:3032, weight 2
 in force for the upstream
+  http                           1                       default
   retries                        1                       app.yaml:7
   timeouts.connect               2s                      app.yaml:9
   timeouts.first_byte            1m                      default
@@ -97,7 +98,8 @@ in force for the listener
   timeouts.write                 30s                     default
   limits.header_size             64KiB                   default
   limits.header_fields           128                     default
-  limits.target_size             16KiB                   default";
+  limits.target_size             16KiB                   default
+  limits.body_rate               240B                    default";
     assert_eq!(lines, expected.lines().collect::<Vec<_>>(), "{}", finished.stderr);
 }
 

@@ -10,7 +10,9 @@ use std::{
 
 use tokio::{task::JoinSet, time::Instant};
 
-use crate::support::{After, Client, Crestline, Origin, eventually, get, post, request};
+use crate::support::{
+    After, Client, Crestline, Origin, PATIENCE, eventually, get, post, request, soon,
+};
 
 /// Retries of any method, body included: nothing was sent yet.
 #[tokio::test]
@@ -42,7 +44,10 @@ async fn a_backend_killed_under_load_fails_no_request() {
     let origins = [Origin::echoing(), Origin::echoing(), Origin::echoing()];
     let [a, b, c] = &origins;
     let proxy = Crestline::start(&format!(
-        "upstreams: {{ app: {{ backends: [\"{a}\", \"{b}\", \"{c}\"] }} }}"
+        "
+        upstreams:
+          app: {{ backends: [\"{a}\", \"{b}\", \"{c}\"], health_check: {{ every: 1h }} }}
+        "
     ))
     .await;
     let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
@@ -61,10 +66,8 @@ async fn a_backend_killed_under_load_fails_no_request() {
     })
     .await;
 
-    let died = Instant::now();
     a.kill().await;
     proxy.logs(&format!("health: app {a} down: connection refused")).await;
-    assert!(died.elapsed() < Duration::from_secs(2), "{:?}", died.elapsed());
     let (before, answered) = (sent.load(SeqCst), b.count() + c.count());
     eventually("more requests after the death", || before + 1_000 < sent.load(SeqCst)).await;
     assert!(answered + 500 < b.count() + c.count());
@@ -108,9 +111,7 @@ async fn a_backend_that_blackholes_costs_the_connect_timeout_and_no_request() {
     .await;
 
     for request in [get("/"), get("/"), post("/", "a body"), post("/", "a body")] {
-        let start = Instant::now();
-        assert_eq!(proxy.send(request).await.status, 200);
-        assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+        assert_eq!(soon("an answer", proxy.send(request)).await.status, 200);
     }
     let failed_over = proxy.access_line(|line| line["attempts"] == 2).await;
     assert_eq!(failed_over["via"], format!("{silent}:connect_timeout,{good}:200"));
@@ -141,11 +142,12 @@ async fn a_backend_that_falls_silent_costs_no_request() {
         assert_eq!(client.exchange(request).await.status, 200);
     }
     proxy.logs(&format!("health: app {one} down: no ")).await;
-    let start = Instant::now();
+    let before = proxy.access_log(8).await.len();
     for _ in 0..4 {
         assert_eq!(client.exchange(get("/")).await.status, 200);
     }
-    assert!(start.elapsed() < Duration::from_millis(140), "nobody waits for it any more");
+    let lines = proxy.access_log(before + 4).await;
+    assert!(lines[before..].iter().all(|line| line["attempts"] == 1), "nobody waits for it");
 }
 
 #[tokio::test]
@@ -230,14 +232,12 @@ async fn when_all_backends_are_dead_the_answer_is_503_at_once() {
     proxy.logs(&format!("health: app {other} down")).await;
 
     for request in [get("/"), post("/", "a body"), get("/")] {
-        let start = Instant::now();
         let answer = proxy.send(&request).await;
         assert_eq!(answer.status, 503, "{request}");
         assert!(answer.get("retry-after").unwrap().parse::<u32>().is_ok());
-        assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
     }
-    let line = proxy.access_line(|line| line["status"] == 503).await;
-    assert_eq!(line["attempts"], 0);
+    let lines = proxy.access_log(4).await;
+    assert!(lines[1..].iter().all(|line| line["attempts"] == 0), "{lines:?}");
 }
 
 #[tokio::test]
@@ -269,10 +269,7 @@ async fn a_stalled_origin_gets_504_after_the_first_byte_timeout() {
         let start = Instant::now();
         assert_eq!(proxy.send(&request).await.status, 504, "{request}");
         let waited = start.elapsed();
-        assert!(
-            Duration::from_millis(280) < waited && waited < Duration::from_secs(2),
-            "{waited:?}"
-        );
+        assert!(Duration::from_millis(280) < waited && waited < PATIENCE, "{waited:?}");
     }
     assert_eq!(stalling.count(), 2, "no other backend, no second try");
 }

@@ -13,9 +13,13 @@ use tokio::{
     time::{self, Instant},
 };
 
-use crate::support::{Client, Crestline, Origin, curl, eventually, get, soon};
+use crate::support::{
+    Client, Crestline, Origin, curl, eventually,
+    frames::{DATA, GOAWAY, PING, START, asking, frame_of},
+    get, soon,
+};
 
-const H2C: &str = "listeners: [{ address: \"127.0.0.1:0\", h2c: true, timeouts: { idle: 500ms } }]";
+const H2C: &str = "listeners: [{ address: \"127.0.0.1:0\", h2c: true }]";
 
 #[tokio::test]
 async fn both_protocols_are_spoken_on_one_port() {
@@ -135,7 +139,7 @@ async fn an_answer_that_breaks_resets_its_stream() {
                 return exchange.reply("whole").await;
             }
             exchange.send(start).await;
-            time::sleep(Duration::from_millis(100)).await;
+            time::sleep(Duration::from_secs(1)).await;
             exchange.close()
         });
         let proxy = h2c(&origin).await;
@@ -166,7 +170,7 @@ async fn our_own_answers_are_told_over_http_2() {
 #[tokio::test]
 async fn a_stalled_origin_gets_504_as_over_http_1() {
     for timeouts in
-        ["first_byte: 200ms, between_bytes: 300ms", "first_byte: 300ms, between_bytes: 200ms"]
+        ["first_byte: 700ms, between_bytes: 800ms", "first_byte: 800ms, between_bytes: 700ms"]
     {
         let origin = Origin::stalling();
         let upstreams = format!(
@@ -175,17 +179,18 @@ async fn a_stalled_origin_gets_504_as_over_http_1() {
         let proxy = Crestline::start_in_parts(&[&upstreams, H2C]).await;
         let mut h2 = connect(&proxy).await;
 
-        let start = Instant::now();
         let request = Request::get("http://a.test/").body(()).unwrap();
-        assert_eq!(ask(&mut h2, request, "").await.unwrap().status(), 504, "{timeouts}");
-        assert!(start.elapsed() < Duration::from_secs(3), "{timeouts}: {:?}", start.elapsed());
+        let answer = soon("an answer", ask(&mut h2, request, "")).await.unwrap();
+        assert_eq!(answer.status(), 504, "{timeouts}");
     }
 }
 
 #[tokio::test]
 async fn an_idle_connection_is_closed_after_its_timeout() {
     let origin = Origin::replying("hello");
-    let proxy = h2c(&origin).await;
+    let upstreams = format!("upstreams: {{ app: {{ backends: [\"{origin}\"] }} }}");
+    let listeners = H2C.replace("h2c: true", "h2c: true, timeouts: { idle: 2s }");
+    let proxy = Crestline::start_in_parts(&[&upstreams, &listeners]).await;
     let stream = TcpStream::connect(proxy.address()).await.unwrap();
     let (mut h2, connection) = client::handshake(stream).await.unwrap();
     let connection = tokio::spawn(connection);
@@ -194,7 +199,7 @@ async fn an_idle_connection_is_closed_after_its_timeout() {
     let start = Instant::now();
     let _ = soon("the end of the connection", connection).await.unwrap();
     let waited = start.elapsed();
-    assert!(Duration::from_millis(400) < waited && waited < Duration::from_secs(3), "{waited:?}");
+    assert!(Duration::from_millis(1_900) < waited, "{waited:?}");
 }
 
 #[tokio::test]
@@ -234,40 +239,6 @@ async fn the_first_bytes_decide_in_whatever_pieces_they_come() {
     assert_eq!(frame[3], 4, "a SETTINGS frame: {frame:?}");
 }
 
-/// A frame as it comes: type, flags, stream, payload.
-async fn frame(client: &mut Client) -> (u8, u8, u32, Vec<u8>) {
-    let head = client.bytes(9).await;
-    let number = |bytes: &[u8]| bytes.iter().fold(0, |sum, byte| sum << 8 | u32::from(*byte));
-    let payload = client.bytes(number(&head[..3]) as usize).await;
-    (head[3], head[4], number(&head[5..9]), payload.to_vec())
-}
-
-/// The next frame of a type; the others between are of no interest.
-async fn frame_of(client: &mut Client, wanted: u8) -> (u8, u32, Vec<u8>) {
-    loop {
-        let (kind, flags, stream, payload) = frame(client).await;
-        if kind == wanted {
-            return (flags, stream, payload);
-        }
-    }
-}
-
-/// `GET` of a path, as the only frame of a stream.
-fn asking(stream: u8, path: &str) -> Vec<u8> {
-    let mut fields = vec![0x82, 0x86, 0x41, 6];
-    fields.extend(b"a.test");
-    fields.extend([0x44, u8::try_from(path.len()).unwrap()]);
-    fields.extend(path.bytes());
-    let length = u8::try_from(fields.len()).unwrap();
-    [&[0, 0, length, HEADERS, 0x05, 0, 0, 0, stream], &fields[..]].concat()
-}
-
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-
 /// A client that has asked for something on stream 1 which its origin answers when told.
 async fn waiting(go: &Arc<Notify>) -> (Origin, Crestline, Client) {
     let told = go.clone();
@@ -285,7 +256,7 @@ async fn waiting(go: &Arc<Notify>) -> (Origin, Crestline, Client) {
     let listener = "listeners: [{ address: \"127.0.0.1:0\", h2c: true }]";
     let proxy = Crestline::start_in_parts(&[&upstreams, grace, listener]).await;
     let mut client = proxy.client().await;
-    client.send([PREFACE, &asking(1, "/slow")].concat()).await;
+    client.send([START, &asking(1, "/slow")].concat()).await;
     eventually("the request at the origin", || origin.count() == 1).await;
     (origin, proxy, client)
 }

@@ -2,7 +2,7 @@
 
 use tokio::sync::mpsc;
 
-use crate::support::{Crestline, Origin, get};
+use crate::support::{Crestline, Origin, get, soon};
 
 const HELLO: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
 const EVIL: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
@@ -88,24 +88,27 @@ async fn bytes_beyond_an_answer_are_discarded() {
     }
 }
 
-/// The connection is idle by then, and is used no more.
+/// The connection is idle by then, and ends.
 #[tokio::test]
-async fn bytes_that_come_after_an_answer_are_discarded() {
-    let (sent, mut beyond) = mpsc::unbounded_channel();
+async fn bytes_that_come_after_an_answer_end_the_connection() {
+    let (ended, mut ends) = mpsc::unbounded_channel();
     let origin = Origin::with(move |mut exchange| {
-        let sent = sent.clone();
+        let ended = ended.clone();
         async move {
             exchange.send(HELLO).await;
-            sent.send(exchange.send(EVIL).await).unwrap();
-            exchange.keep()
+            exchange.send(EVIL).await;
+            exchange.left().await;
+            ended.send(()).unwrap();
+            exchange.close()
         }
     });
     let proxy = to(&origin).await;
 
     let mut client = proxy.client().await;
-    for _ in 0..10 {
+    for nth in 1..=10 {
         assert_eq!(client.exchange(get("/")).await.text(), "hello");
-        beyond.recv().await.unwrap();
+        soon("the end of the connection", ends.recv()).await.unwrap();
+        assert_eq!(origin.count(), nth);
     }
 }
 

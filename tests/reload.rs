@@ -264,3 +264,20 @@ async fn listeners_change_their_order_and_keep_their_sockets() {
     let answer = curl(&["--unix-socket", &socket, "http://a.test/"]).await;
     assert_eq!(answer.stdout, b"hello");
 }
+
+/// Nobody may ever write to it, and nothing would be reloaded any more.
+#[tokio::test]
+async fn a_main_file_that_has_become_a_pipe_is_refused_and_not_waited_for() {
+    let origin = Origin::replying("hello");
+    let proxy = Crestline::start(&app(&[&origin], "")).await;
+    fs::remove_file(proxy.file()).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(proxy.file()).status().unwrap();
+    assert!(made.success());
+
+    let (status, told) = proxy.api("POST", "/v1/reload", "").await;
+    let error = told["error"].as_str().unwrap();
+    assert!(status == 422 && error.contains("crestline.yaml` is no file"), "{status} {error}");
+    proxy.signal(Signal::HUP);
+    proxy.logs("reload: nothing was changed").await;
+    assert!(proxy.reload(&app(&[&origin], "lame_duck: 1s\n")).await.starts_with("v1 → v2: "));
+}

@@ -208,7 +208,7 @@ async fn a_new_backend_is_probed_before_it_takes_requests() {
     let yaml = |backends: &[&Origin]| {
         let backends: Vec<_> = backends.iter().map(|origin| format!("\"{origin}\"")).collect();
         format!(
-            "upstreams: {{ app: {{ backends: [{}], health_check: {{ timeout: 300ms }} }} }}",
+            "upstreams: {{ app: {{ backends: [{}], health_check: {{ timeout: 2s }} }} }}",
             backends.join(", ")
         )
     };

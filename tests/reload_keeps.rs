@@ -193,7 +193,7 @@ async fn the_bounds_of_a_listener_count_for_new_connections() {
     let mut before = proxy.client().await;
     assert_eq!(before.exchange(&long).await.status, 200);
 
-    let bounds = ", timeouts: { header: 200ms }, limits: { header_size: 1KiB }";
+    let bounds = ", timeouts: { header: 1s }, limits: { header_size: 1KiB }";
     assert_eq!(proxy.reload(&yaml(bounds)).await, "v1 → v2: listeners changed");
     assert_eq!(proxy.send(&long).await.status, 431);
     assert_eq!(proxy.send("GET / HTTP/1.1\r\n").await.status, 408);

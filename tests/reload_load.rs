@@ -1,62 +1,10 @@
 //! Reloads under load: no request fails, no line is lost, and nothing grows.
 
-use std::{
-    fs,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
-    },
-};
+use std::fs;
 
 use rustix::process::Signal;
-use tokio::task::JoinSet;
 
-use crate::support::{Client, Crestline, Origin, eventually, get, soon};
-
-/// Keep-alive connections that send one request after the other.
-struct Load {
-    answers: Arc<AtomicUsize>,
-    stop: Arc<AtomicBool>,
-    clients: JoinSet<()>,
-}
-
-impl Load {
-    /// Every answer must be whole and good.
-    fn start(proxy: &Crestline, connections: usize) -> Self {
-        let (answers, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
-        let mut clients = JoinSet::new();
-        for _ in 0..connections {
-            let (address, answers, stop) =
-                (proxy.address().to_owned(), answers.clone(), stop.clone());
-            clients.spawn(async move {
-                let mut client = Client::connect(&address).await;
-                while !stop.load(SeqCst) {
-                    let answer = client.exchange(get("/")).await;
-                    assert_eq!(answer.status, 200, "{answer:?}");
-                    answers.fetch_add(1, SeqCst);
-                }
-            });
-        }
-        Self { answers, stop, clients }
-    }
-
-    fn answers(&self) -> usize {
-        self.answers.load(SeqCst)
-    }
-
-    /// Waits for more answers.
-    async fn goes_on(&self) {
-        let before = self.answers();
-        eventually("more answers", || before + 10 < self.answers()).await;
-    }
-
-    /// Stops; how many answers there were. Panics if a request failed.
-    async fn stop(self) -> usize {
-        self.stop.store(true, SeqCst);
-        self.clients.join_all().await;
-        self.answers.load(SeqCst)
-    }
-}
+use crate::support::{Crestline, Load, Origin, eventually, soon};
 
 /// What a process holds: resident kilobytes, threads, open files.
 #[derive(Debug)]
@@ -122,7 +70,7 @@ async fn two_hundred_reloads_under_load_fail_no_request_and_leak_nothing() {
     ];
     let proxy = Crestline::start(&format!("access_log: off\n{}", round(&origins, 0))).await;
     let before = Held::of(&proxy);
-    let load = Load::start(&proxy, 64);
+    let load = Load::start(proxy.address(), 64, 0);
     let mut settled = None;
 
     for n in 1..=200 {
@@ -150,7 +98,7 @@ async fn two_hundred_reloads_under_load_fail_no_request_and_leak_nothing() {
 async fn a_storm_of_sighup_ends_in_the_right_version() {
     let origins = [Origin::replying("a"), Origin::replying("b"), Origin::replying("c")];
     let proxy = Crestline::start(&round(&origins, 0)).await;
-    let load = Load::start(&proxy, 8);
+    let load = Load::start(proxy.address(), 8, 0);
 
     for n in 1..=200 {
         proxy.rewrite(&round(&origins, n));
@@ -172,7 +120,7 @@ async fn a_storm_of_sighup_ends_in_the_right_version() {
 async fn reloads_from_many_sides_are_made_one_after_the_other() {
     let origins = [Origin::replying("a"), Origin::replying("b")];
     let proxy = Crestline::start(&round(&origins, 0)).await;
-    let load = Load::start(&proxy, 8);
+    let load = Load::start(proxy.address(), 8, 0);
     proxy.reload(&round(&origins, 1)).await;
 
     for _ in 0..10 {
@@ -207,7 +155,7 @@ async fn the_access_log_moves_and_no_line_is_lost() {
         )
     };
     let proxy = Crestline::start(&yaml("a.log", "json")).await;
-    let load = Load::start(&proxy, 8);
+    let load = Load::start(proxy.address(), 8, 0);
     let logs = [("b.log", "json"), ("c.log", "combined"), ("b.log", "combined"), ("a.log", "json")];
     for (name, format) in logs.into_iter().cycle().take(12) {
         assert!(proxy.reload(&yaml(name, format)).await.ends_with(": access_log changed"));

@@ -14,7 +14,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::{net::UnixDatagram, time::Instant};
 
-use crate::support::{Crestline, Finished, Origin, soon};
+use crate::support::{Crestline, Finished, Origin, eventually, soon};
 
 /// The end at which systemd listens.
 struct Manager {
@@ -193,6 +193,49 @@ async fn nobody_elses_watchdog_is_answered() {
     assert_eq!(manager.told().await, "READY=1\nSTATUS=serving");
     proxy.signal(Signal::TERM);
     assert!(manager.told().await.starts_with("STOPPING=1\n"), "no sign came between");
+}
+
+/// The successor says that it is ready before it becomes the main process, and the old one says
+/// nothing after that: what it does then is not what the service does.
+#[tokio::test]
+async fn an_upgrade_makes_the_successor_the_main_process() {
+    let origin = Origin::replying("hello");
+    let manager = Manager::new();
+    let mut proxy = manager.start(&origin, &[], "").await;
+    assert_eq!(manager.told().await, "READY=1\nSTATUS=serving");
+    let told = proxy.command(&["upgrade", "--binary", "/bin/false"]).await;
+    assert_eq!(told.code, Some(1), "{}", told.stderr);
+    assert!(manager.has_been_told_all(), "an upgrade that does not happen is no news");
+
+    for _ in 0..2 {
+        let told = proxy.command(&["upgrade"]).await;
+        assert_eq!(told.code, Some(0), "{}", told.stderr);
+        let new = proxy.in_force().unwrap();
+        assert_eq!(manager.told().await, "READY=1\nSTATUS=serving");
+        assert_eq!(manager.told().await, format!("MAINPID={new}\nSTATUS=serving"));
+    }
+    eventually("the end of the old process", || !proxy.is_running()).await;
+    assert!(manager.has_been_told_all());
+
+    let receipt = proxy.reload(&yaml(&origin, "routes: [{ name: all, upstream: app }]")).await;
+    stamp(&manager.told().await);
+    assert_eq!(manager.told().await, format!("READY=1\nSTATUS=serving {receipt}"));
+    let told = proxy.command(&["drain"]).await;
+    assert_eq!(told.code, Some(0), "{}", told.stderr);
+    assert_eq!(manager.told().await, "STOPPING=1\nSTATUS=stopping: requests in flight finish");
+    assert!(manager.has_been_told_all());
+}
+
+#[tokio::test]
+async fn the_watchdog_is_answered_by_the_successor() {
+    let origin = Origin::replying("hello");
+    let manager = Manager::new();
+    let mut proxy = manager.start(&origin, &[("WATCHDOG_USEC", "300000")], "").await;
+    let told = proxy.command(&["upgrade"]).await;
+    assert_eq!(told.code, Some(0), "{}", told.stderr);
+    eventually("the end of the old process", || !proxy.is_running()).await;
+    while !manager.has_been_told_all() {}
+    assert_eq!(manager.told().await, "WATCHDOG=1");
 }
 
 /// Commands that talk to the process are run with its environment, as `ExecReload=` is.

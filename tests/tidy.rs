@@ -11,7 +11,7 @@ use std::{
 };
 
 /// Modules by floor. Floors count upward; those of one floor do not know each other.
-const FLOORS: [(&str, u32); 29] = [
+const FLOORS: [(&str, u32); 30] = [
     ("clock", 0),
     ("counter", 0),
     ("diagnostic", 0),
@@ -24,6 +24,7 @@ const FLOORS: [(&str, u32); 29] = [
     ("units", 0),
     ("reply", 3),
     ("http1", 3),
+    ("http2", 3),
     ("routing", 3),
     ("observe", 3),
     ("tls", 3),

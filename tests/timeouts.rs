@@ -7,39 +7,39 @@ use tokio::{
     time::{self, Instant},
 };
 
-use crate::support::{Crestline, Ending, Origin, eventually, get, request};
+use crate::support::{Crestline, Ending, Origin, PATIENCE, eventually, get, request, soon};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 
 #[tokio::test]
 async fn an_idle_connection_is_closed_after_its_timeout() {
     let origin = Origin::replying("hello");
-    let proxy = bounded(&origin, "idle: 400ms", "").await;
+    let proxy = bounded(&origin, "idle: 2s", "").await;
     let mut client = proxy.client().await;
     for _ in 0..4 {
-        time::sleep(150 * MILLISECOND).await;
+        time::sleep(700 * MILLISECOND).await;
         assert_eq!(client.exchange(get("/")).await.text(), "hello", "each request starts it anew");
     }
 
     let start = Instant::now();
     assert_eq!(client.rest().await, (Vec::new(), Ending::Closed));
-    assert_took(start, 350 * MILLISECOND, 1500 * MILLISECOND);
+    assert_took(start, 1950 * MILLISECOND);
 }
 
 /// A deadline for the whole head: dripping bytes do not move it.
 #[tokio::test]
 async fn a_slow_header_gets_408_at_its_deadline() {
     let origin = Origin::replying("hello");
-    let proxy = bounded(&origin, "header: 500ms", "").await;
+    let proxy = bounded(&origin, "header: 1s", "").await;
     let (mut client, start) = (proxy.client().await, Instant::now());
 
     for byte in get("/a/path").bytes().take(12) {
-        client.send(&[byte]).await;
-        time::sleep(40 * MILLISECOND).await;
+        client.send_if_taken(&[byte]).await;
+        time::sleep(60 * MILLISECOND).await;
     }
     assert_eq!(client.answer().await.status, 408);
     assert_eq!(client.rest().await.0, b"");
-    assert_took(start, 450 * MILLISECOND, 2000 * MILLISECOND);
+    assert_took(start, 950 * MILLISECOND);
     assert_eq!(origin.count(), 0);
     let line = &proxy.access_log(1).await[0];
     assert_eq!((&line["status"], &line["reason"]), (&408.into(), &"header_timeout".into()));
@@ -49,14 +49,14 @@ async fn a_slow_header_gets_408_at_its_deadline() {
 #[tokio::test]
 async fn a_slow_second_header_gets_408() {
     let origin = Origin::replying("hello");
-    let proxy = bounded(&origin, "header: 300ms, idle: 5s", "").await;
+    let proxy = bounded(&origin, "header: 1s, idle: 60s", "").await;
     let mut client = proxy.client().await;
     client.exchange(get("/")).await;
 
     client.send("GET / HT").await;
     let start = Instant::now();
     assert_eq!(client.answer().await.status, 408);
-    assert_took(start, 250 * MILLISECOND, 1500 * MILLISECOND);
+    assert_took(start, 950 * MILLISECOND);
 }
 
 /// It may be a probe of the port.
@@ -67,7 +67,7 @@ async fn a_client_that_sends_nothing_is_closed_without_a_word() {
 
     let (mut client, start) = (proxy.client().await, Instant::now());
     assert_eq!(client.rest().await, (Vec::new(), Ending::Closed));
-    assert_took(start, 250 * MILLISECOND, 1500 * MILLISECOND);
+    assert_took(start, 250 * MILLISECOND);
     assert_eq!(proxy.access_lines(), [""; 0]);
 }
 
@@ -89,7 +89,7 @@ async fn a_body_that_stops_gets_408() {
         let (mut client, start) = (proxy.client().await, Instant::now());
         client.send([request("POST", "/", framing, "").as_str(), piece].concat()).await;
         assert_eq!(client.answer().await.status, 408, "{framing}");
-        assert_took(start, 250 * MILLISECOND, 1500 * MILLISECOND);
+        assert_took(start, 250 * MILLISECOND);
         assert_eq!(client.rest().await.0, b"", "{framing}");
         assert_eq!(endings.recv().await.unwrap(), b"part", "{framing}");
     }
@@ -113,19 +113,19 @@ async fn a_client_that_does_not_read_is_given_up() {
     client.send(get("/")).await;
     client.head().await;
     let start = Instant::now();
-    stops.recv().await.unwrap();
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    soon("the end of the answer", stops.recv()).await.unwrap();
+    assert!(start.elapsed() < PATIENCE, "{:?}", start.elapsed());
 }
 
 #[tokio::test]
 async fn a_short_wait_for_the_first_byte_does_not_shorten_later_ones() {
     let origin = pausing();
-    let proxy = bounded(&origin, "", "first_byte: 300ms, between_bytes: 5s").await;
+    let proxy = bounded(&origin, "", "first_byte: 1s, between_bytes: 60s").await;
 
     let start = Instant::now();
     let answer = proxy.get("/before").await;
     assert_eq!(answer.status, 504);
-    assert_took(start, 250 * MILLISECOND, 1000 * MILLISECOND);
+    assert_took(start, 950 * MILLISECOND);
     assert_eq!(proxy.get("/within").await.text(), "hello");
 }
 
@@ -158,13 +158,12 @@ async fn an_upload_that_its_origin_does_not_read_ends() {
 #[tokio::test]
 async fn a_short_wait_between_bytes_does_not_shorten_the_first_one() {
     let origin = pausing();
-    let proxy = bounded(&origin, "", "first_byte: 5s, between_bytes: 300ms").await;
+    let proxy = bounded(&origin, "", "first_byte: 60s, between_bytes: 1s").await;
 
     assert_eq!(proxy.get("/before").await.text(), "hello");
     let mut client = proxy.client().await;
     client.send(get("/within")).await;
     assert_eq!(client.head().await.status, 200);
-    let start = Instant::now();
     let mut got = Vec::new();
     let end = loop {
         match client.piece().await {
@@ -174,15 +173,14 @@ async fn a_short_wait_between_bytes_does_not_shorten_the_first_one() {
     };
     assert_eq!(got, b"hel", "what came is passed on");
     assert!(end.is_err(), "and the break is shown");
-    assert!(start.elapsed() < 1000 * MILLISECOND, "{:?}", start.elapsed());
 }
 
-/// Waits a second before it answers, or within its answer.
+/// Waits two seconds before it answers, or within its answer.
 fn pausing() -> Origin {
     Origin::with(async |mut exchange| {
         let (before, within) = match exchange.request.target.as_str() {
-            "/before" => (1000, 0),
-            _ => (0, 1000),
+            "/before" => (2000, 0),
+            _ => (0, 2000),
         };
         exchange.body().await;
         time::sleep(before * MILLISECOND).await;
@@ -197,12 +195,12 @@ fn pausing() -> Origin {
 #[tokio::test]
 async fn a_slow_upload_is_not_blamed_on_the_origin() {
     let origin = Origin::echoing();
-    let proxy = bounded(&origin, "", "first_byte: 300ms, between_bytes: 300ms").await;
+    let proxy = bounded(&origin, "", "first_byte: 2s, between_bytes: 2s").await;
 
     let mut client = proxy.client().await;
     client.send(request("POST", "/", "Content-Length: 10\r\n", "")).await;
     for _ in 0..10 {
-        time::sleep(100 * MILLISECOND).await;
+        time::sleep(250 * MILLISECOND).await;
         client.send("x").await;
     }
     assert_eq!(client.answer().await.text(), "xxxxxxxxxx");
@@ -212,13 +210,12 @@ async fn a_slow_upload_is_not_blamed_on_the_origin() {
 #[tokio::test]
 async fn a_slow_upload_is_not_blamed_on_the_origin_either_way_round() {
     let origin = Origin::echoing();
-    for timeouts in ["first_byte: 300ms, between_bytes: 5s", "first_byte: 5s, between_bytes: 300ms"]
-    {
+    for timeouts in ["first_byte: 2s, between_bytes: 60s", "first_byte: 60s, between_bytes: 2s"] {
         let proxy = bounded(&origin, "", timeouts).await;
         let mut client = proxy.client().await;
         client.send(request("POST", "/", "Content-Length: 10\r\n", "")).await;
         for _ in 0..10 {
-            time::sleep(100 * MILLISECOND).await;
+            time::sleep(250 * MILLISECOND).await;
             client.send("x").await;
         }
         assert_eq!(client.answer().await.text(), "xxxxxxxxxx", "{timeouts}");
@@ -235,7 +232,8 @@ async fn bounded(origin: &Origin, listener: &str, upstream: &str) -> Crestline {
     .await
 }
 
-fn assert_took(start: Instant, least: Duration, most: Duration) {
+/// And no longer than a machine may be busy.
+fn assert_took(start: Instant, least: Duration) {
     let took = start.elapsed();
-    assert!(least <= took && took <= most, "{took:?}");
+    assert!(least <= took && took < PATIENCE, "{took:?}");
 }

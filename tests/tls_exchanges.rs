@@ -49,7 +49,7 @@ async fn an_answer_that_breaks_is_never_followed_by_the_word_for_its_end() {
     for (start, version) in [(LENGTH, "1.1"), (CHUNKED, "1.1"), (CHUNKED, "1.0")] {
         let origin = Origin::with(move |mut exchange| async move {
             exchange.send(start).await;
-            time::sleep(Duration::from_millis(100)).await;
+            time::sleep(Duration::from_secs(1)).await;
             exchange.close()
         });
         let (proxy, trusted) = to(&origin, "").await;

@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use crate::support::{
-    After, Client, Crestline, Ending, Exchange, Origin, eventually, get, request,
+    After, Client, Crestline, Ending, Exchange, Origin, PATIENCE, eventually, get, request,
 };
 
 const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -82,19 +82,19 @@ async fn a_silent_tunnel_is_closed_after_its_timeout() {
     let start = Instant::now();
     assert_eq!(client.rest().await.0, b"");
     let waited = start.elapsed();
-    assert!(Duration::from_millis(350) < waited && waited < Duration::from_secs(2), "{waited:?}");
+    assert!(Duration::from_millis(350) < waited && waited < PATIENCE, "{waited:?}");
 }
 
 #[tokio::test]
 async fn a_tunnel_that_is_used_both_ways_outlives_its_timeout() {
     let origin = Origin::with(echo);
-    let proxy = to(&origin, "400ms").await;
+    let proxy = to(&origin, "2s").await;
     let mut client = proxy.client().await;
     client.send(request("GET", "/", UPGRADE, "")).await;
     assert_eq!(client.head().await.status, 101);
 
-    for _ in 0..8 {
-        time::sleep(Duration::from_millis(150)).await;
+    for _ in 0..6 {
+        time::sleep(Duration::from_millis(500)).await;
         client.send(masked("x")).await;
         assert_eq!(client.bytes(3).await, plain("x"));
     }
@@ -105,18 +105,18 @@ async fn a_tunnel_that_is_used_both_ways_outlives_its_timeout() {
 async fn a_tunnel_that_is_used_one_way_outlives_its_timeout() {
     let origin = Origin::with(async |mut exchange| {
         exchange.send(ACCEPTED).await;
-        for _ in 0..8 {
-            time::sleep(Duration::from_millis(150)).await;
+        for _ in 0..6 {
+            time::sleep(Duration::from_millis(500)).await;
             exchange.send("tick").await;
         }
         exchange.close()
     });
-    let proxy = to(&origin, "400ms").await;
+    let proxy = to(&origin, "2s").await;
     let mut client = proxy.client().await;
     client.send(request("GET", "/", UPGRADE, "")).await;
     assert_eq!(client.head().await.status, 101);
 
-    assert_eq!(client.rest().await, (b"tick".repeat(8), Ending::Closed));
+    assert_eq!(client.rest().await, (b"tick".repeat(6), Ending::Closed));
 }
 
 /// The timeouts of ordinary answers are not those of a tunnel.
@@ -128,9 +128,9 @@ async fn a_tunnel_outlives_the_timeouts_of_answers() {
         upstreams:
           app:
             backends: [\"{origin}\"]
-            timeouts: {{ first_byte: 200ms, between_bytes: 300ms }}
+            timeouts: {{ first_byte: 1s, between_bytes: 1s }}
         listeners:
-          - {{ address: \"127.0.0.1:0\", timeouts: {{ body: 200ms, idle: 200ms }} }}
+          - {{ address: \"127.0.0.1:0\", timeouts: {{ body: 1s, idle: 1s }} }}
         "
     ))
     .await;
@@ -138,7 +138,7 @@ async fn a_tunnel_outlives_the_timeouts_of_answers() {
     client.send(request("GET", "/", UPGRADE, "")).await;
     assert_eq!(client.head().await.status, 101);
 
-    time::sleep(Duration::from_secs(1)).await;
+    time::sleep(Duration::from_secs(3)).await;
     client.send(masked("still here")).await;
     assert_eq!(client.bytes(12).await, plain("still here"));
 }

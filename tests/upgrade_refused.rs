@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal, getuid, kill_process};
 use serde_json::json;
 use tokio::process::{Child, Command};
 
-use crate::support::{Crestline, Finished, Origin, eventually, soon};
+use crate::support::{Crestline, Finished, Origin, Pair, TlsClient, eventually, get, soon};
 
 /// A process in force, of which it is remembered how it was.
 struct InForce {
@@ -51,6 +51,10 @@ impl InForce {
         assert_eq!(code, Some(0), "the next upgrade succeeds: {stderr}");
         eventually("the end of the old process", || !proxy.is_running()).await;
         assert_eq!(proxy.get("/").await.text(), "hello");
+        let names = fs::read_dir(proxy.folder()).unwrap();
+        let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let left: Vec<_> = names.filter(|name| name.starts_with("crestline.admin.")).collect();
+        assert_eq!(left, ["crestline.admin.sock"], "nothing is left of successors that died");
     }
 
     /// Runs an upgrade that must be refused; what was said.
@@ -148,6 +152,57 @@ async fn a_wrong_configuration_is_refused_before_anything_is_started() {
     it.serves_on().await;
 }
 
+/// The file says what it said before; what it names has changed.
+#[tokio::test]
+async fn a_successor_whose_certificate_cannot_be_read_is_refused() {
+    let (origin, pair) = (Origin::replying("hello"), Pair::of(&["a.test"]));
+    let files = [("a.pem", pair.cert.as_str()), ("a.key", &pair.key)];
+    let listeners = "listeners: [{ address: \"127.0.0.1:0\", \
+                     tls: { certificates: [{ cert: a.pem, key: a.key }] } }]\n";
+    let mut proxy = Crestline::start_among(&files, &[], &yaml(&origin, listeners)).await;
+    let serves = async |proxy: &Crestline| {
+        let mut client = TlsClient::connect(proxy.address(), "a.test", &pair.cert).await;
+        client.send(get("/")).await;
+        client.until("hello").await;
+    };
+    let real = env!("CARGO_BIN_EXE_crestline");
+    let unchecked = program(proxy.folder(), &format!("exec '{real}' \"$@\""));
+    let cert = proxy.folder().join("a.pem");
+
+    fs::remove_file(&cert).unwrap();
+    let gone = "cannot read `a.pem`: No such file or directory";
+    for (breaks, why) in
+        [(None, gone), (Some(&pair.key), "`a.pem` holds a private key, and no certificate")]
+    {
+        if let Some(text) = breaks {
+            fs::write(&cert, text).unwrap();
+        }
+        for arguments in [&["upgrade"][..], &["-u"]] {
+            let told = proxy.command(arguments).await;
+            assert_eq!(told.code, Some(78), "{}", told.stderr);
+            assert!(
+                told.stderr.contains(why) && told.stderr.contains("crestline.yaml:"),
+                "{}",
+                told.stderr
+            );
+        }
+        // It may become so after the check.
+        let told = proxy.command(&["upgrade", "--binary", &unchecked]).await;
+        assert_eq!(told.code, Some(1), "{}", told.stderr);
+        let end = "it did not wait for the sockets (exit status: 78); \
+                   the running process serves on\n";
+        assert!(told.stderr.ends_with(end), "{}", told.stderr);
+        proxy.logs(why).await;
+        assert_eq!((proxy.is_running(), proxy.in_force()), (true, Some(proxy.id())));
+        serves(&proxy).await;
+    }
+    pair.write(proxy.folder(), "a");
+    let told = proxy.command(&["upgrade"]).await;
+    assert_eq!(told.code, Some(0), "{}", told.stderr);
+    eventually("the end of the old process", || !proxy.is_running()).await;
+    serves(&proxy).await;
+}
+
 /// Its reason is told in the process in force.
 #[tokio::test]
 async fn a_successor_that_cannot_bind_what_is_new_is_refused() {
@@ -174,9 +229,13 @@ async fn a_successor_that_dies_after_it_received_the_sockets_is_refused() {
     let killing = async {
         it.proxy.logs(" handed 1 sockets over").await;
         eventually("its first check", || silent.count() == 1).await;
-        signal(successor_of(&it.proxy), Signal::KILL);
+        let pid = successor_of(&it.proxy);
+        signal(pid, Signal::KILL);
+        pid
     };
-    let (told, ()) = tokio::join!(upgrade, killing);
+    let (told, pid) = tokio::join!(upgrade, killing);
+    let draft = it.proxy.folder().join(format!("crestline.admin.{pid}"));
+    assert!(draft.exists(), "its admin socket never came into its place");
     assert!(told.contains("\nsockets handed over after "), "{told}");
     let why = "the other process closed the conversation (signal: 9 (SIGKILL))";
     assert!(told.contains(why), "{told}");
@@ -474,6 +533,24 @@ async fn a_successor_that_talks_nonsense_is_refused() {
     it.proxy.logs("does not speak as expected").await;
     double.hear("taken_back");
     it.serves_on().await;
+}
+
+/// The sockets are the successor's by then, and the stop is one of this process alone.
+#[tokio::test]
+async fn a_stop_after_the_last_word_waits_for_the_successor() {
+    let mut it = InForce::start().await;
+    let mut double = Double::found(&it).await;
+    double.say(&hello());
+    double.say(&json!({ "say": "received" }));
+    double.say(&json!({ "say": "serving", "pid": 1 }));
+    double.hear("over_to_you");
+    it.proxy.signal(Signal::TERM);
+    tokio::time::sleep(Duration::from_millis(1500)).await; // as long as it waits for a refusal
+    assert!(it.proxy.is_running());
+    double.say(&json!({ "say": "alone" }));
+    assert_eq!(it.proxy.exit_code().await, Some(0));
+    it.proxy.logs("upgrade: process 1 serves alone; this process drains").await;
+    assert_eq!(it.proxy.log_with("stop: draining"), [""; 0], "the service goes on");
 }
 
 /// After the last word, even.

@@ -22,7 +22,7 @@ use pingora_core::{
     server::ShutdownWatch,
     services::background::BackgroundService,
 };
-use pingora_http::ResponseHeader;
+use pingora_http::{RequestHeader, ResponseHeader};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 use tokio::{
@@ -197,7 +197,17 @@ impl HttpServerApp for Api {
         }
         session.set_keepalive(None);
         let answer = match body(&mut session).await {
-            Ok(body) => self.answer_anyhow(&session, &body).await,
+            Ok(body) => {
+                let request = session.req_header().clone();
+                tokio::select! {
+                    biased;
+                    answer = self.answer_anyhow(&request, &body) => answer,
+                    // An order is carried out all the same; what was only asked is not.
+                    _ = session.read_body_or_idle(true), if request.method == Method::GET => {
+                        return None;
+                    }
+                }
+            }
             Err(status) => {
                 Answer::Whole(status, refused("the body cannot be read, or is larger than 64 KiB"))
             }
@@ -237,17 +247,16 @@ fn line(value: &Value) -> Bytes {
 }
 
 impl Api {
-    async fn answer_anyhow(&self, session: &ServerSession, body: &[u8]) -> Answer {
-        panics::catch(self.answer(session, body)).await.unwrap_or_else(|panic| {
+    async fn answer_anyhow(&self, request: &RequestHeader, body: &[u8]) -> Answer {
+        panics::catch(self.answer(request, body)).await.unwrap_or_else(|panic| {
             panic.count_task();
-            error!("admin: panicked at {}: {panic}", session.req_header().uri.path());
+            error!("admin: panicked at {}: {panic}", request.uri.path());
             let why = refused("a mistake in this program; see its log");
             Answer::Whole(StatusCode::INTERNAL_SERVER_ERROR, why)
         })
     }
 
-    async fn answer(&self, session: &ServerSession, body: &[u8]) -> Answer {
-        let request = session.req_header();
+    async fn answer(&self, request: &RequestHeader, body: &[u8]) -> Answer {
         let whole = match (&request.method, request.uri.path()) {
             (&Method::GET, "/v1/status") => (StatusCode::OK, json!(self.status())),
             (&Method::POST, "/v1/drain") => self.drain().await,

@@ -3,6 +3,7 @@
 mod acme;
 
 use std::{
+    collections::BTreeMap,
     fmt, process,
     time::{Duration, SystemTime},
 };
@@ -14,6 +15,7 @@ pub use acme::AcmeStatus;
 
 use crate::{
     control::{Control, probation::Standing},
+    downstream::refused::Refused,
     drain::{Drain, Load, State},
     panics::Panics,
     snapshot::Listener,
@@ -38,6 +40,9 @@ pub struct Status {
     pub in_flight: Load,
     /// Panics since the process began: mistakes in this program.
     pub panics: Panics,
+    /// What was refused since the process began, by reason.
+    #[serde(default)]
+    pub refused: Refused,
     /// The configuration in force.
     pub configuration: Configuration,
     /// Where connections arrive.
@@ -90,8 +95,17 @@ pub struct ListenerStatus {
 pub struct TlsStatus {
     /// Handshakes that led to a connection, since the process began.
     pub handshakes: u64,
-    /// Those that did not.
+    /// Those of them that went on with a session of before.
+    #[serde(default)]
+    pub resumed_handshakes: u64,
+    /// Those that did not lead to one.
     pub failed_handshakes: u64,
+    /// The same by reason.
+    #[serde(default)]
+    pub failed_by_reason: BTreeMap<String, u64>,
+    /// Whether clients must show certificates: `off`, `optional` or `required`.
+    #[serde(default)]
+    pub client_certificates: String,
     /// Its certificates, in the order of the file.
     pub certificates: Vec<CertificateStatus>,
 }
@@ -107,6 +121,9 @@ pub struct CertificateStatus {
     pub expires: String,
     /// For how many days it is good still; negative once it expired.
     pub days_left: i64,
+    /// The last day of the OCSP response that is shown with it.
+    #[serde(default)]
+    pub ocsp_until: Option<String>,
     /// How it is obtained; `None` if it is from files.
     pub acme: Option<AcmeStatus>,
 }
@@ -162,6 +179,7 @@ impl Status {
             unready: snapshot.unready(now),
             in_flight: drain.load(),
             panics: Panics::get(),
+            refused: Refused::get(),
             configuration: Configuration {
                 version: snapshot.version,
                 age_seconds: current.map_or(0, |kept| kept.age_seconds),
@@ -194,11 +212,21 @@ fn tls(listener: &Listener, keyring: &Keyring, now: SystemTime) -> TlsStatus {
         key: certificate.kind.as_str().to_owned(),
         expires: certificate.last_day(),
         days_left: certificate.days_left(now),
+        ocsp_until: certificate.staple_until(now),
         acme: certificate.acme.as_ref().map(|managed| AcmeStatus::of(managed, now)),
     });
+    let failed = listener.handshakes.failed().filter(|(_, count)| 0 < *count);
+    let failed = failed.map(|(why, count)| (why.as_str().to_owned(), count));
+    let failed_by_reason: BTreeMap<_, _> = failed.collect();
     TlsStatus {
         handshakes: listener.handshakes.done.get(),
-        failed_handshakes: listener.handshakes.failed.get(),
+        resumed_handshakes: listener.handshakes.resumed.get(),
+        failed_handshakes: failed_by_reason.values().sum(),
+        failed_by_reason,
+        client_certificates: keyring
+            .clients()
+            .map_or("off", |clients| clients.mode.as_str())
+            .to_owned(),
         certificates: certificates.collect(),
     }
 }
@@ -222,7 +250,7 @@ fn backend(member: &Member, now: Instant) -> BackendStatus {
     let ejected = ejected.map(|until| until.saturating_duration_since(now));
     BackendStatus {
         address: state.name().to_owned(),
-        weight: member.weight,
+        weight: member.target.weight,
         availability,
         ejected_seconds: ejected.map(|rest| rest.as_secs() + 1),
         in_flight: state.in_flight(),
@@ -231,13 +259,16 @@ fn backend(member: &Member, now: Instant) -> BackendStatus {
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { program, pid, uptime_seconds, state, in_flight, panics, .. } = self;
+        let Self { program, pid, uptime_seconds, state, in_flight, panics, refused, .. } = self;
         let Self { configuration, listeners, upstreams, unready, .. } = self;
         writeln!(f, "crestline {program}, process {pid}, up {}", span(*uptime_seconds))?;
         writeln!(f, "{}, {in_flight}", state.as_str())?;
         if *panics != Panics::default() {
             let Panics { requests, tasks, others } = panics;
             writeln!(f, "panics: {requests} in requests, {tasks} in tasks, {others} elsewhere")?;
+        }
+        if !refused.0.is_empty() {
+            writeln!(f, "refused: {refused}")?;
         }
         unready.iter().try_for_each(|why| writeln!(f, "not ready: {why}"))?;
         configuration.fmt(f)?;
@@ -249,14 +280,28 @@ impl fmt::Display for Status {
 impl fmt::Display for ListenerStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { address, h2c, tls } = self;
-        let Some(TlsStatus { handshakes, failed_handshakes, certificates }) = tls else {
+        let Some(tls) = tls else {
             return writeln!(f, "listener {address}{}", if *h2c { " (h2c)" } else { "" });
         };
-        writeln!(
-            f,
-            "listener {address} (tls); handshakes: {handshakes}, failed: {failed_handshakes}"
-        )?;
-        for CertificateStatus { names, key, expires, days_left, acme } in certificates {
+        let TlsStatus { handshakes, resumed_handshakes: resumed, failed_handshakes, .. } = tls;
+        let clients = match tls.client_certificates.as_str() {
+            "" | "off" => String::new(),
+            mode => format!(", client certificates {mode}"),
+        };
+        write!(f, "listener {address} (tls{clients}); handshakes: {handshakes}")?;
+        if 0 < *resumed {
+            write!(f, " ({resumed} resumed)")?;
+        }
+        write!(f, ", failed: {failed_handshakes}")?;
+        if 0 < *failed_handshakes {
+            let reasons = tls.failed_by_reason.iter();
+            let reasons: Vec<_> = reasons.map(|(why, count)| format!("{why} {count}")).collect();
+            write!(f, " ({})", reasons.join(", "))?;
+        }
+        writeln!(f)?;
+        for CertificateStatus { names, key, expires, days_left, ocsp_until, acme } in
+            &tls.certificates
+        {
             write!(f, "  {}  {key}, ", names.join(", "))?;
             if let Some(acme) = acme.as_ref().filter(|acme| acme.self_signed) {
                 write!(f, "self-signed meanwhile; {acme}")?;
@@ -268,6 +313,9 @@ impl fmt::Display for ListenerStatus {
                 left => format!("in {left} day{s}"),
             };
             write!(f, "until {expires} ({left})")?;
+            if let Some(until) = ocsp_until {
+                write!(f, ", OCSP until {until}")?;
+            }
             match acme {
                 Some(acme) => write!(f, "; {acme}")?,
                 None => writeln!(f)?,
@@ -368,6 +416,7 @@ mod tests {
             key: "RSA".to_owned(),
             expires: expires.to_owned(),
             days_left,
+            ocsp_until: (days_left == 1).then(|| "2027-01-01".to_owned()),
             acme,
         };
         let obtained = |error: Option<&str>| AcmeStatus {
@@ -385,6 +434,7 @@ mod tests {
             unready: vec!["certificate for b.test: self-signed meanwhile".to_owned()],
             in_flight: Load { connections: 3, requests: 1, tunnels: 0 },
             panics: Panics { requests: 1, tasks: 0, others: 0 },
+            refused: Refused([("bad_host".to_owned(), 1), ("silent".to_owned(), 2)].into()),
             configuration: Configuration {
                 version: 3,
                 age_seconds: 5,
@@ -401,7 +451,10 @@ mod tests {
                     h2c: false,
                     tls: Some(TlsStatus {
                         handshakes: 7,
+                        resumed_handshakes: 3,
                         failed_handshakes: 2,
+                        failed_by_reason: [("timeout".to_owned(), 2)].into(),
+                        client_certificates: "required".to_owned(),
                         certificates: vec![
                             certificate(1, "2027-01-31", None),
                             certificate(-1, "2027-01-29", None),
@@ -426,13 +479,14 @@ mod tests {
 crestline 0.1.0, process 7, up 1h 2m
 draining, 3 connections, 1 request, 0 WebSockets
 panics: 1 in requests, 0 in tasks, 0 elsewhere
+refused: silent 2, bad_host 1
 not ready: certificate for b.test: self-signed meanwhile
 configuration v3 of /etc/app.yaml, in force for 5s, watched
 v2 was taken back: 6 % of its 50 answers were 5xx
 listener 0.0.0.0:80
 listener unix:/run/app.sock (h2c)
-listener 0.0.0.0:443 (tls); handshakes: 7, failed: 2
-  a.test, *.a.test  RSA, until 2027-01-31 (in 1 day)
+listener 0.0.0.0:443 (tls, client certificates required); handshakes: 7 (3 resumed), failed: 2 (timeout 2)
+  a.test, *.a.test  RSA, until 2027-01-31 (in 1 day), OCSP until 2027-01-01
   a.test, *.a.test  RSA, until 2027-01-29 (expired)
   a.test, *.a.test  RSA, until 2027-03-31 (in 60 days); by ACME (http-01), renewed at 2027-03-01T08:00:00Z
   a.test, *.a.test  RSA, self-signed meanwhile; by ACME (http-01), ordered at 2027-03-01T08:00:00Z

@@ -33,11 +33,12 @@ use crate::{
 };
 
 /// The keys of ours that stand at the top level.
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 10] = [
     "access_log",
     "acme",
     "include",
     "lame_duck",
+    "limits",
     "listeners",
     "routes",
     "trusted_proxies",
@@ -83,6 +84,9 @@ pub struct File {
     /// this one. Default: `[]`, no one's.
     #[schemars(default)]
     pub trusted_proxies: Vec<downstream::config::Network>,
+    /// How much clients may take: all of them together, and each alone. Default: `{}`.
+    #[schemars(default)]
+    pub limits: downstream::config::process::Limits,
     /// One line for each request. Default: `{}`.
     #[schemars(default, with = "Short<observe::access_log::config::Config>")]
     pub access_log: observe::access_log::config::Config,
@@ -140,6 +144,7 @@ impl File {
             acme: None,
             access_log: observe::access_log::config::Config::default(),
             trusted_proxies: Vec::new(),
+            limits: downstream::config::process::Limits::default(),
             listeners: vec![downstream::config::Config::at(listener)],
             upstreams: vec![Named { name, config: Some(backends) }],
             routes: None,
@@ -163,7 +168,9 @@ impl File {
     /// The files of certificates and keys, which are read when it is compiled.
     pub fn certificates(&self) -> impl Iterator<Item = PathBuf> {
         let tls = self.listeners.iter().filter_map(|listener| listener.tls.as_ref());
-        tls.flat_map(|tls| tls.files(&self.folder))
+        let upstreams = self.upstreams.iter().filter_map(|upstream| upstream.config.as_ref());
+        let shown = tls.flat_map(|tls| tls.files(&self.folder));
+        shown.chain(upstreams.flat_map(|upstream| upstream.files(&self.folder)))
     }
 
     /// What Pingora is told of HTTP/2 when the process starts: the widest size of a head, and idle
@@ -202,7 +209,7 @@ impl File {
         let file = Self {
             folder: loaded.folder.clone(),
             server_keys,
-            places: Places::of(&ours),
+            places: Places::of(ours.iter().copied()),
             include: loaded.watched.includes(),
             server: server::read(pingoras, root.span, problems),
             watch: find(&ours, "watch")
@@ -217,6 +224,9 @@ impl File {
                 .map_or_else(Default::default, |log| log.0),
             trusted_proxies: find(&ours, "trusted_proxies")
                 .and_then(|node| yaml::read(node, "trusted_proxies", problems))
+                .unwrap_or_default(),
+            limits: find(&ours, "limits")
+                .and_then(|node| yaml::read(node, "limits", problems))
                 .unwrap_or_default(),
             listeners: listeners.into_iter().flatten().collect(),
             upstreams: upstreams(&ours, problems),

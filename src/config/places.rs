@@ -1,9 +1,8 @@
-//! Where the settings of a file are written, so that it can be told later.
+//! Where settings were written, so that `explain` can say so.
 
 use std::collections::BTreeMap;
 
 use crate::{
-    config::find,
     diagnostic::Span,
     yaml::{Entry, Node, Value},
 };
@@ -34,12 +33,11 @@ impl Places {
         self.0.get(path).copied()
     }
 
-    pub(super) fn of(entries: &[&Entry]) -> Self {
+    /// Notes where the settings of those entries of the top level were written that have places.
+    pub(super) fn of<'a>(entries: impl Iterator<Item = &'a Entry>) -> Self {
         let mut places = Self::default();
-        for key in ["listeners", "upstreams"] {
-            if let Some(node) = find(entries, key) {
-                places.note(key, node);
-            }
+        for entry in entries.filter(|entry| ["listeners", "upstreams"].contains(&&*entry.key)) {
+            places.note(&entry.key, &entry.value);
         }
         places
     }

@@ -40,6 +40,12 @@ pub fn defaults() -> ServerConf {
     }
 }
 
+/// The addresses that connections to origins are made from; none for any.
+pub fn sources(conf: &ServerConf) -> impl Iterator<Item = IpAddr> {
+    let written = conf.client_bind_to_ipv4.iter().chain(&conf.client_bind_to_ipv6);
+    written.filter_map(|address| address.parse().ok())
+}
+
 /// Reads Pingora's keys, with our defaults for those that are absent.
 pub fn read(entries: Vec<Entry>, span: Span, problems: &mut Problems) -> ServerConf {
     let has = |key: &str| entries.iter().any(|entry| entry.key == key);

@@ -28,6 +28,9 @@ const FILE_BYTES_MAX: u64 = 16 << 20;
 /// So many files are read, the main one included.
 const FILES_MAX: usize = 1000;
 
+/// So much text do they have together.
+const TEXT_BYTES_MAX: u64 = 64 << 20;
+
 /// A configuration as it was read from its files.
 pub struct Loaded {
     /// The folder of the main file.
@@ -81,7 +84,8 @@ pub fn load_with(path: &Path, variables: &Variables<'_>, problems: &mut Problems
     let folder = path.parent().unwrap_or(Path::new(""));
     let mut outside = Outside::new(folder, variables);
     let mut filling = Filling::new(&mut outside);
-    let mut loading = Loading { sources: Sources::default(), is_whole: true, problems };
+    let (sources, bytes_left) = (Sources::default(), TEXT_BYTES_MAX);
+    let mut loading = Loading { sources, bytes_left, is_whole: true, problems };
     let mut watched = Watched { main: path.to_owned(), ..Watched::default() };
     let mut files = vec![path.to_owned()];
 
@@ -103,7 +107,7 @@ pub fn load_with(path: &Path, variables: &Variables<'_>, problems: &mut Problems
     for problem in filling.take_problems() {
         loading.problems.push(problem);
     }
-    let Loading { sources, is_whole, problems } = loading;
+    let Loading { sources, is_whole, problems, .. } = loading;
     let fills = Arc::new(Fills::new(filling.into_fills(), sources.clone()));
     problems.hide(fills.clone());
     watched.secrets = outside.into_files();
@@ -194,6 +198,8 @@ impl Watched {
 /// What reading the files has in common.
 struct Loading<'p> {
     sources: Sources,
+    /// How much text may still be read.
+    bytes_left: u64,
     is_whole: bool,
     problems: &'p mut Problems,
 }
@@ -212,7 +218,7 @@ impl Loading<'_> {
         let name = filling.as_written(place, &path.display().to_string());
         let is_file = if is_main { Ok(()) } else { check_is_file(path, &name) };
         let parsed = is_file
-            .and_then(|()| read_text(path, &name, FILE_BYTES_MAX))
+            .and_then(|()| self.text(path, &name))
             .map_err(|problem| problem.at(place))
             .and_then(|text| {
                 let start = self.sources.add(name, text);
@@ -224,6 +230,18 @@ impl Loading<'_> {
                 self.problems.push(problem);
             })
             .ok()
+    }
+
+    /// Reads the text of one file, if there is still room for it.
+    fn text(&mut self, path: &Path, name: &str) -> Result<String, Problem> {
+        let text = read_text(path, name, FILE_BYTES_MAX)?;
+        let left = self.bytes_left.checked_sub(text.len() as u64);
+        self.bytes_left = left.ok_or_else(|| {
+            let most = TEXT_BYTES_MAX >> 20;
+            let help = "the main file and those that it includes are counted together";
+            Problem::error(format!("with `{name}`, more than {most} MiB would be read")).help(help)
+        })?;
+        Ok(text)
     }
 
     /// Finds the files that patterns name, each once, with the place of its pattern.
@@ -253,6 +271,11 @@ impl Loading<'_> {
         }
         included
     }
+}
+
+/// Refuses a main file that cannot be read again: a start may read it from a pipe, a reload not.
+pub fn check_is_lasting(path: &Path) -> Result<(), Problem> {
+    check_is_file(path, &path.display().to_string())
 }
 
 /// Refuses a pipe or a device: one that nobody writes to would keep a reload, and all that come

@@ -16,7 +16,7 @@ use tokio::{
     time::{self, Instant},
 };
 
-use crate::control::{Control, lock, renewal, signals, tasks, watcher};
+use crate::control::{Control, lock, reminders, renewal, signals, tasks, watcher};
 
 /// How often the counts that a probation compares with are taken.
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
@@ -68,6 +68,10 @@ impl BackgroundService for Background {
         tokio::spawn(async move { tasks::keep("watch", || watcher::run(again.clone())).await });
         let again = control.clone();
         tokio::spawn(async move { tasks::keep("sampler", || sample(again.clone())).await });
+        let again = control.clone();
+        tokio::spawn(async move {
+            tasks::keep("reminders", || reminders::run(again.clone())).await;
+        });
         let again = control.clone();
         let renewal =
             tokio::spawn(async move { tasks::keep("acme", || renewal::run(again.clone())).await });

@@ -22,7 +22,7 @@ use crate::{
     control::{lock, tasks},
     upstream::{
         Upstream,
-        backend::{BackendState, Probe},
+        backend::{BackendState, Member, Probe},
         health::{self, Checks},
     },
 };
@@ -153,11 +153,11 @@ async fn until(due: Option<Instant>) {
     }
 }
 
-/// The tasks that watch the backends of one upstream, by address.
+/// The tasks that watch the backends of one upstream, by address and name.
 #[derive(Default)]
 struct Watches {
     tasks: JoinSet<()>,
-    by_name: HashMap<String, AbortHandle>,
+    by_name: HashMap<(String, Option<Arc<str>>), AbortHandle>,
 }
 
 impl Watches {
@@ -172,8 +172,8 @@ impl Watches {
         let Some(checks) = upstream.checks() else { return };
         while self.tasks.try_join_next().is_some() {} // those that were stopped before
         let members = upstream.members();
-        self.by_name.retain(|name, watch| {
-            let stays = members.iter().any(|member| member.state.name() == name);
+        self.by_name.retain(|known, watch| {
+            let stays = members.iter().any(|member| of(member) == *known);
             if !stays {
                 watch.abort();
             }
@@ -181,21 +181,23 @@ impl Watches {
         });
         let (unused, _) = mpsc::channel(1);
         for member in members.into_iter().filter(|member| all || is_new(&member.state)) {
-            let name = member.state.name().to_owned();
-            self.by_name.entry(name).or_insert_with(|| {
+            self.by_name.entry(of(&member)).or_insert_with(|| {
                 let token = first_round.unwrap_or(&unused).clone();
-                let state = member.state.clone();
                 let (upstream, checks) = (upstream.name().clone(), checks.clone());
-                self.tasks.spawn(watch_over(upstream, state, checks, token))
+                self.tasks.spawn(watch_over(upstream, member, checks, token))
             });
         }
     }
 }
 
+fn of(member: &Member) -> (String, Option<Arc<str>>) {
+    (member.state.name().to_owned(), member.target.name.clone())
+}
+
 /// Watches a backend; a check that panics says nothing of it, and the next one may.
 async fn watch_over(
     upstream: Arc<str>,
-    state: Arc<BackendState>,
+    member: Arc<Member>,
     checks: Arc<Checks>,
     first_round: mpsc::Sender<()>,
 ) {
@@ -203,7 +205,8 @@ async fn watch_over(
     let mut first_round = Some(first_round);
     let begin = || {
         let token = first_round.take().unwrap_or_else(|| unused.clone());
-        health::watch(upstream.clone(), state.clone(), checks.clone(), token)
+        let (state, target) = (member.state.clone(), member.target.clone());
+        health::watch(upstream.clone(), state, target, checks.clone(), token)
     };
     tasks::keep("health", begin).await;
 }

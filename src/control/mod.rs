@@ -11,6 +11,7 @@ mod keepers;
 pub mod probation;
 pub mod receipt;
 mod refusal;
+mod reminders;
 mod renewal;
 mod signals;
 pub mod tasks;
@@ -254,6 +255,7 @@ impl Control {
         let mut problems = Problems::default();
         let (file, texts, repeats) = match wanted {
             Wanted::File(path) => {
+                config::source::check_is_lasting(&path).map_err(told)?;
                 let before = watcher::look_at_all(&lock(&self.watched).clone());
                 let loaded = config::load(&path, &mut problems);
                 let file = File::read(&loaded, &mut problems).map(Arc::new);

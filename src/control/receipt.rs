@@ -10,13 +10,16 @@ use serde::{Deserialize, Serialize};
 use crate::{
     config::{File, Named},
     diagnostic::{Problem, Problems},
-    downstream::config::Address,
+    downstream::config::{Address, Config as Listener},
     snapshot::Snapshot,
     upstream::config::Config as UpstreamConfig,
 };
 
 /// The words for what a reload cannot do.
 const WITH_AN_UPGRADE: &str = "this takes effect with: crestline upgrade";
+
+/// The same, for what an open socket keeps whoever has it.
+const WITH_A_RESTART: &str = "this takes effect with a restart: the open socket cannot change it";
 
 /// So many changes are told in a line; programs get all of them.
 const TOLD_MAX: usize = 50;
@@ -62,6 +65,7 @@ pub(super) fn changes(old: &File, new: &File) -> Vec<String> {
     let whole = [
         ("listeners", old.listeners != new.listeners),
         ("trusted_proxies", old.trusted_proxies != new.trusted_proxies),
+        ("limits", old.limits != new.limits),
         ("access_log", old.access_log != new.access_log),
         ("acme", old.acme != new.acme),
         ("lame_duck", old.lame_duck != new.lame_duck),
@@ -72,7 +76,8 @@ pub(super) fn changes(old: &File, new: &File) -> Vec<String> {
     changes
 }
 
-/// Lists the listeners whose certificates differ from before, with the files that they are in.
+/// Lists the listeners, and the upstreams, whose certificates differ from before, with the files
+/// that they are in; those of upstreams whose configuration changed as well are told already.
 pub(super) fn certificates(old: &Snapshot, new: &Snapshot) -> Vec<String> {
     let kept = |address| old.listeners.iter().find(|listener| listener.address == address);
     let changed = new.listeners.iter().filter(|now| {
@@ -80,8 +85,16 @@ pub(super) fn certificates(old: &Snapshot, new: &Snapshot) -> Vec<String> {
         let (Some(before), Some(now)) = (before, &now.tls) else { return false };
         !before.now().is_same(&now.now())
     });
-    changed
-        .map(|listener| format!("certificates of listener {} changed", listener.address))
+    let listeners =
+        changed.map(|listener| format!("certificates of listener {} changed", listener.address));
+    let differs = |name: &String| {
+        let link = |snapshot: &Snapshot| snapshot.upstreams.get(name).cloned();
+        let (Some(before), Some(now)) = (link(old), link(new)) else { return false };
+        before.link() != now.link() && old.written(name) == new.written(name)
+    };
+    let upstreams = new.upstreams.keys().filter(|name| differs(name));
+    listeners
+        .chain(upstreams.map(|name| format!("certificates of upstream {name} changed")))
         .collect()
 }
 
@@ -187,11 +200,33 @@ pub(super) fn check(old: &File, new: &File, problems: &mut Problems) {
     for address in gone {
         refuse(format!("the listener `{address}` is removed"), None);
     }
+    sockets(old, new, problems);
+    let mut refuse = |message: String, span| {
+        let problem = Problem::error(message).help(WITH_AN_UPGRADE);
+        problems.push(Problem { span, ..problem });
+    };
     if old.http2_bounds() != new.http2_bounds() {
         let speaker = new.listeners.iter().find(|listener| listener.speaks_http2());
         let message =
             "what bounds HTTP/2 (`idle`, `header_size` of listeners that speak it) is changed";
         refuse(message.to_owned(), speaker.map(|listener| listener.address.span));
+    }
+}
+
+/// Refuses what sockets are told when they are opened.
+fn sockets(old: &File, new: &File, problems: &mut Problems) {
+    let mut before: Vec<_> = old.listeners.iter().collect();
+    for now in &new.listeners {
+        let same = |old: &&Listener| old.address == now.address;
+        let Some(index) = before.iter().position(same) else { continue };
+        let (old, new) = (&before.remove(index).socket, &now.socket);
+        if old == new {
+            continue;
+        }
+        let is_fixed = old.ipv6_only != new.ipv6_only || old.reuse_port != new.reuse_port;
+        let message = format!("`socket` of the listener `{}` is changed", now.address);
+        let help = if is_fixed { WITH_A_RESTART } else { WITH_AN_UPGRADE };
+        problems.push(Problem::error(message).at(now.address.span).help(help));
     }
 }
 
@@ -231,6 +266,7 @@ mod tests {
             ("watch: false\ntrusted_proxies: []\n", ""),
             ("watch: true\n", "watch changed"),
             ("trusted_proxies: [10.0.0.0/8]\n", "trusted_proxies changed"),
+            ("limits: { connections: 9 }\n", "limits changed"),
             ("access_log: off\n", "access_log changed"),
             ("access_log: { format: combined }\n", "access_log changed"),
             (
@@ -291,6 +327,25 @@ mod tests {
         assert!(line.ends_with(", route 49 added and 99950 more"), "{}", line.len());
         receipt.to = 17;
         assert_eq!(receipt.to_string(), "v17: nothing changed");
+    }
+
+    #[test]
+    fn what_a_socket_is_told_is_refused_with_the_way_to_change_it() {
+        let with = |socket: &str| {
+            let listener = format!("{{ address: \"[::]:1\", socket: {{ {socket} }} }}");
+            file(&format!("{APP}listeners: [{listener}]\n"))
+        };
+        let help = |old: &str, new: &str| {
+            let mut problems = Problems::default();
+            check(&with(old), &with(new), &mut problems);
+            let all: Vec<_> = problems.iter().map(|problem| problem.help.clone()).collect();
+            all.into_iter().flatten().collect::<Vec<_>>()
+        };
+        assert_eq!(help("backlog: 65535", ""), [""; 0]);
+        assert_eq!(help("", "backlog: 100"), [WITH_AN_UPGRADE]);
+        assert_eq!(help("dscp: 1", "dscp: 2"), [WITH_AN_UPGRADE]);
+        assert_eq!(help("", "ipv6_only: true, dscp: 2"), [WITH_A_RESTART]);
+        assert_eq!(help("reuse_port: true", ""), [WITH_A_RESTART]);
     }
 
     /// What the listeners of one file and of another are refused for.

@@ -1,5 +1,9 @@
 //! A listener as the operator writes it, and the bounds of its connections.
 
+pub mod process;
+pub mod proxy_protocol;
+pub mod socket;
+
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -43,6 +47,13 @@ pub struct Config {
     /// How much a client may send before its request is refused. Default: `{}`.
     #[serde(default)]
     pub limits: LimitsConfig,
+    /// Load balancers in front that say with the PROXY protocol who their clients are. The client
+    /// that they tell is the client everywhere. Default: none, and whoever sends it is refused.
+    #[serde(default)]
+    pub proxy_protocol: Option<proxy_protocol::Config>,
+    /// What the kernel is told of the socket. Default: `{}`.
+    #[serde(default)]
+    pub socket: socket::Config,
 }
 
 /// Where a listener listens.
@@ -180,7 +191,14 @@ pub struct LimitsConfig {
     /// The target of a request (path and query); `414` beyond. From `64B` to `64KiB`.
     /// Default: `16KiB`.
     pub target_size: Spanned<ByteSize>,
+    /// What a client must send of a body in each second on average, once it has been waited for
+    /// as long as `timeouts.body` says; `408` below. Over HTTP/1 only. `0B` asks for nothing.
+    /// Default: `240B`.
+    pub body_rate: ByteSize,
 }
+
+/// A byte now and then keeps nobody busy: this is slower than any modem.
+const BODY_RATE: u64 = 240;
 
 /// Pingora reads this many fields at most.
 const HEADER_FIELDS_MAX: usize = 256;
@@ -194,6 +212,7 @@ impl Default for LimitsConfig {
             header_size: Spanned::new(ByteSize(LIMITS.header_size as u64)),
             header_fields: Spanned::new(LIMITS.header_fields),
             target_size: Spanned::new(ByteSize(LIMITS.target_size as u64)),
+            body_rate: ByteSize(BODY_RATE),
         }
     }
 }
@@ -211,8 +230,12 @@ pub struct Bounds {
     pub body_timeout: time::Duration,
     /// How long a client may not take any of its answer.
     pub write_timeout: time::Duration,
+    /// What must come of a body in each second on average, in bytes; 0 is nothing.
+    pub body_rate: u64,
     /// The size of a head and its parts.
     pub head: head::Limits,
+    /// Who introduces its clients; `None` if nobody does.
+    pub proxy_protocol: Option<proxy_protocol::Rules>,
 }
 
 impl Default for Bounds {
@@ -229,7 +252,9 @@ impl TimeoutsConfig {
             idle_timeout: self.idle.0,
             body_timeout: self.body.0,
             write_timeout: self.write.0,
+            body_rate: BODY_RATE,
             head,
+            proxy_protocol: None,
         }
     }
 }
@@ -251,19 +276,21 @@ impl Config {
             tls: None,
             timeouts: TimeoutsConfig::default(),
             limits: LimitsConfig::default(),
+            proxy_protocol: None,
+            socket: socket::Config::default(),
         }
     }
 
     /// What is in force, setting by setting; what was not written has its default.
     pub fn settings(&self) -> Vec<(&'static str, String)> {
-        let Self { h2c, tls, timeouts, limits, .. } = self;
+        let Self { h2c, tls, timeouts, limits, proxy_protocol, .. } = self;
         let mut settings = match tls {
             None => vec![("h2c", h2c.to_string())],
-            Some(tls) => vec![
-                ("tls.unknown_names", tls.unknown_names.as_str().to_owned()),
-                ("timeouts.handshake", timeouts.handshake.to_string()),
-            ],
+            Some(tls) => tls.settings(),
         };
+        if tls.is_some() {
+            settings.push(("timeouts.handshake", timeouts.handshake.to_string()));
+        }
         settings.extend([
             ("timeouts.header", timeouts.header.to_string()),
             ("timeouts.idle", timeouts.idle.to_string()),
@@ -272,7 +299,11 @@ impl Config {
             ("limits.header_size", limits.header_size.to_string()),
             ("limits.header_fields", limits.header_fields.to_string()),
             ("limits.target_size", limits.target_size.to_string()),
+            ("limits.body_rate", limits.body_rate.to_string()),
         ]);
+        if let Some(told) = proxy_protocol {
+            settings.push(("proxy_protocol.required", told.required.to_string()));
+        }
         settings
     }
 
@@ -295,7 +326,13 @@ impl Config {
             let problem = Problem::error(message).at(timeouts.handshake.span);
             problems.push(problem.help("remove it, or give the listener certificates"));
         }
-        self.timeouts.bounds(self.limits.build(problems))
+        self.socket.check(&self.address, problems);
+        let proxy_protocol = self.proxy_protocol.as_ref();
+        Bounds {
+            body_rate: self.limits.body_rate.0,
+            proxy_protocol: proxy_protocol.map(|told| told.build(&self.address, problems)),
+            ..self.timeouts.bounds(self.limits.build(problems))
+        }
     }
 }
 

@@ -20,7 +20,17 @@ use ipnet::IpNet;
 use pingora_core::protocols::{Digest, raw_connect::ProxyDigest};
 use pingora_http::ResponseHeader;
 
-use crate::{downstream::config::Bounds, drain::Drain, tls::accept::Facts};
+use crate::{
+    downstream::{
+        clients::Counted,
+        config::Bounds,
+        proxy_protocol::{Told, ToldTls},
+        seat::{Seat, Waiting},
+    },
+    drain::Drain,
+    observe::access_log::line::Tls,
+    tls::accept::Facts,
+};
 
 /// Facts of one connection; every request on it shares them.
 #[derive(Debug)]
@@ -37,6 +47,11 @@ pub struct Connection {
     pub bounds: Arc<Bounds>,
     /// What the handshake told; `None` in plaintext.
     pub tls: Option<Facts>,
+    /// What a load balancer told with the PROXY protocol, beside the client.
+    introduced: Option<Box<Told>>,
+    /// Its seat among all connections, and its place among those of its client, where they are
+    /// limited; `None` in tests.
+    seat: Option<(Seat, Option<Counted>)>,
     /// Set once an upgrade (`101`) succeeded: from then on bytes pass as they come.
     tunnel: AtomicBool,
     /// How long the origin may be silent, in milliseconds; 0 is for ever.
@@ -78,6 +93,8 @@ impl Connection {
             trusted,
             bounds,
             tls: None,
+            introduced: None,
+            seat: None,
             tunnel: AtomicBool::new(false),
             patience: AtomicU64::new(0),
             has_begun: AtomicBool::new(false),
@@ -92,6 +109,64 @@ impl Connection {
     pub fn over_tls(mut self, facts: Facts) -> Self {
         self.tls = Some(facts);
         self
+    }
+
+    /// The same connection, on its seat, and counted for its client.
+    #[must_use]
+    pub fn seated(mut self, seat: Seat, counted: Option<Counted>) -> Self {
+        self.seat = Some((seat, counted));
+        self
+    }
+
+    /// The same connection, with what a load balancer told beside the client.
+    #[must_use]
+    pub fn introduced(mut self, told: Told) -> Self {
+        let says_more = told.authority.is_some() || told.tls.is_some();
+        self.introduced = says_more.then(|| Box::new(told));
+        self
+    }
+
+    /// Whether the client speaks TLS: to this process, or to a load balancer that says so.
+    pub fn is_secure(&self) -> bool {
+        self.tls.is_some() || self.told_tls().is_some()
+    }
+
+    fn told_tls(&self) -> Option<&ToldTls> {
+        self.introduced.as_ref().and_then(|told| told.tls.as_ref())
+    }
+
+    /// Whether it waits for a request, and can be called; `None` in tests.
+    pub fn waiting(&self) -> Option<&Arc<Waiting>> {
+        self.seat.as_ref().map(|(seat, _)| seat.waiting())
+    }
+
+    /// Notes that it waits for a request from now on.
+    pub fn begin_waiting(&self) {
+        self.waiting().inspect(|waiting| waiting.begin());
+    }
+
+    /// Notes that a request is here.
+    pub fn end_waiting(&self) {
+        self.waiting().inspect(|waiting| waiting.end());
+    }
+
+    /// What the access log tells of the handshake, wherever that was made; what a load balancer
+    /// tells comes second.
+    pub fn tls_entry(&self) -> Tls<'_> {
+        let (facts, told) = (self.tls.as_ref(), self.told_tls());
+        let told_version = || told.and_then(|tls| tls.version.as_deref());
+        let authority = || self.introduced.as_ref().and_then(|told| told.authority.as_deref());
+        Tls {
+            version: facts.map(|facts| facts.version).or_else(told_version),
+            sni: facts.and_then(|facts| facts.server_name.as_deref()).or_else(authority),
+            cipher: facts.map(|facts| facts.cipher),
+            group: facts.and_then(|facts| facts.group),
+            is_resumed: facts.is_some_and(|facts| facts.is_resumed),
+            client: facts.and_then(|facts| facts.client.as_deref()).map(|client| {
+                [&client.subject, &client.sans, &client.fingerprint].map(HeaderValue::as_bytes)
+            }),
+            told_client_cn: told.and_then(|tls| tls.client_cn.as_deref()),
+        }
     }
 
     /// Where it is counted.
@@ -172,7 +247,9 @@ pub struct Exchange(Arc<Connection>);
 impl Exchange {
     /// Counts a request that begins.
     pub fn begin(connection: Arc<Connection>) -> Self {
-        connection.requests.fetch_add(1, AcqRel);
+        if connection.requests.fetch_add(1, AcqRel) == 0 {
+            connection.end_waiting();
+        }
         connection.drain.begun();
         Self(connection)
     }
@@ -188,7 +265,9 @@ impl Deref for Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        self.0.requests.fetch_sub(1, AcqRel);
+        if self.0.requests.fetch_sub(1, AcqRel) == 1 {
+            self.0.begin_waiting();
+        }
         self.0.drain.finished();
     }
 }

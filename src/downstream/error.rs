@@ -9,6 +9,17 @@ use crate::http1::refusal::Refusal;
 #[error("request body refused: {}", .0.reason)]
 pub struct BadBody(pub Refusal);
 
+/// A request body that comes too slowly.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the request body came too slowly")]
+pub struct BodyTooSlow;
+
+impl From<BodyTooSlow> for io::Error {
+    fn from(slow: BodyTooSlow) -> Self {
+        Self::new(io::ErrorKind::TimedOut, slow)
+    }
+}
+
 /// The origin was silent for longer than its upstream allows.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the origin was silent for too long")]

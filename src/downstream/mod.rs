@@ -2,8 +2,14 @@
 //!
 //! `listener` accepts and reads request heads, `proxy` answers them; both meet here.
 
+pub mod clients;
 pub mod config;
 pub mod connection;
 pub mod error;
+mod http2;
+pub mod proxy_protocol;
+pub mod refused;
+pub mod seat;
+pub mod socket;
 pub mod stream;
 mod tunnel;

@@ -8,11 +8,11 @@
 //! INVARIANT: no byte beyond the current request's body is ever handed out, except in a tunnel.
 
 mod facts;
+mod pace;
 
 use std::{
     fmt, io,
     mem::MaybeUninit,
-    os::fd::RawFd,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -22,11 +22,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::{Buf, BytesMut};
 use pingora_core::protocols::{Shutdown, Stream, raw_connect::ProxyDigest};
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open},
-};
-use socket2::Socket;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
     time,
@@ -37,6 +33,9 @@ use crate::{
     downstream::{
         connection::Connection,
         error::{BadBody, OriginSilent},
+        http2::Http2,
+        socket::duplicate,
+        stream::pace::Pace,
         tunnel::Tunnel,
     },
     http1::chunked::ChunkGuard,
@@ -46,8 +45,8 @@ use crate::{
 const READ_AHEAD: usize = 4 * 1024;
 /// How long, and for how much, a closing connection is read on so that the client can read its
 /// answer before the kernel resets the connection over unread bytes.
-const LINGER: Duration = Duration::from_secs(2);
-const LINGER_BYTES: u64 = 1024 * 1024;
+pub(super) const LINGER: Duration = Duration::from_secs(2);
+pub(super) const LINGER_BYTES: u64 = 1024 * 1024;
 
 /// What is left of the current request's body.
 #[derive(Debug)]
@@ -66,7 +65,9 @@ pub struct Downstream {
     /// Bytes that were read and not handed out yet.
     pending: BytesMut,
     body: Body,
-    is_http2: bool,
+    pace: Pace,
+    /// Where the client speaks HTTP/2, what is kept of that.
+    http2: Option<Box<Http2>>,
     /// Whether the client closed its side while it waits for an answer.
     has_ended: bool,
     /// Rings when the client has taken nothing for too long; set only while a write waits.
@@ -90,7 +91,8 @@ impl Downstream {
             digest,
             pending,
             body,
-            is_http2: false,
+            pace: Pace::default(),
+            http2: None,
             has_ended: false,
             stall: None,
             unflushed: false,
@@ -123,7 +125,7 @@ impl Downstream {
 
     /// Takes a head off the pending bytes and frames what follows as its body.
     pub fn take_head(&mut self, start: usize, end: usize, body: Body) -> BytesMut {
-        self.body = body;
+        (self.body, self.pace) = (body, Pace::default());
         self.pending.advance(start);
         if self.pending.len() == end - start {
             return std::mem::take(&mut self.pending);
@@ -151,7 +153,7 @@ impl Downstream {
 
     /// Lets bytes pass as they come, because the client speaks HTTP/2.
     pub fn set_http2(&mut self) {
-        self.is_http2 = true;
+        self.http2 = Some(Box::new(Http2::new(self.connection.bounds.header_timeout)));
     }
 
     /// Like [`Self::fill`], for those who wait for something else as well.
@@ -195,8 +197,19 @@ impl Downstream {
         (self.tunnel.as_deref_mut(), &mut self.inner)
     }
 
+    /// Shows what was written to those who look on.
+    fn wrote(&mut self, written: &Poll<io::Result<usize>>, bufs: &[io::IoSlice<'_>]) {
+        let (Some(http2), Poll::Ready(Ok(written))) = (&mut self.http2, written) else { return };
+        let mut left = *written;
+        for buf in bufs {
+            let taken = left.min(buf.len());
+            http2.wrote(&buf[..taken]);
+            left -= taken;
+        }
+    }
+
     fn is_raw(&self) -> bool {
-        self.is_http2 || self.connection.is_tunnel()
+        self.http2.is_some() || self.connection.is_tunnel()
     }
 
     fn body_is_over(&self) -> bool {
@@ -240,7 +253,7 @@ impl Downstream {
         let most = self.pending.len().min(buf.remaining());
         let offered = &self.pending[..most];
         let taken = match &mut self.body {
-            _ if self.is_http2 || self.connection.is_tunnel() => most,
+            _ if self.http2.is_some() || self.connection.is_tunnel() => most,
             Body::Length(left) => {
                 let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(most);
                 *left -= taken as u64;
@@ -259,10 +272,17 @@ impl Downstream {
     /// Reads body bytes straight into the reader's buffer.
     fn poll_body(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
+        let polled = Pin::new(&mut self.inner).poll_read(cx, buf);
+        if polled.is_pending() {
+            self.pace.waits();
+        }
+        ready!(polled)?;
         let read = &buf.filled()[before..];
+        if !self.is_raw() {
+            self.pace.advance(read.len(), &self.connection.bounds)?;
+        }
         let taken = match &mut self.body {
-            _ if self.is_http2 || self.connection.is_tunnel() => return Poll::Ready(Ok(())),
+            _ if self.http2.is_some() || self.connection.is_tunnel() => return Poll::Ready(Ok(())),
             Body::Length(left) => {
                 let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(read.len());
                 *left -= taken as u64;
@@ -274,16 +294,6 @@ impl Downstream {
         buf.set_filled(before + taken);
         Poll::Ready(Ok(()))
     }
-}
-
-/// Another handle of a socket that Pingora owns and shows only the number of.
-///
-/// # Errors
-/// If the kernel does not let this process duplicate its own socket.
-pub fn duplicate(fd: RawFd) -> io::Result<Socket> {
-    let process = pidfd_open(getpid(), PidfdFlags::empty())?;
-    let socket = pidfd_getfd(&process, fd, PidfdGetfdFlags::empty())?;
-    Ok(Socket::from(socket))
 }
 
 impl AsyncRead for Downstream {
@@ -300,6 +310,9 @@ impl AsyncRead for Downstream {
                 return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
             }
         }
+        if let Some(http2) = this.http2.as_mut().filter(|http2| http2.is_leaving()) {
+            return http2.poll_end(&mut this.inner, cx);
+        }
         // Pingora reads when it has no more to write. It does not flush answers that have a length.
         if self.unflushed && Pin::new(&mut self.inner).poll_flush(cx)?.is_ready() {
             self.unflushed = false;
@@ -307,10 +320,15 @@ impl AsyncRead for Downstream {
         if !self.is_raw() && self.body_is_over() {
             return self.poll_idle(cx);
         }
-        if !self.pending.is_empty() {
-            return Poll::Ready(self.hand_out(buf));
-        }
-        self.poll_body(cx, buf)
+        let before = buf.filled().len();
+        let read = if self.pending.is_empty() {
+            self.poll_body(cx, buf)
+        } else {
+            Poll::Ready(self.hand_out(buf))
+        };
+        let this = &mut *self;
+        let Some(http2) = &mut this.http2 else { return read };
+        http2.look(&mut this.inner, cx, read, &buf.filled()[before..])
     }
 }
 
@@ -325,6 +343,7 @@ impl AsyncWrite for Downstream {
             (Some(tunnel), inner) => tunnel.poll_write(inner, cx, buf),
             (None, inner) => Pin::new(inner).poll_write(cx, buf),
         };
+        self.wrote(&written, &[io::IoSlice::new(buf)]);
         self.within_stall(cx, written)
     }
 
@@ -351,6 +370,7 @@ impl AsyncWrite for Downstream {
             }
             (None, inner) => Pin::new(inner).poll_write_vectored(cx, bufs),
         };
+        self.wrote(&written, bufs);
         self.within_stall(cx, written)
     }
 

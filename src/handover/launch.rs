@@ -71,10 +71,8 @@ impl Launch {
             Some(0) => Ok(()),
             Some(EXIT_CONFIG) => Err(Refusal::Configuration(words)),
             _ => {
-                let binary = told(binary);
-                Err(Refusal::Binary(format!(
-                    "{binary} -t did not check the file: {ended}\n{words}"
-                )))
+                let why = format!("{} -t did not check the file: {ended}\n{words}", told(binary));
+                Err(Refusal::Binary(why.trim_end().to_owned()))
             }
         }
     }

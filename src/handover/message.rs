@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{downstream::config::Address, upstream::memory::Memory};
+use crate::{downstream::config::Address, tls::tickets::TicketKey, upstream::memory::Memory};
 
 /// The version of the conversation.
 pub const PROTOCOL: u32 = 1;
@@ -53,12 +53,21 @@ pub enum Message {
         /// Those of which something is known.
         list: Vec<Memory>,
     },
+    /// What session tickets are sealed with.
+    TicketKeys {
+        /// The one that makes them first.
+        list: Vec<TicketKey>,
+    },
     /// The successor has all that was offered.
     Received,
     /// The successor's first round of checks is over, and its listeners accept.
     Serving {
         /// Its process id: a daemon has another one by now.
         pid: u32,
+        /// Where the sockets are bound that it goes on with; nothing is known of it if it does
+        /// not say so.
+        #[serde(default)]
+        goes_on_with: Option<Vec<String>>,
     },
     /// The process in force leaves. It does not take that back.
     OverToYou,
@@ -102,6 +111,10 @@ pub struct Name {
     pub written: String,
     /// The address that it is bound to; a port that the system chose is known here.
     pub bound: String,
+    /// Whether it ends with the last process that was handed it: systemd has no copy. Not so if
+    /// nothing is said.
+    #[serde(default)]
+    pub is_ours: bool,
 }
 
 impl Name {

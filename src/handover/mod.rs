@@ -7,7 +7,7 @@
 //! `upgrade_sock`, waits                  <──  connects (SIGQUIT, or `crestline upgrade`)
 //!                              both look at each other's credentials
 //! hello                                  ──>
-//!                                        <──  offer, sockets, backends
+//!                                        <──  offer, ticket keys, sockets, backends
 //! received                               ──>
 //! first round of checks, listeners open
 //! serving                                ──>
@@ -31,6 +31,7 @@ pub mod refusal;
 pub mod step;
 pub mod succession;
 pub mod successor;
+mod word;
 
 use std::path::Path;
 

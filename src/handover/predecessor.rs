@@ -32,9 +32,10 @@ use crate::{
         refusal::Refusal,
         step::{Event, Step, Steps},
         told,
+        word::LastWord,
     },
-    listener::sockets::{Open, Sockets},
-    systemd,
+    listener::sockets::{Open, Shared, Sockets},
+    panics, systemd,
 };
 
 /// How long a successor may take until it serves, if nothing else is said.
@@ -67,7 +68,14 @@ pub struct Predecessor {
     launch: Launch,
     pid_file: Option<PidFile>,
     handed_over: watch::Sender<bool>,
-    stopping: watch::Sender<bool>,
+    word: LastWord,
+}
+
+/// A successor that serves.
+struct Successor {
+    pid: u32,
+    /// The sockets that it goes on with.
+    shared: Shared,
 }
 
 impl Predecessor {
@@ -79,8 +87,8 @@ impl Predecessor {
         launch: Launch,
         pid_file: Option<PidFile>,
     ) -> Arc<Self> {
-        let (handed_over, stopping) = (watch::Sender::new(false), watch::Sender::new(false));
-        Arc::new(Self { control, sockets, upgrade_sock, launch, pid_file, handed_over, stopping })
+        let (handed_over, word) = (watch::Sender::new(false), LastWord::default());
+        Arc::new(Self { control, sockets, upgrade_sock, launch, pid_file, handed_over, word })
     }
 
     /// Waits until a successor has taken the place of this process.
@@ -90,15 +98,20 @@ impl Predecessor {
     }
 
     /// Takes an upgrade back that is under way, if there is one: this process was told to stop,
-    /// and its successor is to stop with it.
-    pub async fn stop(&self) {
-        self.stopping.send_replace(true);
+    /// and its successor is to stop with it. True if it is too late for that, and the successor
+    /// serves.
+    pub async fn stop(&self) -> bool {
+        tokio::select! {
+            () = self.word.keep() => {}
+            () = self.handed_over() => return true,
+        }
         let settled = async {
-            while self.control.is_held() && !*self.handed_over.borrow() {
+            while self.control.is_held() {
                 time::sleep(LOOK_EVERY).await;
             }
         };
         let _ = time::timeout(SAID_WITHIN, settled).await;
+        false
     }
 
     /// Hands over to a successor that somebody else has started, and tells the log what came of it.
@@ -112,8 +125,20 @@ impl Predecessor {
             let mut channel = self.find_successor().await?;
             self.give(&mut channel, WITHIN, &steps).await
         };
-        let given = given.await;
+        let given = self.caught(given).await;
         self.settle(given, hold, &steps);
+    }
+
+    /// A panic in an upgrade is the end of that upgrade, and of nothing else.
+    async fn caught(
+        &self,
+        giving: impl Future<Output = Result<Successor, Refusal>>,
+    ) -> Result<Successor, Refusal> {
+        panics::catch(giving).await.unwrap_or_else(|panic| {
+            panic.count_task();
+            self.word.was_in_vain();
+            Err(Refusal::Panicked(panic))
+        })
     }
 
     /// Lets the new program check the configuration, and begins an upgrade, which goes on whether
@@ -134,7 +159,7 @@ impl Predecessor {
         steps.tell(Event::Checked);
         let this = self.clone();
         tokio::spawn(async move {
-            let given = this.start_and_give(&order, &steps).await;
+            let given = this.caught(this.start_and_give(&order, &steps)).await;
             this.settle(given, hold, &steps);
         });
         Ok(listener)
@@ -148,9 +173,10 @@ impl Predecessor {
     }
 
     /// Tells how it ended; if this process leaves, nothing changes any more.
-    fn settle(&self, given: Result<u32, Refusal>, hold: Hold, steps: &Steps) {
+    fn settle(&self, given: Result<Successor, Refusal>, hold: Hold, steps: &Steps) {
         match given {
-            Ok(pid) => {
+            Ok(Successor { pid, shared }) => {
+                self.sockets.share(shared);
                 info!("upgrade: process {pid} serves alone; this process drains");
                 hold.keep();
                 steps.tell(Event::Drains);
@@ -169,13 +195,13 @@ impl Predecessor {
         }
     }
 
-    async fn start_and_give(&self, order: &Order, steps: &Steps) -> Result<u32, Refusal> {
+    async fn start_and_give(&self, order: &Order, steps: &Steps) -> Result<Successor, Refusal> {
         let binary = self.launch.binary(order.binary.as_deref());
         let mut child = self.launch.start(binary, &self.upgrade_sock)?;
         steps.tell(Event::Started { pid: child.id().unwrap_or_default() });
         let given = self.give_to_child(&mut child, order.within, steps).await;
         match given {
-            Ok(pid) => Ok(pid),
+            Ok(successor) => Ok(successor),
             Err(Refusal::Failed(why)) => {
                 let ended = launch::end(child, ENDS_WITHIN).await;
                 Err(Refusal::Failed(format!("{why} ({ended})")))
@@ -192,14 +218,13 @@ impl Predecessor {
         child: &mut Child,
         within: Duration,
         steps: &Steps,
-    ) -> Result<u32, Refusal> {
+    ) -> Result<Successor, Refusal> {
         let began = Instant::now();
-        let mut stopping = self.stopping.subscribe();
         let found = tokio::select! {
             found = knock(&self.upgrade_sock) => found,
             _ = child.wait() => return Err(Refusal::Failed("it did not wait for the sockets".to_owned())),
             () = time::sleep(within) => return Err(Refusal::TooSlow(within)),
-            _ = stopping.wait_for(|stopping| *stopping) => return Err(Refusal::Stopping),
+            () = self.word.kept() => return Err(Refusal::Stopping),
         };
         let mut channel = self.vetted(found)?;
         self.give(&mut channel, within.saturating_sub(began.elapsed()), steps).await
@@ -221,33 +246,35 @@ impl Predecessor {
         Err(Refusal::Stranger(told(&self.upgrade_sock).to_string(), user))
     }
 
-    /// Hands everything over, and waits until the successor is alone; its process id.
+    /// Hands everything over, and waits until the successor is alone.
     async fn give(
         &self,
         channel: &mut Channel,
         within: Duration,
         steps: &Steps,
-    ) -> Result<u32, Refusal> {
-        let mut stopping = self.stopping.subscribe();
+    ) -> Result<Successor, Refusal> {
         let serving = tokio::select! {
             biased;
             serving = time::timeout(within, self.introduce(channel, steps)) => {
                 serving.unwrap_or(Err(Refusal::TooSlow(within)))
             }
-            _ = stopping.wait_for(|stopping| *stopping) => Err(Refusal::Stopping),
+            () = self.word.kept() => Err(Refusal::Stopping),
         };
-        match serving {
-            Ok(pid) => leave_to(channel).await.map(|()| pid),
-            Err(why) => {
-                let word = Message::TakenBack { why: why.to_string() };
-                let _ = time::timeout(SAID_WITHIN, channel.say(&word)).await;
-                Err(why)
+        let why = match serving {
+            Ok(successor) if self.word.give() => {
+                let left = leave_to(channel).await;
+                return left.map(|()| successor).inspect_err(|_| self.word.was_in_vain());
             }
-        }
+            Ok(_) => Refusal::Stopping,
+            Err(why) => why,
+        };
+        let word = Message::TakenBack { why: why.to_string() };
+        let _ = time::timeout(SAID_WITHIN, channel.say(&word)).await;
+        Err(why)
     }
 
-    /// Says all that a successor must know, and waits until it serves; its process id.
-    async fn introduce(&self, channel: &mut Channel, steps: &Steps) -> Result<u32, Refusal> {
+    /// Says all that a successor must know, and waits until it serves.
+    async fn introduce(&self, channel: &mut Channel, steps: &Steps) -> Result<Successor, Refusal> {
         let (Message::Hello { protocol, .. }, _) = channel.receive().await? else {
             return Err(Refusal::Failed("it did not introduce itself".to_owned()));
         };
@@ -259,9 +286,12 @@ impl Predecessor {
         loop {
             match channel.receive().await?.0 {
                 Message::Received => steps.tell(Event::HandedOver { sockets }),
-                Message::Serving { pid } => {
+                Message::Serving { pid, goes_on_with } => {
                     steps.tell(Event::Serving);
-                    return Ok(pid);
+                    let addresses =
+                        goes_on_with.map(|list| list.iter().map(|at| at.parse().ok()).collect());
+                    let shared = addresses.flatten().map_or(Shared::All, Shared::These);
+                    return Ok(Successor { pid, shared });
                 }
                 Message::Refused { why } => return Err(Refusal::Refused(why)),
                 _ => {}
@@ -269,7 +299,8 @@ impl Predecessor {
         }
     }
 
-    /// Sends the sockets, and what is known of backends; how many sockets there were.
+    /// Sends the sockets, the keys of tickets, and what is known of backends; how many sockets
+    /// there were.
     async fn offer(&self, channel: &mut Channel) -> Result<usize, Refusal> {
         let sockets = self.sockets.get().ok_or(Refusal::NotServing)?;
         let backends = self.backends();
@@ -282,12 +313,15 @@ impl Predecessor {
             backends: backends.len(),
         };
         channel.say(&offer).await?;
+        // Before what is counted in the offer: a successor that does not know of it reads on.
+        let list = self.control.live().load().tickets.remembered(Instant::now());
+        channel.say(&Message::TicketKeys { list }).await?;
         let written = self.written();
         for some in sockets.chunks(DESCRIPTORS_MAX) {
             let name = |open: &Open| {
                 let bound = open.address.to_string();
                 let written = written.get(&bound).unwrap_or(&bound).clone();
-                Name { written, bound }
+                Name { written, bound, is_ours: open.is_ours }
             };
             let descriptors: Vec<_> = some.iter().map(|open| open.socket.as_fd()).collect();
             let list = some.iter().map(name).collect();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{control::hold::Busy, handover::channel::ChannelError};
+use crate::{control::hold::Busy, handover::channel::ChannelError, panics::Panic};
 
 /// Why there was no upgrade. The process serves on.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +40,9 @@ pub enum Refusal {
     /// The successor took too long.
     #[error("the successor did not report that it serves within {0:?}")]
     TooSlow(Duration),
+    /// A mistake of ours.
+    #[error("a mistake in this program: {0}")]
+    Panicked(Panic),
     /// The process is told to stop.
     #[error("this process was told to stop")]
     Stopping,

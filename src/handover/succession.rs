@@ -22,12 +22,14 @@ use tokio::{sync::watch, time};
 
 use crate::{
     control::{Control, hold::Hold},
+    downstream::config::Address,
     handover::{
         channel::{Channel, ChannelError},
         message::Message,
         successor::Predecessor,
     },
-    listener::sockets::Sockets,
+    listener::sockets::{Shared, Sockets},
+    panics,
 };
 
 /// How long a predecessor that fell silent may take to be seen dead.
@@ -88,6 +90,7 @@ impl Succession {
         sockets: Sockets,
         in_place: watch::Receiver<bool>,
     ) -> Self {
+        sockets.share(Shared::These(predecessor.claimed.clone()));
         let hold = control.hold_from_the_start();
         let parts = Mutex::new(Some(Parts { predecessor, hold }));
         Self { parts, sockets, in_place, standing: watch::Sender::default() }
@@ -101,10 +104,13 @@ impl Succession {
     /// Says when this process serves, and listens for the last word.
     async fn last_word(
         &self,
+        predecessor: &Predecessor,
         channel: &mut Channel,
         mut shutdown: ShutdownWatch,
     ) -> Result<(), Silence> {
         let mut is_serving = false;
+        let claimed = predecessor.claimed.iter().map(Address::to_string).collect();
+        let serving = Message::Serving { pid: process::id(), goes_on_with: Some(claimed) };
         loop {
             tokio::select! {
                 heard = channel.receive() => match heard {
@@ -121,10 +127,39 @@ impl Succession {
                 () = self.sockets.opened(), if !is_serving => {
                     is_serving = true;
                     // If nobody hears it, the next look at the channel tells why.
-                    let _ = channel.say(&Message::Serving { pid: process::id() }).await;
+                    let _ = channel.say(&serving).await;
                 }
             }
         }
+    }
+
+    /// Comes to be alone; the error is why it must leave.
+    async fn succeed(
+        &self,
+        predecessor: &Predecessor,
+        channel: &mut Channel,
+        shutdown: ShutdownWatch,
+        ready: ServiceReadyNotifier,
+    ) -> Result<(), String> {
+        let pid = predecessor.pid;
+        match self.last_word(predecessor, channel, shutdown).await {
+            Ok(()) => {
+                self.take_over(predecessor, ready).await;
+                // It leaves in any case: nothing is lost if this is not heard.
+                let _ = channel.say(&Message::Alone).await;
+                info!("upgrade: serves alone; process {pid} drains");
+            }
+            Err(Silence::TakenBack(why)) => return Err(why),
+            Err(Silence::Broken(why)) => {
+                if !predecessor.is_dead_within(DEATH_WITHIN).await {
+                    return Err(format!("{why}, and process {pid} lives on"));
+                }
+                warn!("upgrade: process {pid} died before it had handed over; serves in its place");
+                self.sockets.opened().await;
+                self.take_over(predecessor, ready).await;
+            }
+        }
+        Ok(())
     }
 
     /// Takes the place of the predecessor: from here on, this process is the one.
@@ -166,26 +201,20 @@ impl BackgroundService for Succession {
             Ok(channel) => channel,
             Err(why) => return self.leave(&format!("the conversation broke: {why}")).await,
         };
-        let pid = predecessor.pid;
-        match self.last_word(&mut channel, shutdown).await {
-            Ok(()) => {
-                self.take_over(&predecessor, ready).await;
-                // It leaves in any case: nothing is lost if this is not heard.
-                let _ = channel.say(&Message::Alone).await;
-                info!("upgrade: serves alone; process {pid} drains");
+        // Until it is alone, a process that cannot go on leaves its predecessor in force.
+        let succeeded = self.succeed(&predecessor, &mut channel, shutdown, ready);
+        match panics::catch(succeeded).await {
+            Ok(Ok(())) => {
+                self.sockets.share(Shared::Nothing);
+                self.standing.send_replace(Standing::Alone);
+                drop(hold);
             }
-            Err(Silence::TakenBack(why)) => return self.leave(&why).await,
-            Err(Silence::Broken(why)) => {
-                if !predecessor.is_dead_within(DEATH_WITHIN).await {
-                    let why = format!("{why}, and process {pid} lives on");
-                    return self.leave(&why).await;
-                }
-                warn!("upgrade: process {pid} died before it had handed over; serves in its place");
-                self.sockets.opened().await;
-                self.take_over(&predecessor, ready).await;
+            Ok(Err(why)) => self.leave(&why).await,
+            Err(panic) => {
+                panic.count_task();
+                drop(channel);
+                self.leave(&format!("a mistake in this program: {panic}")).await;
             }
         }
-        self.standing.send_replace(Standing::Alone);
-        drop(hold);
     }
 }

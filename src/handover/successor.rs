@@ -4,7 +4,7 @@
 //! thread and is gone afterwards.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     os::{fd::OwnedFd, unix::fs::FileTypeExt},
     path::{Path, PathBuf},
@@ -18,7 +18,11 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     process::{Pid, PidfdFlags, pidfd_open},
 };
-use tokio::{runtime::Builder, task, time};
+use tokio::{
+    runtime::Builder,
+    task,
+    time::{self, Instant},
+};
 
 use crate::{
     downstream::config::Address,
@@ -30,6 +34,7 @@ use crate::{
     },
     listener::bind::Bound,
     snapshot::Snapshot,
+    tls::tickets::TicketKey,
     upstream::memory::Memory,
 };
 
@@ -62,6 +67,7 @@ pub struct Inheritance {
     sockets: Vec<(Name, OwnedFd)>,
     configuration: Known,
     backends: BTreeMap<String, Vec<Memory>>,
+    ticket_keys: Vec<TicketKey>,
     predecessor: Predecessor,
 }
 
@@ -71,8 +77,16 @@ pub struct Predecessor {
     pub(super) pid: u32,
     /// Tells when it dies; `None` where the system cannot.
     life: Option<Arc<OwnedFd>>,
+    /// Where the sockets are bound that both listen on.
+    pub(super) claimed: BTreeSet<Address>,
     /// Unix sockets that nobody listens on once it has left.
     unclaimed: Vec<PathBuf>,
+}
+
+impl Predecessor {
+    fn new(channel: Option<Detached>, pid: u32, life: Option<Arc<OwnedFd>>) -> Self {
+        Self { channel, pid, life, claimed: BTreeSet::new(), unclaimed: Vec::new() }
+    }
 }
 
 /// Waits for a predecessor at `path`, and takes what it has.
@@ -101,12 +115,17 @@ async fn first_offer(door: &Door) -> io::Result<Inheritance> {
         let told_as = pid.map_or_else(String::new, |pid| format!(" (process {pid})"));
         match offer {
             Ok(Ok(offer)) => {
-                let Offer { sockets, configuration, backends, pid } = offer;
+                let Offer { sockets, configuration, backends, ticket_keys, pid } = offer;
                 let (count, version) = (sockets.len(), configuration.version);
                 info!("upgrade: process {pid} handed {count} sockets over, and v{version}");
-                let channel = Some(channel.detach()?);
-                let predecessor = Predecessor { channel, pid, life, unclaimed: Vec::new() };
-                return Ok(Inheritance { sockets, configuration, backends, predecessor });
+                let predecessor = Predecessor::new(Some(channel.detach()?), pid, life);
+                return Ok(Inheritance {
+                    sockets,
+                    configuration,
+                    backends,
+                    ticket_keys,
+                    predecessor,
+                });
             }
             Ok(Err(ChannelError::Closed)) => {} // somebody looked whether we wait
             Ok(Err(why)) => warn!("upgrade: a visitor{told_as} was turned away: {why}"),
@@ -119,6 +138,7 @@ struct Offer {
     sockets: Vec<(Name, OwnedFd)>,
     configuration: Known,
     backends: BTreeMap<String, Vec<Memory>>,
+    ticket_keys: Vec<TicketKey>,
     pid: u32,
 }
 
@@ -138,6 +158,7 @@ async fn listen(channel: &mut Channel) -> Result<Offer, ChannelError> {
     }
     let (mut sockets, mut told) = (Vec::new(), 0);
     let mut backends = BTreeMap::<String, Vec<Memory>>::new();
+    let mut ticket_keys = Vec::new();
     while sockets.len() < count || told < more {
         match channel.receive().await? {
             (Message::Sockets { list }, descriptors) => {
@@ -151,12 +172,13 @@ async fn listen(channel: &mut Channel) -> Result<Offer, ChannelError> {
                 told += 1;
                 backends.entry(upstream).or_default().extend(list);
             }
+            (Message::TicketKeys { list }, _) => ticket_keys = list,
             (Message::TakenBack { .. }, _) => return Err(ChannelError::Closed),
             _ => {}
         }
     }
     channel.say(&Message::Received).await?;
-    Ok(Offer { sockets, configuration, backends, pid })
+    Ok(Offer { sockets, configuration, backends, ticket_keys, pid })
 }
 
 impl Inheritance {
@@ -177,7 +199,9 @@ impl Inheritance {
         for (name, socket) in self.sockets.drain(..) {
             info!("listener: {} removed", name.bound);
             drop(socket);
-            if let Ok(Address::Unix(path)) = name.bound.parse() {
+            if name.is_ours
+                && let Ok(Address::Unix(path)) = name.bound.parse()
+            {
                 self.predecessor.unclaimed.push(path);
             }
         }
@@ -187,12 +211,15 @@ impl Inheritance {
     fn claim_one(&mut self, written: &Address) -> Option<Bound> {
         let index = self.sockets.iter().position(|(name, _)| name.is(written))?;
         let (name, socket) = self.sockets.remove(index);
-        Some(Bound::taken_over(name.bound.parse().ok()?, socket))
+        let address: Address = name.bound.parse().ok()?;
+        self.predecessor.claimed.insert(address.clone());
+        Some(Bound::taken_over(address, socket, name.is_ours))
     }
 
     /// Lets a configuration that is about to serve go on where the predecessor's was.
     pub fn pass_to(&mut self, snapshot: &mut Snapshot, fingerprint: u64) {
         snapshot.version = self.configuration.version_of(fingerprint);
+        snapshot.tickets.recall(std::mem::take(&mut self.ticket_keys), Instant::now());
         for (name, memories) in std::mem::take(&mut self.backends) {
             if let Some(upstream) = snapshot.upstreams.get(&name) {
                 upstream.recall(memories);
@@ -261,14 +288,16 @@ mod tests {
 
     fn inheritance(sockets: &[(&str, &str)]) -> Inheritance {
         let socket = |(written, bound): &(&str, &str)| {
-            let name = Name { written: (*written).to_owned(), bound: (*bound).to_owned() };
+            let [written, bound] = [written, bound].map(|text| (*text).to_owned());
+            let name = Name { is_ours: bound != "unix:/theirs", written, bound };
             (name, File::open("/dev/null").unwrap().as_fd().try_clone_to_owned().unwrap())
         };
         Inheritance {
             sockets: sockets.iter().map(socket).collect(),
             configuration: Known { version: 1, fingerprint: 0 },
             backends: BTreeMap::new(),
-            predecessor: Predecessor { channel: None, pid: 1, life: None, unclaimed: Vec::new() },
+            ticket_keys: Vec::new(),
+            predecessor: Predecessor::new(None, 1, None),
         }
     }
 
@@ -289,10 +318,11 @@ mod tests {
             ("127.0.0.1:0", "127.0.0.1:4002"),
             ("unix:/a", "unix:/a"),
             ("unix:/b", "unix:/b"),
+            ("unix:/theirs", "unix:/theirs"),
         ];
         let (got, left) = claimed(&old, &["unix:/b", "0.0.0.0:80", "127.0.0.1:0", "[::1]:80"]);
         assert_eq!(got, ["unix:/b", "-", "127.0.0.1:4001", "-"]);
-        assert_eq!(left, [PathBuf::from("/a")]);
+        assert_eq!(left, [PathBuf::from("/a")], "what systemd has is for systemd to remove");
 
         let turned = ["127.0.0.1:0", "127.0.0.1:4001", "127.0.0.1:0", "127.0.0.1:80"];
         let (got, _) = claimed(&old, &turned);

@@ -6,10 +6,13 @@
 //! only then are they told, and the sockets closed.
 
 use std::{
-    fs, io,
+    fs,
+    future::poll_fn,
+    io,
     os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
     path::Path,
     sync::Arc,
+    task::Poll,
     time::Duration,
 };
 
@@ -36,6 +39,7 @@ use tokio::{
 use crate::{
     downstream::config::Address,
     drain::{Door, Drain, Order, State},
+    listener::{admission::Admission, sockets::Sockets},
 };
 
 /// Reads go past Pingora's buffer; small answers leave in one piece.
@@ -67,20 +71,30 @@ pub(super) const UNIX_MODE: u32 = 0o666;
 pub(super) struct Watched {
     address: Address,
     socket: Socket,
-    /// The file of a Unix socket that this process made.
+    /// The file of a Unix socket that ends with this process.
     file: Option<u64>,
-    /// Whether no other process can have the socket.
+    /// How many connections may wait to be accepted.
+    backlog: i32,
+    /// Whether it ends with the last process that was handed it.
     is_ours: bool,
 }
 
+/// All of them, and who else listens on them.
+pub(super) struct Doors<'a> {
+    pub(super) sockets: Vec<Watched>,
+    pub(super) others: &'a Sockets,
+    pub(super) drain: &'a Arc<Drain>,
+    pub(super) admission: &'a Admission,
+}
+
 impl Watched {
-    /// Watches a socket; it `is_ours` if this process bound it.
-    pub(super) fn new(address: Address, socket: Socket, is_ours: bool) -> Self {
+    /// Watches a socket; it `is_ours` unless systemd keeps it.
+    pub(super) fn new(address: Address, socket: Socket, backlog: i32, is_ours: bool) -> Self {
         let file = match &address {
             Address::Unix(path) if is_ours => inode(path),
             _ => None,
         };
-        Self { address, socket, file, is_ours }
+        Self { address, socket, file, backlog, is_ours }
     }
 
     /// Lets no more connections begin, so that the queue has an end; handshakes that have begun go
@@ -136,30 +150,39 @@ impl<A: ServerApp + Send + Sync + 'static> ServerApp for Entrance<A> {
 /// Accepts for `app` until `shutdown`, and closes.
 pub(super) async fn accept<A: ServerApp + Send + Sync + 'static>(
     app: &Arc<A>,
-    sockets: Vec<Watched>,
+    doors: Doors<'_>,
     fds: ListenFds,
     mut shutdown: ShutdownWatch,
     tasks: usize,
-    drain: &Arc<Drain>,
 ) {
+    let Doors { sockets, others, drain, admission } = doors;
     let (close, closing) = watch::channel(false);
     let mut loops = JoinSet::new();
     for socket in &sockets {
         let mut service = service(&socket.address, app.clone(), drain);
         let (fds, closing) = (Some(fds.clone()), closing.clone());
-        loops.spawn(async move { service.start_service(fds, closing, tasks).await });
+        let mut serving = Box::pin(async move { service.start_service(fds, closing, tasks).await });
+        // Pingora takes the socket when it is first polled, and sets a backlog of its own.
+        if poll_fn(|cx| Poll::Ready(serving.as_mut().poll(cx).is_pending())).await {
+            loops.spawn(serving);
+        } else {
+            loops.spawn(std::future::ready(()));
+        }
+        if let Err(why) = socket.socket.listen(socket.backlog) {
+            warn!("listener: the backlog of {} stays as it was: {why}", socket.address);
+        }
     }
     let failed = tokio::select! {
         _ = shutdown.wait_for(|stopping| *stopping) => None,
         _ = loops.join_next() => Some("an accept loop ended".to_owned()),
-        address = deaf(&sockets) => Some(format!("{address} listens no more")),
+        address = deaf(&sockets, admission) => Some(format!("{address} listens no more")),
     };
     if let Some(why) = failed {
         drain.order(Order::Fail(format!("listener: {why}")));
         return std::future::pending().await;
     }
     drain.advance(State::Leaving);
-    empty(&sockets, drain).await;
+    empty(&sockets, others).await;
     close.send_replace(true);
     while loops.join_next().await.is_some() {}
     for Watched { address, .. } in sockets {
@@ -195,10 +218,13 @@ fn mode_of(path: &Path) -> fs::Permissions {
     }
 }
 
-/// Waits until one of the sockets listens no more; Pingora's loop would go on for ever.
-async fn deaf(sockets: &[Watched]) -> &Address {
+/// Waits until one of the sockets listens no more; Pingora's loop would go on for ever. Meanwhile
+/// looks whether a file can be opened: without one, Pingora accepts nothing and tries again once a
+/// second.
+async fn deaf<'a>(sockets: &'a [Watched], admission: &Admission) -> &'a Address {
     loop {
         time::sleep(LOOK_EVERY).await;
+        admission.look(sockets.iter().all(|watched| watched.socket.try_clone().is_ok()));
         let deaf = sockets.iter().find(|watched| !watched.socket.is_listener().unwrap_or(false));
         if let Some(watched) = deaf {
             return &watched.address;
@@ -209,9 +235,10 @@ async fn deaf(sockets: &[Watched]) -> &Address {
 /// Returns when no connection waits to be accepted, and none comes any more.
 ///
 /// Sockets that another process has, too, stay as they are: it accepts what comes.
-async fn empty(sockets: &[Watched], drain: &Drain) {
+async fn empty(sockets: &[Watched], others: &Sockets) {
+    let alone = sockets.iter().filter(|watched| others.is_alone_on(&watched.address));
     let mut is_sealed = false;
-    for watched in sockets.iter().filter(|watched| watched.is_ours && !drain.are_sockets_shared()) {
+    for watched in alone.clone().filter(|watched| watched.is_ours) {
         match watched.seal() {
             Ok(()) => is_sealed = true,
             Err(why) => {
@@ -223,7 +250,7 @@ async fn empty(sockets: &[Watched], drain: &Drain) {
         time::sleep(HANDSHAKES).await;
     }
     let start = Instant::now();
-    while sockets.iter().any(Watched::has_queue) && start.elapsed() < QUEUE_MAX {
+    while alone.clone().any(Watched::has_queue) && start.elapsed() < QUEUE_MAX {
         time::sleep(QUEUE_EVERY).await;
     }
 }
@@ -236,14 +263,14 @@ mod tests {
     };
 
     use super::*;
-    use crate::listener::bind;
+    use crate::{downstream::config::socket::Config as Options, listener::bind};
 
     fn listening(address: &Address) -> Watched {
-        let bound = bind::bind(address).unwrap();
+        let bound = bind::bind(address, &Options::default()).unwrap();
         let (address, socket) = bound.into_parts();
         socket.listen(16).unwrap();
         socket.set_nonblocking(false).unwrap();
-        Watched::new(address, socket, true)
+        Watched::new(address, socket, 16, true)
     }
 
     #[test]
@@ -281,9 +308,10 @@ mod tests {
     #[tokio::test]
     async fn a_socket_that_listens_no_more_is_noticed() {
         let watched = [listening(&Address::Socket("127.0.0.1:0".parse().unwrap()))];
-        let early = time::timeout(LOOK_EVERY * 2, deaf(&watched)).await;
+        let admission = Admission::new(None);
+        let early = time::timeout(LOOK_EVERY * 2, deaf(&watched, &admission)).await;
         assert!(early.is_err(), "it listens");
         watched[0].socket.shutdown(std::net::Shutdown::Both).unwrap();
-        assert_eq!(deaf(&watched).await, &watched[0].address);
+        assert_eq!(deaf(&watched, &admission).await, &watched[0].address);
     }
 }

@@ -26,17 +26,17 @@ use pingora_core::{
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::{
-    downstream::config::Address,
+    downstream::config::{Address, socket::Config as Options},
     drain::Drain,
     listener::{
-        accept::{self, UNIX_MODE, Watched},
+        accept::{self, Doors, UNIX_MODE, Watched},
+        admission::Admission,
+        options,
         sockets::{Open, Sockets},
     },
     systemd,
 };
 
-/// As large as the kernel allows.
-const BACKLOG: i32 = 65_535;
 /// The status of a process that cannot listen (`EX_UNAVAILABLE`).
 const EXIT_UNAVAILABLE: i32 = 69;
 
@@ -58,6 +58,8 @@ pub struct Bound {
     pub address: Address,
     pub(super) socket: Socket,
     pub(super) provenance: Provenance,
+    /// What it is told when it listens.
+    pub(super) options: Options,
 }
 
 /// Where a socket comes from, which decides who may close it for good.
@@ -65,16 +67,53 @@ pub struct Bound {
 pub(super) enum Provenance {
     /// This process bound it, and leaves nothing of it behind.
     Bound,
-    /// A predecessor bound it, and listens on it.
-    TakenOver,
+    /// A predecessor listens on it; unless it `is_ours`, systemd keeps it for the next process.
+    TakenOver { is_ours: bool },
     /// systemd bound it, and keeps it for the next process.
     HandedIn,
 }
 
+impl Provenance {
+    /// Whether it ends with the last process that was handed it.
+    fn is_ours(self) -> bool {
+        matches!(self, Self::Bound | Self::TakenOver { is_ours: true })
+    }
+}
+
 impl Bound {
-    /// A socket that a predecessor listens on.
-    pub fn taken_over(address: Address, socket: OwnedFd) -> Self {
-        Self { address, socket: socket.into(), provenance: Provenance::TakenOver }
+    /// A socket that a predecessor listens on; it `is_ours` unless systemd has it, too.
+    pub fn taken_over(address: Address, socket: OwnedFd, is_ours: bool) -> Self {
+        Self::new(address, socket.into(), Provenance::TakenOver { is_ours })
+    }
+
+    /// Whether a predecessor listens on it.
+    pub fn is_taken_over(&self) -> bool {
+        matches!(self.provenance, Provenance::TakenOver { .. })
+    }
+
+    pub(super) fn new(address: Address, socket: Socket, provenance: Provenance) -> Self {
+        Self { address, socket, provenance, options: Options::default() }
+    }
+
+    /// The same socket, to be told this when it listens.
+    ///
+    /// # Errors
+    /// If it was bound elsewhere, and cannot be told all of it any more.
+    pub fn with(self, options: &Options) -> Result<Self, BindError> {
+        let fixed = options::fixed(options, &self.address, &self.socket);
+        let Some(key) = fixed.filter(|_| self.provenance != Provenance::Bound) else {
+            return Ok(Self { options: options.clone(), ..self });
+        };
+        let why = match self.provenance {
+            Provenance::HandedIn => format!(
+                "systemd bound its socket with another `{key}`; set it in the unit as well \
+                 (`BindIPv6Only=`, `ReusePort=`)"
+            ),
+            _ => format!(
+                "an open socket cannot change its `{key}`; this takes effect with a restart"
+            ),
+        };
+        Err(BindError { address: self.address, why })
     }
 
     /// Where it is bound, and the socket.
@@ -88,7 +127,7 @@ impl fmt::Display for Provenance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Bound | Self::HandedIn => "opened",
-            Self::TakenOver => "taken over",
+            Self::TakenOver { .. } => "taken over",
         })
     }
 }
@@ -97,25 +136,25 @@ impl fmt::Display for Provenance {
 ///
 /// # Errors
 /// If the port is in use, not allowed, or not of this host.
-pub fn bind(address: &Address) -> Result<Bound, BindError> {
+pub fn bind(address: &Address, options: &Options) -> Result<Bound, BindError> {
     let bound = match address {
-        Address::Socket(socket) => bind_socket(*socket),
+        Address::Socket(socket) => bind_socket(*socket, options),
         Address::Unix(path) => {
-            let fresh =
-                |socket| Bound { address: address.clone(), socket, provenance: Provenance::Bound };
+            let fresh = |socket| Bound::new(address.clone(), socket, Provenance::Bound);
             bind_unix(path).map(fresh)
         }
     };
     bound.map_err(|error| BindError { address: address.clone(), why: in_words(&error) })
 }
 
-fn bind_socket(address: SocketAddr) -> io::Result<Bound> {
+fn bind_socket(address: SocketAddr, options: &Options) -> io::Result<Bound> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     socket.set_reuse_address(true)?;
+    options::before_binding(options, &address, &socket)?;
     socket.bind(&address.into())?;
     let bound = socket.local_addr()?.as_socket().unwrap_or(address);
-    Ok(Bound { address: Address::Socket(bound), socket, provenance: Provenance::Bound })
+    Ok(Bound::new(Address::Socket(bound), socket, Provenance::Bound))
 }
 
 fn bind_unix(path: &Path) -> io::Result<Socket> {
@@ -161,29 +200,41 @@ pub struct Listening<A> {
     bound: Vec<Bound>,
     drain: Arc<Drain>,
     sockets: Sockets,
+    admission: Arc<Admission>,
 }
 
 impl<A: ServerApp + Send + Sync + 'static> Listening<A> {
     /// A service that accepts on what is `bound` for `app`, and keeps it in `sockets` for a
     /// successor.
-    pub fn new(app: A, bound: Vec<Bound>, sockets: Sockets, drain: Arc<Drain>) -> Self {
+    pub fn new(
+        app: A,
+        bound: Vec<Bound>,
+        sockets: Sockets,
+        drain: Arc<Drain>,
+        admission: Arc<Admission>,
+    ) -> Self {
         let addresses = bound.iter().map(|bound| bound.address.clone()).collect();
-        Self { app: Arc::new(app), addresses, bound, drain, sockets }
+        Self { app: Arc::new(app), addresses, bound, drain, sockets, admission }
     }
 
     /// Puts every socket where Pingora looks for sockets of a predecessor.
     fn open(&mut self, fds: &ListenFds) -> Result<Vec<Watched>, BindError> {
         let (mut open, mut watched) = (Vec::new(), Vec::new());
-        for Bound { address, socket, provenance } in self.bound.drain(..) {
+        for bound in self.bound.drain(..) {
+            let is_taken_over = bound.is_taken_over();
+            let Bound { address, socket, provenance, options } = bound;
             let failed = |error| BindError { address: address.clone(), why: in_words(&error) };
-            if provenance != Provenance::TakenOver {
-                socket.listen(BACKLOG).map_err(failed)?;
+            options::set(&options, &address, &socket).map_err(failed)?;
+            let backlog = options::backlog(&options);
+            if !is_taken_over {
+                socket.listen(backlog).map_err(failed)?;
             }
             let copies = (socket.try_clone().map_err(failed)?, socket.try_clone().map_err(failed)?);
             fds.lock().add(key(&address), socket.into_raw_fd());
             info!("listener: {address} {provenance}");
-            watched.push(Watched::new(address.clone(), copies.0, provenance == Provenance::Bound));
-            open.push(Open { address, socket: copies.1.into() });
+            let is_ours = provenance.is_ours();
+            watched.push(Watched::new(address.clone(), copies.0, backlog, is_ours));
+            open.push(Open { address, socket: copies.1.into(), is_ours });
         }
         self.sockets.open(open);
         Ok(watched)
@@ -224,7 +275,9 @@ impl<A: ServerApp + Send + Sync + 'static> ServiceWithDependents for Listening<A
             let _ = stopping.wait_for(|stopping| *stopping).await;
             sockets.let_go();
         });
-        accept::accept(&self.app, watched, fds, shutdown, listeners_per_fd, &self.drain).await;
+        let Self { app, sockets: others, drain, admission, .. } = self;
+        let doors = Doors { sockets: watched, others, drain, admission };
+        accept::accept(app, doors, fds, shutdown, listeners_per_fd).await;
     }
 
     fn name(&self) -> &'static str {

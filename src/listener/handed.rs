@@ -6,7 +6,7 @@ use rustix::process::geteuid;
 use socket2::SockAddr;
 
 use crate::{
-    downstream::config::Address,
+    downstream::config::{Address, socket::Config as Options},
     listener::bind::{self, BindError, Bound, Provenance},
     systemd::sockets::{self, Given, GivenError},
 };
@@ -82,8 +82,12 @@ impl Handed {
     ///
     /// # Errors
     /// If a new one cannot be bound.
-    pub fn find_or_bind(&mut self, address: &Address) -> Result<Bound, BindError> {
-        self.find(address).map_or_else(|| bind::bind(address), Ok)
+    pub fn find_or_bind(
+        &mut self,
+        address: &Address,
+        options: &Options,
+    ) -> Result<Bound, BindError> {
+        self.find(address).map_or_else(|| bind::bind(address, options), Ok)
     }
 }
 
@@ -108,7 +112,7 @@ fn bound(Given { name, socket }: Given) -> Result<(String, Bound), HandedError> 
     let Some(address) = ip.or(path) else { return Err(HandedError::NoAddress(name)) };
     match &address {
         Address::Unix(path) if is_foreign(path) => Err(HandedError::Foreign { name, address }),
-        _ => Ok((name, Bound { address, socket, provenance: Provenance::HandedIn })),
+        _ => Ok((name, Bound::new(address, socket, Provenance::HandedIn))),
     }
 }
 

@@ -2,8 +2,11 @@
 //! is served until it closes.
 
 mod accept;
+pub mod admission;
 pub mod bind;
 pub mod handed;
+mod introduction;
+mod options;
 mod refuse;
 mod secure;
 mod serve;
@@ -16,7 +19,8 @@ use std::{
 };
 
 use async_trait::async_trait;
-use log::error;
+use ipnet::IpNet;
+use log::{debug, error};
 use pingora_core::{
     apps::{HttpServerApp, ServerApp},
     protocols::{Stream, l4::socket},
@@ -24,9 +28,21 @@ use pingora_core::{
 };
 
 use crate::{
-    downstream::{config::Address, connection::Connection, stream::Downstream},
+    downstream::{
+        config::{Address, process::Limits, proxy_protocol::Rules},
+        connection::Connection,
+        proxy_protocol::Told,
+        refused,
+        seat::Seat,
+        stream::Downstream,
+    },
     drain::Drain,
-    listener::{refuse::Refuser, serve::Speaks},
+    listener::{
+        admission::Admission,
+        introduction::{Failure, Introduction},
+        refuse::Refuser,
+        serve::Speaks,
+    },
     panics,
     snapshot::{Listener, Live},
 };
@@ -36,52 +52,122 @@ pub struct Edge<A> {
     app: Arc<A>,
     live: Live,
     drain: Arc<Drain>,
+    admission: Arc<Admission>,
     refuser: Refuser,
+}
+
+/// A connection that was accepted, of which nothing was read.
+struct Arrival {
+    listener: Listener,
+    /// The address of the other side; `None` on a Unix socket.
+    peer: Option<IpAddr>,
+    seat: Seat,
+    trusted: Arc<[IpNet]>,
+    limits: Limits,
 }
 
 impl<A> Edge<A> {
     /// Puts an edge before `app`. A connection is bound by the configuration that is in force
     /// when it arrives.
-    pub fn new(app: Arc<A>, live: Live, drain: Arc<Drain>) -> Self {
-        Self { app, refuser: Refuser::new(live.clone()), live, drain }
+    pub fn new(app: Arc<A>, live: Live, drain: Arc<Drain>, admission: Arc<Admission>) -> Self {
+        Self { app, refuser: Refuser::new(live.clone()), live, drain, admission }
     }
 
-    /// Establishes the facts of a connection, and how it begins.
-    fn arrive(
-        &self,
-        local: Option<&socket::SocketAddr>,
-        client: Option<IpAddr>,
-    ) -> Option<(Connection, Beginning)> {
+    /// Gives an accepted connection a seat; `None` if there is none, and it is closed.
+    fn arrive(&self, stream: &Stream) -> Option<Arrival> {
+        let digest = stream.get_socket_digest();
+        let local = digest.as_ref().and_then(|digest| digest.local_addr());
+        let peer = digest.as_ref().and_then(|digest| digest.peer_addr());
+        let peer = peer.and_then(socket::SocketAddr::as_inet).map(SocketAddr::ip);
         let snapshot = self.live.load();
         let listener = find(&snapshot.listeners, local)?;
-        let (trusted, bounds) = (snapshot.trusted.clone(), listener.bounds.clone());
-        let connection = Connection::new(client, trusted, bounds, self.drain.clone());
-        let beginning = match (&listener.tls, listener.h2c) {
-            (Some(_), _) => Beginning::Handshake(Box::new(listener.clone())),
-            (None, true) => Beginning::Plaintext(Speaks::Either),
-            (None, false) => Beginning::Plaintext(Speaks::Http1),
+        let limits = &snapshot.file.limits;
+        let seat = self.admission.seat(limits, stream.id());
+        let seat = seat.map_err(|reason| refuse(listener, peer, reason)).ok()?;
+        Some(Arrival {
+            listener: listener.clone(),
+            peer,
+            seat,
+            trusted: snapshot.trusted.clone(),
+            limits: limits.clone(),
+        })
+    }
+
+    /// Learns who the client is, and counts it: `None` if it is refused.
+    async fn introduce(
+        &self,
+        mut stream: Stream,
+        arrival: Arrival,
+        shutdown: &ShutdownWatch,
+    ) -> Option<(Stream, Connection, Listener)> {
+        let Arrival { listener, peer, seat, trusted, limits } = arrival;
+        let mut introduction = Introduction::OfTheClient;
+        if let Some(rules) = &listener.bounds.proxy_protocol {
+            // In a box, so that an idle connection does not hold the room that it takes.
+            let told = Box::pin(read_told(stream, rules, &listener, peer, &seat, shutdown)).await?;
+            (stream, introduction) = told;
+        }
+        let (client, told, is_client) = match introduction {
+            Introduction::Told(told) => (told.client, told, true),
+            Introduction::OfTheProxy => (peer, Told::default(), false),
+            Introduction::OfTheClient => (peer, Told::default(), true),
         };
-        Some((connection, beginning))
+        // A load balancer that speaks for itself is nobody's client.
+        let counted = self.admission.count(client.filter(|_| is_client), &limits);
+        let counted = counted.map_err(|reason| refuse(&listener, client, reason)).ok()?;
+        let (bounds, drain) = (listener.bounds.clone(), self.drain.clone());
+        let connection = Connection::new(client, trusted, bounds, drain);
+        Some((stream, connection.seated(seat, counted).introduced(told), listener))
     }
 }
 
+async fn read_told(
+    stream: Stream,
+    rules: &Rules,
+    listener: &Listener,
+    peer: Option<IpAddr>,
+    seat: &Seat,
+    shutdown: &ShutdownWatch,
+) -> Option<(Stream, Introduction)> {
+    let within = listener.bounds.header_timeout;
+    match introduction::read(stream, rules, peer, within, seat.waiting(), shutdown).await {
+        Ok(told) => Some(told),
+        Err(Failure::Gone) => None,
+        Err(Failure::Refused(reason, why)) => {
+            if let Some(why) = why {
+                debug!("PROXY protocol on {}: {why}", listener.address);
+            }
+            refuse(listener, peer, reason);
+            None
+        }
+    }
+}
+
+/// Counts a connection that is closed without a word.
+fn refuse(listener: &Listener, client: Option<IpAddr>, reason: &'static str) {
+    refused::count(reason);
+    let client = client.map_or("unix".to_owned(), |client| client.to_canonical().to_string());
+    debug!("connection of {client} on {} refused: {reason}", listener.address);
+}
+
 impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
-    /// Serves a connection from its handshake, if it begins with one, to its end.
-    async fn serve(
-        &self,
-        stream: Stream,
-        connection: Connection,
-        beginning: Beginning,
-        shutdown: &ShutdownWatch,
-    ) {
-        let (stream, speaks) = match beginning {
+    /// Serves a connection from its first byte to its end.
+    async fn serve(&self, stream: Stream, arrival: Arrival, shutdown: &ShutdownWatch) {
+        let introduced = self.introduce(stream, arrival, shutdown).await;
+        let Some((stream, connection, listener)) = introduced else { return };
+        let (stream, speaks) = match Beginning::of(listener) {
             Beginning::Plaintext(speaks) => {
                 (Box::new(Downstream::new(stream, Arc::new(connection))), speaks)
             }
             Beginning::Handshake(listener) => {
+                let Some(waiting) = connection.waiting().cloned() else { return };
                 let handshake = secure::handshake(stream, connection, *listener, &self.refuser);
                 // In a box, so that an idle connection does not hold the room that it takes.
-                let Some(secured) = Box::pin(handshake).await else { return };
+                let secured = tokio::select! {
+                    secured = Box::pin(handshake) => secured,
+                    () = waiting.called() => None,
+                };
+                let Some(secured) = secured else { return };
                 secured
             }
         };
@@ -95,6 +181,16 @@ enum Beginning {
     Handshake(Box<Listener>),
     /// With a request.
     Plaintext(Speaks),
+}
+
+impl Beginning {
+    fn of(listener: Listener) -> Self {
+        match (&listener.tls, listener.h2c) {
+            (Some(_), _) => Self::Handshake(Box::new(listener)),
+            (None, true) => Self::Plaintext(Speaks::Either),
+            (None, false) => Self::Plaintext(Speaks::Http1),
+        }
+    }
 }
 
 /// The listener that a connection came in by: the one of its address, or of its port.
@@ -130,13 +226,9 @@ where
         stream: Stream,
         shutdown: &ShutdownWatch,
     ) -> Option<Stream> {
-        let digest = stream.get_socket_digest();
-        let local = digest.as_ref().and_then(|digest| digest.local_addr());
-        let peer = digest.as_ref().and_then(|digest| digest.peer_addr());
-        let client = peer.and_then(socket::SocketAddr::as_inet).map(SocketAddr::ip);
-        let (connection, beginning) = self.arrive(local, client)?;
+        let arrival = self.arrive(&stream)?;
         // A panic in a phase is answered there; any other ends this connection alone.
-        let served = self.serve(stream, connection, beginning, shutdown);
+        let served = self.serve(stream, arrival, shutdown);
         if let Err(panic) = panics::catch(served).await {
             panic.count_request();
             error!("a connection: panicked: {panic}");

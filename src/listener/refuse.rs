@@ -1,4 +1,5 @@
-//! The answer to a request that is refused before anything is known of it but its bytes.
+//! The answer to a request that is refused before anything is known of it but its bytes. It is
+//! counted and logged with its reason, though no hook ever sees it.
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -8,7 +9,7 @@ use pingora_timeout::timeout;
 use tokio::io::AsyncWriteExt;
 
 use crate::{
-    downstream::stream::Downstream,
+    downstream::{refused, stream::Downstream},
     http1::refusal::Refusal,
     observe::{access_log::line::Entry, request_id},
     reply::{Form, METHODS},
@@ -30,6 +31,7 @@ impl Refuser {
 
     /// Answers and closes: the framing of what follows cannot be trusted.
     pub(crate) async fn refuse(&self, stream: &mut Downstream, refusal: Refusal) {
+        refused::count(refusal.reason);
         let id = request_id::new();
         let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::BAD_REQUEST);
         let body = Form::Text.body(status, &id);
@@ -61,7 +63,6 @@ impl Refuser {
         let Some(log) = &snapshot.access_log else { return };
         let pending = stream.pending();
         let (method, target) = first_words(pending);
-        let tls = stream.connection().tls.as_ref();
         log.write(&Entry {
             id,
             client: stream.connection().client,
@@ -69,8 +70,7 @@ impl Refuser {
             host: "",
             target,
             protocol: "HTTP/1.1",
-            tls_version: tls.map(|tls| tls.version),
-            sni: tls.and_then(|tls| tls.server_name.as_deref()),
+            tls: stream.connection().tls_entry(),
             status: refusal.status,
             bytes: bytes as u64,
             total: Duration::ZERO,

@@ -5,10 +5,10 @@
 //! alive: an idle connection is this future, its socket, and no buffer.
 
 use std::{
-    future::poll_fn,
+    future::{pending, poll_fn},
     pin::{Pin, pin},
     sync::Arc,
-    task::Poll,
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -26,6 +26,7 @@ use crate::{
     clock::Alarm,
     downstream::{
         connection::Connection,
+        refused,
         stream::{Body, Downstream},
     },
     http1::{
@@ -33,15 +34,13 @@ use crate::{
         head::{Head, HeadReader},
         refusal::Refusal,
     },
+    http2::PREFACE,
     listener::refuse::Refuser,
 };
 
-/// The first bytes of HTTP/2 with prior knowledge (RFC 9113 §3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
 /// How long an idle connection is kept once the listeners are closed: a request that is on its
 /// way arrives within this time, and is answered.
-const CLOSE_IDLE_AFTER: Duration = Duration::from_millis(500);
+pub(super) const CLOSE_IDLE_AFTER: Duration = Duration::from_millis(500);
 
 /// A client of HTTP/2 that answers no ping keeps its connection this long beyond its last answer.
 const QUIET: Duration = Duration::from_secs(2);
@@ -49,7 +48,7 @@ const QUIET: Duration = Duration::from_secs(2);
 const QUIET_EVERY: Duration = Duration::from_millis(100);
 
 /// The client did not finish its request head in time.
-const HEADER_TIMEOUT: Refusal = Refusal { status: 408, reason: "header_timeout" };
+const HEADER_TIMEOUT: Refusal = Refusal { status: 408, reason: refused::HEADER_TIMEOUT };
 
 /// What a connection may speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +81,7 @@ pub(crate) async fn serve<A>(
     );
     let idle_timeout = stream.connection().bounds.idle_timeout;
     let mut alarm = Alarm::after(stream.connection().bounds.header_timeout);
+    let mut is_first = true;
     loop {
         let head = match next_request(&mut stream, speaks, &mut alarm, &mut closing).await {
             Next::Request(head) => head,
@@ -92,12 +92,19 @@ pub(crate) async fn serve<A>(
                 tokio::select! {
                     _ = app.process_new(stream, shutdown) => {}
                     () = abandoned(&connection, shutdown) => {}
+                    () = gives_way(&connection) => {}
                 }
                 return;
             }
             Next::Refused(refusal) => return refuser.refuse(&mut stream, refusal).await,
-            Next::Gone => return Shutdown::shutdown(&mut *stream).await,
+            next @ (Next::Overdue | Next::Gone) => {
+                if is_first && matches!(next, Next::Overdue) {
+                    refused::count(refused::SILENT);
+                }
+                return Shutdown::shutdown(&mut *stream).await;
+            }
         };
+        is_first = false;
         match one_request(app, stream, head, shutdown).await {
             Some(kept) => stream = kept,
             None => return,
@@ -121,10 +128,24 @@ async fn abandoned(connection: &Connection, shutdown: &ShutdownWatch) {
     }
 }
 
+/// Waits until the connection is called while it has nothing to do.
+async fn gives_way(connection: &Connection) {
+    let Some(waiting) = connection.waiting() else { return pending().await };
+    loop {
+        waiting.called().await;
+        if !connection.is_busy() {
+            return;
+        }
+        time::sleep(QUIET_EVERY).await; // an answer is still on its way out
+    }
+}
+
 enum Next {
     Request(BytesMut),
     Http2,
     Refused(Refusal),
+    /// Not one byte came in time.
+    Overdue,
     Gone,
 }
 
@@ -137,19 +158,23 @@ async fn next_request(
     closing: &mut Pin<&mut impl FusedFuture<Output = ()>>,
 ) -> Next {
     if stream.pending().is_empty() {
-        let filled = poll_fn(|cx| {
+        let begins = poll_fn(|cx| {
             if let Poll::Ready(filled) = stream.poll_fill(cx) {
-                return Poll::Ready(filled.ok());
+                return Poll::Ready(if matches!(filled, Ok(1..)) {
+                    Ok(())
+                } else {
+                    Err(Next::Gone)
+                });
             }
             let is_due = closing.is_terminated() || closing.as_mut().poll(cx).is_ready();
             // What the kernel has, the runtime may not have noticed yet: it will wake this task.
-            if is_due && !stream.has_arrived() {
-                return Poll::Ready(None);
+            if (is_due && !stream.has_arrived()) || is_called(stream, cx) {
+                return Poll::Ready(Err(Next::Gone));
             }
-            alarm.poll_ring(cx).map(|()| None)
+            alarm.poll_ring(cx).map(|()| Err(Next::Overdue))
         });
-        if !matches!(filled.await, Some(1..)) {
-            return Next::Gone;
+        if let Err(next) = begins.await {
+            return next;
         }
     }
     // Most heads arrive in one piece: no timer is set for them.
@@ -157,6 +182,7 @@ async fn next_request(
         Tried::Done(next) => return next,
         Tried::NeedsMore => {}
     }
+    stream.connection().begin_waiting(); // others have done so for longer
     let header_timeout = stream.connection().bounds.header_timeout;
     match timeout(header_timeout, slow_head(stream, speaks)).await {
         Ok(next) => next,
@@ -177,11 +203,21 @@ async fn slow_head(stream: &mut Downstream, speaks: Speaks) -> Next {
             Tried::Done(next) => return next,
             Tried::NeedsMore => {}
         }
-        match stream.fill().await {
+        let filled = poll_fn(|cx| match stream.poll_fill(cx) {
+            Poll::Pending if is_called(stream, cx) => Poll::Ready(Ok(0)),
+            polled => polled,
+        });
+        match filled.await {
             Ok(1..) => {}
             Ok(0) | Err(_) => return Next::Gone,
         }
     }
+}
+
+/// Whether the connection is to give way to another one; its task is woken when it is.
+fn is_called(stream: &Downstream, cx: &mut Context<'_>) -> bool {
+    let waiting = stream.connection().waiting();
+    waiting.is_some_and(|waiting| waiting.poll_called(cx).is_ready())
 }
 
 fn try_head(stream: &mut Downstream, speaks: Speaks, reader: &mut HeadReader) -> Tried {

@@ -127,7 +127,7 @@ impl Attempts {
         self.list.last().map(|(member, _)| member.state.name())
     }
 
-    /// Attempts that met a pooled connection that was closed already.
+    /// Attempts that met a pooled connection that was closed already, or about to be.
     pub(crate) fn stale(&self) -> usize {
         self.list.len() - self.retries()
     }
@@ -135,7 +135,7 @@ impl Attempts {
     /// Attempts after the first that count as retries: a pooled connection that was closed
     /// already is no failure.
     pub(crate) fn retries(&self) -> usize {
-        self.list.iter().filter(|(_, outcome)| *outcome != Outcome::Stale).count()
+        self.list.iter().filter(|(_, outcome)| !outcome.is_blameless()).count()
     }
 
     /// What the request has seen of a backend.
@@ -143,7 +143,7 @@ impl Attempts {
         let seen = self.list.iter().filter(|(seen, _)| Arc::ptr_eq(&seen.state, &member.state));
         seen.fold(Visit::None, |visit, (_, outcome)| match (visit, outcome) {
             (Visit::Failed, _) => Visit::Failed,
-            (_, Outcome::Stale) => Visit::Stale,
+            (_, outcome) if outcome.is_blameless() => Visit::Stale,
             (_, _) => Visit::Failed,
         })
     }

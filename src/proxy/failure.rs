@@ -4,12 +4,18 @@
 
 use std::{io, time::Duration};
 
+use h2::Reason;
 use http::Method;
 use pingora::{Error, ErrorSource, ErrorType, ImmutStr, RetryType};
+use pingora_core::protocols::http::v2::client::PING_TIMEDOUT;
 
 use crate::{
-    downstream::error::{BadBody, OriginSilent},
-    upstream::outcome::Outcome,
+    downstream::{
+        error::{BadBody, BodyTooSlow, OriginSilent},
+        refused,
+    },
+    tls::origin::Fault,
+    upstream::outcome::{Outcome, tls_fault},
 };
 
 /// A pooled connection that breaks later than this broke while the origin was at work.
@@ -17,6 +23,9 @@ const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// How an attempt ended that made no connection.
 pub(crate) fn of_connecting(error: &Error) -> Outcome {
+    if let Some(fault) = tls_fault(error) {
+        return Outcome::Tls(fault);
+    }
     match error.etype {
         ErrorType::ConnectRefused => Outcome::Refused,
         ErrorType::ConnectTimedout => Outcome::ConnectTimeout,
@@ -39,6 +48,18 @@ pub(crate) fn of_exchange(error: &Error, is_reused: bool, is_answered: bool) -> 
     if error.esource == ErrorSource::Internal {
         return Outcome::Internal;
     }
+    if let Some(fault) = tls_fault(error) {
+        return Outcome::Tls(fault);
+    }
+    if error.etype == PING_TIMEDOUT {
+        return Outcome::Timeout;
+    }
+    if !is_answered && is_refused_late(error) {
+        return Outcome::Tls(Fault::Refused);
+    }
+    if let Some(said) = http2(error) {
+        return of_http2(error, said, is_reused, is_answered);
+    }
     match error.etype {
         ErrorType::ReadTimedout | ErrorType::WriteTimedout => Outcome::Timeout,
         ErrorType::WriteError if is_reused && !is_answered => Outcome::Stale,
@@ -52,6 +73,45 @@ pub(crate) fn of_exchange(error: &Error, is_reused: bool, is_answered: bool) -> 
         }
         ErrorType::HTTPStatus(_) => Outcome::Internal,
         _ => Outcome::Nonsense,
+    }
+}
+
+/// How an attempt ended on a stream of HTTP/2.
+///
+/// A stream that GOAWAY cuts off is one above the last that the origin has looked at (RFC 9113
+/// §6.8); one below lives on. What `REFUSED_STREAM` ends was not looked at, either (§8.7), and
+/// what is to be said over HTTP/1.1 is not done (§7).
+fn of_http2(error: &Error, said: &h2::Error, is_reused: bool, is_answered: bool) -> Outcome {
+    let is_reset = said.is_reset() && said.is_remote();
+    match () {
+        () if is_answered => Outcome::Reset,
+        () if said.is_go_away() && said.is_remote() => Outcome::Unprocessed,
+        () if is_reset && said.reason() == Some(Reason::REFUSED_STREAM) => Outcome::RefusedStream,
+        // Pingora asks over HTTP/1.1 from now on, unless that must not be.
+        () if error.etype == ErrorType::H2Downgrade && error.retry == RetryType::Decided(true) => {
+            Outcome::Unprocessed
+        }
+        () if said.is_io() && is_reused => Outcome::Stale,
+        () if said.is_io() || is_reset => Outcome::Reset,
+        () => Outcome::Nonsense,
+    }
+}
+
+/// What HTTP/2 says of an error.
+fn http2(error: &Error) -> Option<&h2::Error> {
+    error.root_cause().downcast_ref()
+}
+
+/// Over TLS 1.3, an origin refuses the certificate that it was shown, or missed, only after our
+/// side of the handshake is over; and before it has read a request.
+fn is_refused_late(error: &Error) -> bool {
+    let alert = |why: &io::Error| {
+        let why = why.get_ref().and_then(|why| why.downcast_ref::<rustls::Error>());
+        matches!(why, Some(rustls::Error::AlertReceived(_)))
+    };
+    match http2(error) {
+        Some(said) => said.get_io().is_some_and(alert),
+        None => error.root_cause().downcast_ref().is_some_and(alert),
     }
 }
 
@@ -70,7 +130,9 @@ pub(crate) fn may_repeat(
         return false;
     }
     match outcome {
-        Outcome::Stale => method.is_idempotent() || took < AT_ONCE,
+        Outcome::Tls(_) | Outcome::RefusedStream | Outcome::Unprocessed => true,
+        // A connection of HTTP/2 carries other requests: it says nothing of this one that it broke.
+        Outcome::Stale => method.is_idempotent() || (took < AT_ONCE && http2(error).is_none()),
         Outcome::Timeout => method.is_idempotent(),
         Outcome::Reset => method.is_idempotent() && is_silent(error),
         _ => false,
@@ -101,6 +163,9 @@ pub(crate) fn verdict(error: &Error, last: Option<Outcome>) -> Verdict {
     if let Some(BadBody(refusal)) = carries::<BadBody>(error) {
         return say(refusal.status, refusal.reason);
     }
+    if carries::<BodyTooSlow>(error).is_some() {
+        return say(408, refused::BODY_TOO_SLOW);
+    }
     if let Some(status) = status_of(error) {
         return status;
     }
@@ -109,9 +174,12 @@ pub(crate) fn verdict(error: &Error, last: Option<Outcome>) -> Verdict {
         Some(Outcome::Refused) => say(502, "connect_refused"),
         Some(Outcome::Unroutable) => say(502, "connect_unroutable"),
         Some(Outcome::ConnectError) => say(502, "connect_error"),
+        Some(Outcome::Tls(Fault::Timeout)) => say(504, "tls_timeout"),
+        Some(Outcome::Tls(fault)) => say(502, fault.as_str()),
+        Some(Outcome::RefusedStream) => say(502, "origin_refused"),
         Some(Outcome::ConnectTimeout) => say(504, "connect_timeout"),
         Some(Outcome::Timeout) => say(504, "origin_timeout"),
-        Some(Outcome::Reset | Outcome::Stale) => say(502, "origin_reset"),
+        Some(Outcome::Reset | Outcome::Stale | Outcome::Unprocessed) => say(502, "origin_reset"),
         Some(Outcome::Nonsense | Outcome::Status(_)) => say(502, "origin_nonsense"),
     }
 }
@@ -122,6 +190,7 @@ fn status_of(error: &Error) -> Option<Verdict> {
     let reason = match status {
         413 => "over_limit",
         502 => "origin_nonsense",
+        505 => "http_1_0",
         503 => "no_backend",
         _ => "policy",
     };
@@ -134,10 +203,14 @@ fn of_client(error: &Error) -> Verdict {
         return say(500, "internal");
     }
     match error.etype {
-        ErrorType::ReadTimedout => say(408, "client_timeout"),
+        ErrorType::ReadTimedout => say(408, refused::CLIENT_TIMEOUT),
         // The client closed its side in the middle of its body, and may still listen.
         ErrorType::ConnectionClosed => say(400, "client_abort"),
-        ErrorType::ReadError | ErrorType::WriteError | ErrorType::WriteTimedout => {
+        ErrorType::WriteTimedout => Verdict { status: None, reason: refused::WRITE_TIMEOUT },
+        ErrorType::WriteError if has_timed_out(error) => {
+            Verdict { status: None, reason: refused::WRITE_TIMEOUT }
+        }
+        ErrorType::ReadError | ErrorType::WriteError => {
             Verdict { status: None, reason: "client_abort" }
         }
         _ => say(400, "bad_request"),
@@ -146,12 +219,18 @@ fn of_client(error: &Error) -> Verdict {
 
 /// Whether not one byte of an answer came: Pingora says so only in words.
 fn is_silent(error: &Error) -> bool {
-    if error.etype == ErrorType::WriteError {
-        return true;
+    if error.etype == ErrorType::WriteError || http2(error).is_some() {
+        return true; // over HTTP/2, a head comes whole or not at all
     }
     let said = error.context.as_ref().map(ImmutStr::as_str);
     error.retry == RetryType::ReusedOnly
         && said.is_some_and(|said| said.ends_with("bytes already read: 0"))
+}
+
+/// Whether the stream itself gave a write up.
+fn has_timed_out(error: &Error) -> bool {
+    let cause = error.root_cause().downcast_ref::<io::Error>();
+    cause.is_some_and(|cause| cause.kind() == io::ErrorKind::TimedOut)
 }
 
 /// Finds an error of ours that travelled inside an I/O error.

@@ -14,6 +14,7 @@ use pingora::{Error, ErrorType, Result};
 use crate::{
     downstream::connection::{Connection, contains},
     observe::request_id::{self, LENGTH_MAX, X_REQUEST_ID},
+    tls::identity::Identity,
 };
 
 // Made once: a name that is given as text is parsed and copied at every use.
@@ -61,8 +62,12 @@ pub(crate) fn client_of(headers: &HeaderMap, connection: &Connection) -> Option<
     client
 }
 
-/// Removes what a client may not say, and what origins misread.
-pub(crate) fn cleanse(headers: &mut HeaderMap, connection: &Connection) {
+/// Removes what a client may not say, and what origins misread. What tells of a client's
+/// certificate comes from the handshake alone: no proxy is trusted to say it.
+pub(crate) fn cleanse(headers: &mut HeaderMap, connection: &Connection, vouched: &[HeaderName]) {
+    for name in vouched {
+        headers.remove(name);
+    }
     while let Some(name) = headers.keys().find(|name| is_forged(name, connection)) {
         let name = name.clone();
         headers.remove(&name);
@@ -78,14 +83,18 @@ fn is_forged(name: &HeaderName, connection: &Connection) -> bool {
     text.contains('_') || text == "proxy" || (!connection.is_trusted && is_claim(text))
 }
 
-/// Tells the origin who asked for which host, and the id.
+/// Tells the origin who asked for which host, who the client is by its certificate, and the id.
 pub(crate) fn introduce(
     headers: &mut HeaderMap,
     connection: &Connection,
     id: &HeaderValue,
     host: Option<&HeaderValue>,
 ) -> Result<()> {
-    headers.reserve(ADDED);
+    let client = connection.tls.as_ref().and_then(|tls| tls.client.as_deref());
+    headers.reserve(ADDED + client.map_or(0, Identity::count));
+    if let Some(client) = client {
+        client.tell(headers);
+    }
     // What a stranger claimed is gone already.
     if connection.is_trusted && headers.contains_key(&X_FORWARDED_FOR) {
         let list = appended(headers.get_all(&X_FORWARDED_FOR), &connection.client_value)?;
@@ -140,14 +149,14 @@ pub(crate) fn add_forwarded(
     let host = host.and_then(|host| host.to_str().ok());
     let escaped = |host: &str| host.replace('\\', "\\\\").replace('"', "\\\"");
     let host = host.map_or_else(String::new, |host| format!(";host=\"{}\"", escaped(host)));
-    let proto = if connection.tls.is_some() { "https" } else { "http" };
+    let proto = if connection.is_secure() { "https" } else { "http" };
     headers.append(FORWARDED, valid(format!("for={client};proto={proto}{host}").as_bytes())?);
     Ok(())
 }
 
-/// How the client reached this proxy.
+/// How the client reached this proxy, or the load balancer that introduced it.
 fn scheme(connection: &Connection) -> &'static HeaderValue {
-    if connection.tls.is_some() { &HTTPS } else { &HTTP }
+    if connection.is_secure() { &HTTPS } else { &HTTP }
 }
 
 /// Adds `Via` (RFC 9110 §7.6.3).

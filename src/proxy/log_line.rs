@@ -1,9 +1,10 @@
 //! The line of a request in the access log.
 
-use http::{Version, header};
+use http::{HeaderValue, Version, header};
 use pingora_proxy::Session;
 
 use crate::{
+    downstream::connection::Connection,
     observe::access_log::{AccessLog, line::Entry},
     proxy::{context::Context, select},
 };
@@ -20,8 +21,7 @@ pub(crate) fn status(session: &Session, ctx: &Context) -> u16 {
 /// Writes the line of a request that has ended.
 pub(crate) fn write(log: &AccessLog, session: &Session, ctx: &Context, status: u16) {
     let request = session.req_header();
-    let text = |name| request.headers.get(name).map(http::HeaderValue::as_bytes);
-    let tls = ctx.connection.as_ref().and_then(|connection| connection.tls.as_ref());
+    let text = |name| request.headers.get(name).map(HeaderValue::as_bytes);
     log.write(&Entry {
         id: ctx.id.as_bytes(),
         client: ctx.client,
@@ -29,8 +29,7 @@ pub(crate) fn write(log: &AccessLog, session: &Session, ctx: &Context, status: u
         host: select::authority(request),
         target: request.raw_path(),
         protocol: protocol(request.version),
-        tls_version: tls.map(|tls| tls.version),
-        sni: tls.and_then(|tls| tls.server_name.as_deref()),
+        tls: ctx.connection.as_deref().map(Connection::tls_entry).unwrap_or_default(),
         status,
         bytes: session.body_bytes_sent() as u64,
         total: ctx.started.elapsed(),

@@ -27,7 +27,10 @@ pub use caught::Caught;
 pub use context::Context;
 
 use crate::{
-    downstream::connection::{Connection, Exchange},
+    downstream::{
+        connection::{Connection, Exchange},
+        refused,
+    },
     policy::contract::Flow,
     proxy::{
         caught::Phases,
@@ -189,6 +192,7 @@ impl Phases for Proxy {
     ) -> FailToProxy {
         let Verdict { status, reason } = failure::verdict(error, ctx.attempts.last());
         log::debug!("request {:?} failed: {reason}: {error}", ctx.id);
+        refused::count(reason);
         ctx.reason = ctx.reason.or(Some(reason));
         ctx.unsent_status = status.or(Some(499));
         let has_begun = session

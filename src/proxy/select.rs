@@ -1,10 +1,10 @@
 //! Choosing: the route of a request, the backend of an attempt, and whether there is another.
 
-use std::time::Duration;
+use std::{net, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
 use pingora::{Error, ErrorType, Result};
-use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::{protocols::l4::socket::SocketAddr, upstreams::peer::HttpPeer};
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 use tokio::time::{self, Instant};
@@ -20,7 +20,7 @@ use crate::{
         table::Found,
     },
     snapshot::{Live, Route},
-    upstream::{Timeouts, outcome::Outcome, retry},
+    upstream::{Timeouts, link::config::Http, outcome::Outcome, proxy_header::Sender, retry},
 };
 
 /// So many pooled connections may turn out to be closed before they count as failures.
@@ -140,7 +140,7 @@ pub(crate) fn backend(ctx: &mut Context, now: Instant) {
 /// Makes the peer of the next attempt; after a failure, a moment later.
 pub(crate) async fn peer(session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
     if ctx.in_flight.is_none() {
-        if ctx.attempts.last() != Some(Outcome::Stale) {
+        if !ctx.attempts.last().is_some_and(Outcome::is_blameless) {
             time::sleep(retry::backoff(ctx.attempts.retries())).await;
         }
         ctx.attempt_started = Instant::now();
@@ -149,12 +149,33 @@ pub(crate) async fn peer(session: &mut Session, ctx: &mut Context) -> Result<Box
     let (Some(in_flight), Some(route)) = (&ctx.in_flight, &ctx.route) else {
         return Error::e_explain(ErrorType::ConnectError, "no backend is left to try");
     };
-    let mut peer = Box::new(in_flight.member().peer.clone());
-    peer.options.read_timeout = read_timeout(session, route.upstream.timeouts());
+    let mut peer = route.upstream.peer_for(in_flight.member(), || sender(session, ctx));
+    let http = route.upstream.link().http();
+    peer.options.read_timeout = read_timeout(session, http, route.upstream.timeouts());
+    if http == Http::Auto && needs_http1(session) {
+        peer.options.set_http_version(1, 1);
+    }
     ctx.body_bytes = 0;
-    ctx.is_sent = false;
+    ctx.is_sent = session.is_body_empty();
     ctx.interim = 0;
     Ok(peer)
+}
+
+/// Whom the origin is told of by the PROXY protocol.
+fn sender(session: &Session, ctx: &Context) -> Sender {
+    let inet = |address: Option<&SocketAddr>| address?.as_inet().copied();
+    let client = ctx.connection.as_ref().and_then(|connection| connection.client);
+    let (Some(client), Some(to)) = (client, inet(session.server_addr())) else {
+        return Sender::Nameless;
+    };
+    let peer = inet(session.client_addr()).filter(|peer| peer.ip().to_canonical() == client);
+    Sender::Client(net::SocketAddr::new(client, peer.map_or(0, |peer| peer.port())), to)
+}
+
+/// What Pingora cannot carry over HTTP/2: an upgrade, and an answer without a length to a client
+/// that knows no chunks.
+fn needs_http1(session: &Session) -> bool {
+    session.is_upgrade_req() || session.req_header().version == Version::HTTP_10
 }
 
 /// Whether another attempt may follow the one that just failed.
@@ -163,7 +184,7 @@ pub(crate) fn may_try_again(ctx: &Context) -> bool {
     if ctx.attempts.is_full() {
         return false;
     }
-    if ctx.attempts.last() == Some(Outcome::Stale) && ctx.attempts.stale() <= STALE_MAX {
+    if ctx.attempts.last().is_some_and(Outcome::is_blameless) && ctx.attempts.stale() <= STALE_MAX {
         return true; // the backend is not to blame, and a new connection will tell
     }
     ctx.attempts.retries() <= route.upstream.retries_max()
@@ -173,11 +194,11 @@ pub(crate) fn may_try_again(ctx: &Context) -> bool {
 /// What Pingora itself keeps. [`await_origin`] keeps the time of an answer, once a request over
 /// HTTP/1 is sent; not that of an upload, of a tunnel, or of a stream of HTTP/2, which has no
 /// connection of its own that could.
-fn read_timeout(session: &mut Session, timeouts: &Timeouts) -> Option<Duration> {
+fn read_timeout(session: &mut Session, http: Http, timeouts: &Timeouts) -> Option<Duration> {
     if session.is_upgrade_req() {
         return Some(timeouts.tunnel);
     }
-    let is_kept = !session.is_http2() && session.is_body_empty();
+    let is_kept = http == Http::One && !session.is_http2() && session.is_body_empty();
     (!is_kept).then_some(timeouts.first_byte.max(timeouts.between_bytes))
 }
 

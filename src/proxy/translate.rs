@@ -10,6 +10,7 @@ use crate::{
     observe::request_id::X_REQUEST_ID,
     proxy::{context::Context, forward, respond},
     snapshot::Host,
+    upstream::{link::config::Http, outcome::NO_HTTP2},
 };
 
 /// Makes what the origin is sent of what the client sent.
@@ -19,6 +20,11 @@ pub(crate) fn request(version: Version, header: &mut RequestHeader, ctx: &Contex
     else {
         return Error::e_explain(ErrorType::InternalError, "a request without a route");
     };
+    if route.upstream.link().http() == Http::Two && header.version != Version::HTTP_2 {
+        // Pingora takes what the handshake gave, which may be no word about HTTP/2.
+        let why = "the origin speaks HTTP/1";
+        return Err(Error::explain(ErrorType::Custom(NO_HTTP2), why).into_up());
+    }
     if let Some(target) = &ctx.target {
         header.set_uri(target.clone());
     }
@@ -27,7 +33,7 @@ pub(crate) fn request(version: Version, header: &mut RequestHeader, ctx: &Contex
     let mut parts: ReqParts = mem::replace(header, blank()).into();
     let headers = &mut parts.headers;
     let host = headers.get(header::HOST).cloned();
-    forward::cleanse(headers, connection);
+    forward::cleanse(headers, connection, &route.vouched);
     forward::introduce(headers, connection, &ctx.id, host.as_ref())?;
     forward::join_cookies(headers, version)?;
     if route.forwarded {
@@ -54,6 +60,11 @@ fn blank() -> RequestHeader {
 pub(crate) fn response(version: Version, header: &mut ResponseHeader, ctx: &Context) -> Result<()> {
     respond::strip_hop_by_hop(header);
     if version == Version::HTTP_10 {
+        if header.version == Version::HTTP_2 && is_open_ended(header) {
+            // Pingora would answer in chunks.
+            let why = "an answer of HTTP/2 without a length, to a client of HTTP/1.0";
+            return Err(Error::explain(ErrorType::HTTPStatus(505), why));
+        }
         // HTTP/1.0 knows no chunks: the end of the connection ends the answer.
         header.remove_header(&header::TRANSFER_ENCODING);
     }
@@ -64,4 +75,9 @@ pub(crate) fn response(version: Version, header: &mut ResponseHeader, ctx: &Cont
         route.policies.on_response(header)?;
     }
     header.insert_header(&X_REQUEST_ID, ctx.id.clone())
+}
+
+fn is_open_ended(header: &ResponseHeader) -> bool {
+    let has_body = !matches!(header.status.as_u16(), 204 | 304);
+    has_body && !header.headers.contains_key(header::CONTENT_LENGTH)
 }

@@ -121,10 +121,7 @@ impl Stop {
             tokio::select! {
                 signal = signals.recv() => match signal {
                     Some(SIGQUIT) => drop(tokio::spawn(handover.clone().by_hand())),
-                    Some(SIGTERM) => {
-                        handover.stop().await;
-                        return End::Asked;
-                    }
+                    Some(SIGTERM) => return self.asked().await,
                     _ => {
                         handover.stop().await;
                         systemd::stopping();
@@ -132,10 +129,7 @@ impl Stop {
                     }
                 },
                 order = ordered(orders) => match order {
-                    Order::Stop => {
-                        handover.stop().await;
-                        return End::Asked;
-                    }
+                    Order::Stop => return self.asked().await,
                     Order::Fail(why) => self.last.fail(&why),
                 },
                 () = handover.handed_over() => return End::HandedOver,
@@ -146,6 +140,12 @@ impl Stop {
                 },
             }
         }
+    }
+
+    /// A stop, unless a successor has the last word already: then it serves, and this process
+    /// leaves as it would have.
+    async fn asked(&self) -> End {
+        if self.watched.handover.stop().await { End::HandedOver } else { End::Asked }
     }
 
     async fn taken_back(&self) {
@@ -164,13 +164,10 @@ impl ShutdownSignalWatch for Stop {
         let end = self.end(&mut signals, &mut orders).await;
         // From now on the next signal ends the process, whatever it waits for.
         tokio::spawn(at_once(self.last.clone(), signals, orders));
-        match end {
-            // The service goes on, and so do its sockets, in the other process.
-            End::HandedOver | End::TakenBack => self.leaving.drain().share_sockets(),
-            End::Asked => {
-                systemd::stopping();
-                self.leaving.announce().await;
-            }
+        // Otherwise the service goes on, in the other process.
+        if end == End::Asked {
+            systemd::stopping();
+            self.leaving.announce().await;
         }
         let status = if end == End::TakenBack { EXIT_UNAVAILABLE } else { EXIT_SUCCESS };
         let (last, leaving) = (self.last.clone(), self.leaving.clone());

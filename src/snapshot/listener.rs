@@ -1,6 +1,8 @@
 //! Listeners: what is known of a connection by the place where it arrives.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
+
+use http::HeaderName;
 
 use crate::{
     acme::Acme,
@@ -10,7 +12,10 @@ use crate::{
     observe::handshakes::Handshakes,
     routing::host::HostPattern,
     snapshot::Snapshot,
-    tls::keyring::{Current, Keyring},
+    tls::{
+        keyring::{Current, Keyring},
+        tickets::Tickets,
+    },
 };
 
 /// Where connections arrive.
@@ -50,6 +55,7 @@ pub(super) fn all(
     file: &File,
     acme: Option<&Acme>,
     predecessor: Option<&Snapshot>,
+    tickets: &Arc<Tickets>,
     problems: &mut Problems,
 ) -> Box<[Listener]> {
     let configs = &file.listeners;
@@ -73,7 +79,7 @@ pub(super) fn all(
             tls: config
                 .tls
                 .as_ref()
-                .and_then(|tls| Keyring::read(tls, &file.folder, acme, keyring, problems)),
+                .and_then(|tls| Keyring::read(tls, &file.folder, acme, keyring, tickets, problems)),
             handshakes: old.map(|old| old.handshakes.clone()).unwrap_or_default(),
             bounds: Arc::new(config.bounds(problems)),
             address: config.address.value.clone(),
@@ -81,6 +87,27 @@ pub(super) fn all(
     }
     uncovered(file, &listeners, problems);
     listeners.into()
+}
+
+/// The fields by which any listener tells origins of its clients' certificates. No route can
+/// match by them: what a client sends in them counts for nothing.
+pub(super) fn vouched(file: &File, problems: &mut Problems) -> Arc<[HeaderName]> {
+    let tls = file.listeners.iter().filter_map(|listener| listener.tls.as_ref());
+    let forward = tls.filter_map(|tls| Some(&tls.client_certificates.as_ref()?.forward));
+    let names: BTreeSet<String> = forward
+        .flat_map(|forward| forward.names().map(|name| name.value.to_header().to_string()))
+        .collect();
+    let routes = file.routes.iter().flatten().flatten();
+    let matched = routes.filter_map(|route| route.matches.headers.as_ref());
+    for (name, _) in matched.flat_map(|headers| &headers.value.0) {
+        if names.contains(name.value.0.as_str()) {
+            let message = format!("no route can match by `{}`", name.value.0);
+            let help = "a listener tells origins of its clients in it, and what a client sends there \
+                        is removed; remove the condition, or choose another name under `forward`";
+            problems.push(Problem::error(message).at(name.span).help(help));
+        }
+    }
+    names.iter().filter_map(|name| name.parse().ok()).collect()
 }
 
 /// Warns of hosts of routes that are in no certificate: where all listeners speak TLS, no client

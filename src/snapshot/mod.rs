@@ -21,14 +21,15 @@ pub use route::{Host, Route};
 
 use crate::{
     acme::Acme,
-    config::{File, Loaded, Named, SMALLEST},
+    config::{File, Loaded, Named, SMALLEST, server},
     diagnostic::{Problem, Problems},
     observe::{
         access_log::{AccessLog, Target, line::Format},
         tally::Tally,
     },
     routing::table::Table,
-    upstream::{Upstream, config::Config as UpstreamConfig},
+    tls::tickets::Tickets,
+    upstream::{Upstream, config::Config as UpstreamConfig, link::Sources},
 };
 
 /// The compiled configuration.
@@ -51,6 +52,8 @@ pub struct Snapshot {
     pub access_log: Option<Arc<AccessLog>>,
     /// How the requests of this version ended.
     pub tally: Arc<Tally>,
+    /// What session tickets are sealed with; the same over all versions.
+    pub tickets: Arc<Tickets>,
 }
 
 /// The snapshot in force.
@@ -71,42 +74,52 @@ pub fn assemble(
     problems: &mut Problems,
 ) -> Snapshot {
     let tally = Arc::new(Tally::default());
-    let upstreams = upstreams(&file.upstreams, predecessor, problems);
+    let upstreams = upstreams(&file, predecessor, problems);
+    let shared =
+        route::Shared { tally: tally.clone(), vouched: listener::vouched(&file, problems) };
     let routes = match &file.routes {
-        Some(routes) => route::table(routes, &file.upstreams, &upstreams, &tally, problems),
-        None => route::only(&file.upstreams, &upstreams, &tally, problems),
+        Some(routes) => route::table(routes, &file.upstreams, &upstreams, &shared, problems),
+        None => route::only(&file.upstreams, &upstreams, &shared, problems),
     };
     let access_log = file.access_log.build(problems);
     let acme = acme::of(&file, predecessor, problems);
+    let tickets = predecessor.map(|old| old.tickets.clone()).unwrap_or_default();
     Snapshot {
         version: predecessor.map_or(1, |old| old.version + 1),
-        listeners: listener::all(&file, acme.as_deref(), predecessor, problems),
+        listeners: listener::all(&file, acme.as_deref(), predecessor, &tickets, problems),
         acme,
         trusted: file.trusted_proxies.iter().map(|network| network.0).collect(),
         access_log: access_log.map(|(format, target)| log_to(format, target, predecessor)),
         routes,
         upstreams,
         tally,
+        tickets,
         file,
     }
 }
 
+/// Makes the upstreams. Files with certificates are read at any rate, so that one whose
+/// configuration is equal to its predecessor's is kept only if those are, too.
 fn upstreams(
-    named: &[Named<UpstreamConfig>],
+    file: &File,
     predecessor: Option<&Snapshot>,
     problems: &mut Problems,
 ) -> BTreeMap<String, Arc<Upstream>> {
-    if named.is_empty() {
+    if file.upstreams.is_empty() {
         problems.push(Problem::error("no upstream is defined").help(SMALLEST));
     }
+    let sources = Arc::new(Sources::new(server::sources(&file.server)));
     let mut built = BTreeMap::new();
-    for Named { name, config } in named {
+    for Named { name, config } in &file.upstreams {
         let Some(config) = config else { continue };
+        let Some(link) = config.link(&file.folder, problems) else { continue };
         let old = predecessor.and_then(|old| old.upstreams.get(&name.value));
-        let kept = old.filter(|_| predecessor.and_then(|old| old.written(name)) == Some(config));
-        let upstream = match kept {
-            Some(old) => Some(old.clone()),
-            None => config.build(name, old.map(Arc::as_ref), problems).map(Arc::new),
+        let is_equal = predecessor.and_then(|old| old.written(name)) == Some(config);
+        let upstream = if let Some(old) = old.filter(|old| is_equal && *old.link() == link) {
+            Some(old.clone())
+        } else {
+            let old = old.map(Arc::as_ref);
+            config.build(name, link, &sources, old, problems).map(Arc::new)
         };
         built.extend(upstream.map(|upstream| (name.value.clone(), upstream)));
     }
@@ -137,7 +150,7 @@ impl Snapshot {
     }
 
     /// An upstream as the operator wrote it.
-    fn written(&self, name: &str) -> Option<&UpstreamConfig> {
+    pub fn written(&self, name: &str) -> Option<&UpstreamConfig> {
         let mut named = self.file.upstreams.iter();
         named.find(|upstream| upstream.name.value == name)?.config.as_ref()
     }

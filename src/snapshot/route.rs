@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 
 use crate::{
     config::{
@@ -49,6 +49,15 @@ pub struct Route {
     pub upstream: Arc<Upstream>,
     /// Counts how the requests of this configuration ended.
     pub tally: Arc<Tally>,
+    /// The fields by which any listener tells of its clients' certificates: what a client says in
+    /// them is removed, wherever it came in.
+    pub vouched: Arc<[HeaderName]>,
+}
+
+/// What all routes of a configuration share.
+pub(super) struct Shared {
+    pub(super) tally: Arc<Tally>,
+    pub(super) vouched: Arc<[HeaderName]>,
 }
 
 type Upstreams = BTreeMap<String, Arc<Upstream>>;
@@ -58,7 +67,7 @@ pub(super) fn table(
     written: &[Option<RouteConfig>],
     named: &[Named<UpstreamConfig>],
     upstreams: &Upstreams,
-    tally: &Arc<Tally>,
+    shared: &Shared,
     problems: &mut Problems,
 ) -> Table<Arc<Route>> {
     if written.is_empty() {
@@ -69,7 +78,7 @@ pub(super) fn table(
     for config in written {
         let route = config.as_ref().and_then(|config| {
             check_name(config, &mut before, problems);
-            build(config, &names, upstreams, tally, problems)
+            build(config, &names, upstreams, shared, problems)
         });
         routes.push(route.map(Arc::new));
     }
@@ -86,7 +95,7 @@ pub(super) fn table(
 pub(super) fn only(
     named: &[Named<UpstreamConfig>],
     upstreams: &Upstreams,
-    tally: &Arc<Tally>,
+    shared: &Shared,
     problems: &mut Problems,
 ) -> Table<Arc<Route>> {
     if let [_, second, ..] = named {
@@ -95,13 +104,13 @@ pub(super) fn only(
         problems.push(problem.at(second.name.span).help(help));
     }
     let only = upstreams.values().next().cloned();
-    let only = only.map(|upstream| (Rule::any(), Arc::new(Route::to(upstream, tally.clone()))));
+    let only = only.map(|upstream| (Rule::any(), Arc::new(Route::to(upstream, shared))));
     Table::new(only.into_iter().collect())
 }
 
 impl Route {
     /// A route that only passes on.
-    fn to(upstream: Arc<Upstream>, tally: Arc<Tally>) -> Self {
+    fn to(upstream: Arc<Upstream>, shared: &Shared) -> Self {
         Self {
             name: "default".to_owned(),
             policies: Policies::default(),
@@ -110,7 +119,8 @@ impl Route {
             forwarded: false,
             via: false,
             upstream,
-            tally,
+            tally: shared.tally.clone(),
+            vouched: shared.vouched.clone(),
         }
     }
 }
@@ -119,7 +129,7 @@ fn build(
     config: &RouteConfig,
     names: &HashSet<&str>,
     upstreams: &Upstreams,
-    tally: &Arc<Tally>,
+    shared: &Shared,
     problems: &mut Problems,
 ) -> Option<Route> {
     let policies = Policies::build(config.policies.iter().map(|policy| &policy.value));
@@ -147,7 +157,8 @@ fn build(
         forwarded: config.forwarded,
         via: config.via,
         upstream: upstreams.get(&target.value)?.clone(),
-        tally: tally.clone(),
+        tally: shared.tally.clone(),
+        vouched: shared.vouched.clone(),
     })
 }
 

@@ -7,11 +7,12 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::SystemTime,
 };
 
 use pingora_core::protocols::{Shutdown, Stream};
 use rustls::{
-    ProtocolVersion,
+    HandshakeKind, ProtocolVersion, ServerConnection,
     server::{Accepted, Acceptor},
 };
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
@@ -19,6 +20,7 @@ use tokio_rustls::StartHandshake;
 
 use crate::tls::{
     certificate::{ALPN, Certificate},
+    identity::{Identity, Unfit},
     keyring::Keyring,
     stream::TlsStream,
 };
@@ -54,6 +56,15 @@ pub struct Facts {
     pub server_name: Option<Box<str>>,
     /// What it was given.
     pub certificate: Arc<Certificate>,
+    /// How it is encrypted: `TLS13_AES_256_GCM_SHA384`.
+    pub cipher: &'static str,
+    /// How the keys were agreed on: `X25519MLKEM768`; `None` where an older session of TLS 1.2
+    /// goes on.
+    pub group: Option<&'static str>,
+    /// Whether an older session goes on.
+    pub is_resumed: bool,
+    /// Who the client is; `None` if it showed no certificate.
+    pub client: Option<Box<Identity>>,
     /// Whether the certificate is one for that name.
     is_covered: bool,
 }
@@ -76,6 +87,9 @@ pub enum Failure {
     /// Its first message is too long.
     #[error("the first message is longer than {HELLO_BYTES_MAX} bytes")]
     TooLong,
+    /// The client was verified, and is not taken for another reason.
+    #[error("the client is not taken: {0}")]
+    Client(#[from] Unfit),
     /// What was said is no TLS, or nothing that both sides can agree on.
     #[error("{0}")]
     Tls(rustls::Error),
@@ -122,18 +136,43 @@ pub async fn accept(mut socket: Stream, keyring: &Keyring) -> Result<Established
         }
     };
     let connection = stream.get_ref().1;
-    let version = match connection.protocol_version() {
-        Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
-        _ => "TLSv1.3",
+    let client = match identity(connection, keyring) {
+        Ok(client) => client,
+        Err(why) => {
+            let mut stream = TlsStream::new(stream, false);
+            Shutdown::shutdown(&mut stream).await;
+            return Err(why.into());
+        }
     };
     let is_http2 = connection.alpn_protocol() == Some(ALPN[0]);
     let is_covered = server_name.as_ref().is_some_and(|name| certificate.names.cover(name));
-    let server_name = server_name.map(String::into_boxed_str);
-    Ok(Established {
-        stream: TlsStream::new(stream, is_http2),
-        facts: Facts { version, server_name, certificate, is_covered },
-        is_http2,
-    })
+    let facts = Facts {
+        version: match connection.protocol_version() {
+            Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
+            _ => "TLSv1.3",
+        },
+        server_name: server_name.map(String::into_boxed_str),
+        cipher: connection
+            .negotiated_cipher_suite()
+            .and_then(|suite| suite.suite().as_str())
+            .unwrap_or("unknown"),
+        group: connection.negotiated_key_exchange_group().and_then(|group| group.name().as_str()),
+        is_resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
+        client,
+        certificate,
+        is_covered,
+    };
+    Ok(Established { stream: TlsStream::new(stream, is_http2), facts, is_http2 })
+}
+
+/// Who a client is that was verified, now or when its session began.
+fn identity(
+    connection: &ServerConnection,
+    keyring: &Keyring,
+) -> Result<Option<Box<Identity>>, Unfit> {
+    let shown = connection.peer_certificates().and_then(|chain| chain.first());
+    let (Some(shown), Some(clients)) = (shown, keyring.clients()) else { return Ok(None) };
+    Identity::of(shown, &clients.forward, SystemTime::now()).map(Box::new).map(Some)
 }
 
 impl Facts {

@@ -1,29 +1,29 @@
 //! A certificate that can be shown: its chain, its key, its names, and how long it is good.
 
-use std::{
-    fmt,
-    path::Path,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{fmt, path::Path, sync::Arc, time::SystemTime};
 
 use rustls::{
     CipherSuite, Error, InconsistentKeys, ServerConfig, SignatureAlgorithm, SupportedCipherSuite,
     crypto::CryptoProvider,
     pki_types::CertificateDer,
-    server::{ClientHello, ProducesTickets, StoresServerSessions},
-    sign::{CertifiedKey, SingleCertAndKey},
+    server::{ClientHello, NoServerSessionStorage, danger::ClientCertVerifier},
+    sign::CertifiedKey,
 };
 use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
 use crate::{
     acme::Managed,
     diagnostic::{Problem, Problems},
-    tls::{config::CertificateConfig, names::Names, pem::Pem},
+    tls::{
+        config::CertificateConfig,
+        expiry::{self, Reminder, SOON, day, days},
+        key_log::KeyLogFile,
+        names::Names,
+        pem::Pem,
+        staple::{Shown, Staple},
+        tickets::Ticketer,
+    },
 };
-
-/// From here on it is told that a certificate expires.
-const EXPIRES_SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
 /// What every client may speak over TLS, the better one first.
 pub const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -44,6 +44,8 @@ pub struct Certificate {
     key: Arc<CertifiedKey>,
     /// Those that a client must offer one of.
     suites: Vec<CipherSuite>,
+    staple: Option<Staple>,
+    read: SystemTime,
 }
 
 /// The kind of a key, in order of preference: RSA costs a server many times the others.
@@ -69,10 +71,12 @@ impl Kind {
 }
 
 /// What the certificates of a listener share.
+#[derive(Clone, Debug)]
 pub(super) struct Shared {
     pub(super) provider: Arc<CryptoProvider>,
-    pub(super) tickets: Arc<dyn ProducesTickets>,
-    pub(super) sessions: Arc<dyn StoresServerSessions>,
+    pub(super) tickets: Arc<Ticketer>,
+    pub(super) verifier: Arc<dyn ClientCertVerifier>,
+    pub(super) key_log: Option<Arc<KeyLogFile>>,
 }
 
 impl Certificate {
@@ -84,7 +88,7 @@ impl Certificate {
         now: SystemTime,
         problems: &mut Problems,
     ) -> Option<Self> {
-        let CertificateConfig { cert, key } = written;
+        let CertificateConfig { cert, key, .. } = written;
         let mut told = |problem: Problem, span| problems.push(problem.at(span));
         let chain = Pem::read(&folder.join(&cert.value), cert)
             .and_then(Pem::into_certificates)
@@ -110,7 +114,16 @@ impl Certificate {
             told(problem, key.span);
             return None;
         }
-        let made = Self::made(leaf, certified, None, shared).map_err(|why| {
+        let staple = written.ocsp.as_ref().map(|ocsp| {
+            let read = Staple::read(ocsp, folder, &leaf.serial, now)
+                .map_err(|problem| told(problem, ocsp.span))?;
+            if let Some(warning) = read.warning {
+                told(warning, ocsp.span);
+            }
+            Ok::<_, ()>(read.staple)
+        });
+        let staple = staple.transpose().ok()?.flatten();
+        let made = Self::made(leaf, certified, staple, shared, now).map_err(|why| {
             let problem =
                 Problem::error(format!("the certificate in `{cert}` cannot be used: {why}"));
             told(problem.help("make another one"), cert.span);
@@ -119,20 +132,26 @@ impl Certificate {
     }
 
     /// The certificate that is obtained by ACME, as it is now.
-    pub(super) fn obtained(managed: &Arc<Managed>, shared: &Shared) -> Result<Self, Error> {
+    pub(super) fn obtained(
+        managed: &Arc<Managed>,
+        shared: &Shared,
+        now: SystemTime,
+    ) -> Result<Self, Error> {
         let pair = managed.pair();
         let signing = shared.provider.key_provider.load_private_key(pair.key.clone_key())?;
         let certified = CertifiedKey::new(pair.chain.clone(), signing);
         let leaf = leaf(&pair.chain[0], "the storage")
             .map_err(|problem| Error::General(problem.message))?;
-        Self::made(leaf, certified, Some(managed.clone()), shared)
+        let made = Self::made(leaf, certified, None, shared, now)?;
+        Ok(Self { acme: Some(managed.clone()), ..made })
     }
 
     fn made(
         leaf: Leaf,
         certified: CertifiedKey,
-        acme: Option<Arc<Managed>>,
+        staple: Option<Staple>,
         shared: &Shared,
+        now: SystemTime,
     ) -> Result<Self, Error> {
         let Leaf { names, expires, .. } = leaf;
         let kind = match certified.key.algorithm() {
@@ -142,8 +161,9 @@ impl Certificate {
         };
         let suites = suites(&shared.provider, &certified);
         let (chain, key) = (certified.cert.clone(), Arc::new(certified));
-        let config = Arc::new(server_config(shared, key.clone())?);
-        Ok(Self { names, expires, kind, acme, config, chain, key, suites })
+        let shown = Shown::new(key.clone(), staple.as_ref());
+        let config = Arc::new(server_config(shared, shown)?);
+        Ok(Self { names, expires, kind, acme: None, config, chain, key, suites, staple, read: now })
     }
 
     /// Whether another one was obtained in its place.
@@ -158,14 +178,50 @@ impl Certificate {
     }
 
     /// Whether both are the same, whatever their files are called. The key is, too: each has
-    /// the one that its certificate names.
+    /// the one that its certificate names. Who obtains it is, too: else it would not be renewed.
     pub(super) fn is_same(&self, other: &Self) -> bool {
+        let obtained_by = |one: &Self| one.acme.as_ref().map(Arc::as_ptr);
         self.chain == other.chain
+            && self.staple == other.staple
+            && obtained_by(self) == obtained_by(other)
     }
 
     /// The day on which it expires, as people write it.
     pub fn last_day(&self) -> String {
         day(self.expires)
+    }
+
+    /// The last day of the OCSP response that is shown with it; `None` if there is none.
+    pub fn staple_until(&self, now: SystemTime) -> Option<String> {
+        let staple = self.staple.as_ref()?;
+        match staple.until {
+            Some(until) => (now < until).then(|| day(until)),
+            None => Some("for ever".to_owned()),
+        }
+    }
+
+    /// What is to be told of it, day by day. That one ends which is obtained by ACME is told when
+    /// the last order failed, or when it is too late: else it is renewed in time.
+    pub(super) fn reminders(&self, now: SystemTime) -> impl Iterator<Item = Reminder> {
+        let Self { names, expires, read, .. } = self;
+        let soon = expires.checked_sub(SOON).unwrap_or(SystemTime::UNIX_EPOCH);
+        let is_cared_for = self
+            .acme
+            .as_ref()
+            .is_some_and(|managed| now < *expires && managed.standing(now).error.is_none());
+        let told = ending(names, *expires, now).filter(|_| !is_cared_for).map(|message| {
+            let about = format!("certificate for {} until {expires:?}", names.all());
+            Reminder::new(about, message, soon, *read)
+        });
+        let staple = self.staple.as_ref().and_then(|staple| staple.until);
+        let staple = staple.filter(|until| *until <= now).map(|until| {
+            let message = format!(
+                "the OCSP response for {names} expired on {}: it is not shown any more",
+                day(until)
+            );
+            Reminder::new(format!("staple for {}", names.all()), message, until, *read)
+        });
+        told.into_iter().chain(staple)
     }
 
     /// The days that it is good for still, begun ones not counted; negative once it expired.
@@ -180,6 +236,7 @@ struct Leaf {
     begins: SystemTime,
     expires: SystemTime,
     common_name: Option<String>,
+    serial: Vec<u8>,
 }
 
 fn leaf(der: &[u8], file: &str) -> Result<Leaf, Problem> {
@@ -188,15 +245,13 @@ fn leaf(der: &[u8], file: &str) -> Result<Leaf, Problem> {
             .help("copy it anew from where it was made")
     })?;
     let validity = parsed.validity();
-    let at = |seconds: i64| {
-        SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
-    };
     let mut common_names = parsed.subject().iter_common_name();
     Ok(Leaf {
         names: Names::of(&parsed),
-        begins: at(validity.not_before.timestamp()),
-        expires: at(validity.not_after.timestamp()),
+        begins: expiry::at(validity.not_before.timestamp()),
+        expires: expiry::at(validity.not_after.timestamp()),
         common_name: common_names.next().and_then(|name| name.as_str().ok()).map(str::to_owned),
+        serial: parsed.raw_serial().to_vec(),
     })
 }
 
@@ -214,31 +269,34 @@ impl Leaf {
         }
         let told = |message: String| Problem::warning(message).help("renew it: clients refuse it");
         let names = &self.names;
-        if self.expires <= now {
-            let message = format!("the certificate for {names} expired on {}", day(self.expires));
-            return Some(told(message));
-        }
         if now < self.begins {
             let message =
                 format!("the certificate for {names} is not valid before {}", day(self.begins));
             return Some(told(message).help("clients refuse it until then; check the clock"));
         }
-        let left = days(now, self.expires);
-        let s = if left == 1 { "" } else { "s" };
-        let soon = || {
-            let message = format!(
-                "the certificate for {names} expires on {}, in {left} day{s}",
-                day(self.expires)
-            );
-            told(message).help("renew it before: from then on, clients refuse it")
-        };
-        (self.expires < now + EXPIRES_SOON).then(soon)
+        let help = "renew it before: from then on, clients refuse it";
+        ending(names, self.expires, now).map(|message| {
+            let problem = told(message);
+            if now < self.expires { problem.help(help) } else { problem }
+        })
     }
+}
+
+/// What is told of a certificate that expires soon, or did.
+fn ending(names: &Names, expires: SystemTime, now: SystemTime) -> Option<String> {
+    if expires <= now {
+        return Some(format!("the certificate for {names} expired on {}", day(expires)));
+    }
+    let left = days(now, expires);
+    let s = if left == 1 { "" } else { "s" };
+    let soon =
+        || format!("the certificate for {names} expires on {}, in {left} day{s}", day(expires));
+    (expires < now + SOON).then(soon)
 }
 
 /// Why a key and a certificate do not fit.
 fn mismatch(written: &CertificateConfig, pair: &CertifiedKey, why: &Error) -> Problem {
-    let CertificateConfig { cert, key } = written;
+    let CertificateConfig { cert, key, .. } = written;
     if *why != Error::InconsistentKeys(InconsistentKeys::KeyMismatch) {
         let problem = Problem::error(format!("the certificate in `{cert}` cannot be used: {why}"));
         return problem.help("make another one, of X.509 version 3");
@@ -270,30 +328,21 @@ fn suites(provider: &CryptoProvider, pair: &CertifiedKey) -> Vec<CipherSuite> {
     provider.cipher_suites.iter().filter(goes).map(SupportedCipherSuite::suite).collect()
 }
 
-fn server_config(shared: &Shared, pair: Arc<CertifiedKey>) -> Result<ServerConfig, Error> {
+/// How a handshake is made. As rustls has it by default: two tickets of TLS 1.3, since clients use
+/// each once and may open two connections, and no early data, which others could send again.
+fn server_config(shared: &Shared, shown: Shown) -> Result<ServerConfig, Error> {
     let mut config = ServerConfig::builder_with_provider(shared.provider.clone())
         .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(SingleCertAndKey::from(pair)));
+        .with_client_cert_verifier(shared.verifier.clone())
+        .with_cert_resolver(Arc::new(shown));
     config.alpn_protocols = ALPN.map(<[u8]>::to_vec).into();
     config.ticketer = shared.tickets.clone();
-    config.session_storage = shared.sessions.clone();
-    Ok(config)
-}
-
-fn day(time: SystemTime) -> String {
-    let seconds = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-    let at = jiff::Timestamp::from_second(i64::try_from(seconds).unwrap_or(i64::MAX));
-    at.unwrap_or(jiff::Timestamp::MAX).strftime("%Y-%m-%d").to_string()
-}
-
-fn days(from: SystemTime, to: SystemTime) -> i64 {
-    const DAY: u64 = 24 * 60 * 60;
-    let whole = |span: Duration| i64::try_from(span.as_secs() / DAY).unwrap_or(i64::MAX);
-    match to.duration_since(from) {
-        Ok(left) => whole(left),
-        Err(past) => -whole(past.duration()) - 1,
+    // Every client of today takes tickets; sessions in memory would be a lock for all threads.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    if let Some(key_log) = &shared.key_log {
+        config.key_log = key_log.clone();
     }
+    Ok(config)
 }
 
 impl fmt::Debug for Certificate {

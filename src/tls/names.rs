@@ -60,6 +60,11 @@ impl Names {
         self.listed.iter().map(String::as_str)
     }
 
+    /// All of them, in one line.
+    pub(super) fn all(&self) -> String {
+        self.listed.join(", ")
+    }
+
     /// The names that stand for themselves.
     pub(super) fn exact(&self) -> &[String] {
         &self.exact
@@ -87,7 +92,7 @@ pub(super) fn parent(host: &str) -> Option<&str> {
 }
 
 /// An address as it stands in a URL.
-fn address(bytes: &[u8]) -> Option<String> {
+pub(super) fn address(bytes: &[u8]) -> Option<String> {
     let v4 = || Some(IpAddr::V4(Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?)));
     let v6 = || Some(IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?)));
     Some(match v4().or_else(v6)? {

@@ -8,7 +8,7 @@ use std::{
 
 use memchr::memmem;
 use rustls::pki_types::{
-    CertificateDer, PrivateKeyDer,
+    CertificateDer, CertificateRevocationListDer, PrivateKeyDer,
     pem::{PemObject, SectionKind},
 };
 
@@ -22,6 +22,7 @@ pub(super) struct Pem<'a> {
     /// The path as it was written.
     name: &'a str,
     certificates: Vec<CertificateDer<'static>>,
+    revocations: Vec<CertificateRevocationListDer<'static>>,
     key: Option<PrivateKeyDer<'static>>,
     is_encrypted: bool,
     is_der: bool,
@@ -30,14 +31,12 @@ pub(super) struct Pem<'a> {
 impl<'a> Pem<'a> {
     /// Reads the file at a path; `name` is what messages call it.
     pub(super) fn read(path: &Path, name: &'a str) -> Result<Self, Problem> {
-        let bytes = bytes(path).map_err(|why| {
-            Problem::error(format!("cannot read `{name}`: {why}"))
-                .help("check the path, and that the user who runs Crestline may read the file")
-        })?;
+        let bytes = bytes(path).map_err(|why| unreadable(name, &why))?;
         let finds = |word: &str| memmem::find(&bytes, word.as_bytes()).is_some();
         let mut pem = Self {
             name,
             certificates: Vec::new(),
+            revocations: Vec::new(),
             key: None,
             is_encrypted: finds("ENCRYPTED PRIVATE KEY-----") || finds("Proc-Type: 4,ENCRYPTED"),
             // A sequence whose length takes two bytes: how all certificates and keys begin.
@@ -53,6 +52,7 @@ impl<'a> Pem<'a> {
             })?;
             match kind {
                 SectionKind::Certificate => pem.certificates.push(der.into()),
+                SectionKind::Crl => pem.revocations.push(der.into()),
                 _ if pem.key.is_none() => pem.key = PrivateKeyDer::from_pem(kind, der),
                 _ => {}
             }
@@ -77,6 +77,39 @@ impl<'a> Pem<'a> {
             };
             Problem::error(format!("`{name}` holds no certificate in PEM")).help(help)
         })
+    }
+
+    /// Certificates of authorities; at least one.
+    pub(super) fn into_authorities(self) -> Result<Vec<CertificateDer<'static>>, Problem> {
+        let (name, is_der) = (self.name, self.is_der);
+        if !self.certificates.is_empty() {
+            return Ok(self.certificates);
+        }
+        let help = if is_der {
+            format!("it looks like DER: convert it with `openssl x509 -inform der -in {name}`")
+        } else {
+            "put the certificates there of those who sign your clients' certificates; one begins \
+             with `-----BEGIN CERTIFICATE-----`"
+                .to_owned()
+        };
+        Err(Problem::error(format!("`{name}` holds no certificate in PEM")).help(help))
+    }
+
+    /// Lists of revoked certificates; at least one.
+    pub(super) fn into_revocations(
+        self,
+    ) -> Result<Vec<CertificateRevocationListDer<'static>>, Problem> {
+        let (name, is_der) = (self.name, self.is_der);
+        if !self.revocations.is_empty() {
+            return Ok(self.revocations);
+        }
+        let help = if is_der {
+            format!("it looks like DER: convert it with `openssl crl -inform der -in {name}`")
+        } else {
+            "one begins with `-----BEGIN X509 CRL-----`".to_owned()
+        };
+        let message = format!("`{name}` holds no list of revoked certificates in PEM");
+        Err(Problem::error(message).help(help))
     }
 
     /// The private key.
@@ -104,7 +137,14 @@ impl<'a> Pem<'a> {
     }
 }
 
-fn bytes(path: &Path) -> io::Result<Vec<u8>> {
+/// What is told of a file that cannot be read.
+pub(super) fn unreadable(name: &str, why: &io::Error) -> Problem {
+    Problem::error(format!("cannot read `{name}`: {why}"))
+        .help("check the path, and that the user who runs Crestline may read the file")
+}
+
+/// The bytes of a file.
+pub(super) fn bytes(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     if FILE_BYTES_MAX < bytes.len() as u64 {

@@ -21,7 +21,11 @@ use pingora_core::{protocols::l4::socket::SocketAddr, upstreams::peer::HttpPeer}
 use serde::{Deserialize, Serialize};
 use tokio::{sync::Notify, time::Instant};
 
-use crate::upstream::ejection::{Entry, Gate};
+use crate::upstream::{
+    ejection::{Entry, Gate},
+    link,
+    target::Target,
+};
 
 /// What the active checks last established.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,8 +177,8 @@ impl fmt::Debug for BackendState {
 pub struct Member {
     /// The live record, shared with the sets before and after this one.
     pub state: Arc<BackendState>,
-    /// Its share of the requests, relative to the others.
-    pub weight: u16,
+    /// Its share of the requests, and its name.
+    pub target: Target,
     /// What Pingora connects to; cloned for each attempt.
     pub peer: HttpPeer,
     /// Its address as the value of a `Host` field.
@@ -185,15 +189,20 @@ pub struct Member {
 
 impl Member {
     /// Gives a record its place.
-    pub fn new(state: Arc<BackendState>, weight: u16, heeds: Heeds, template: &HttpPeer) -> Self {
+    pub fn new(
+        state: Arc<BackendState>,
+        target: Target,
+        heeds: Heeds,
+        template: &HttpPeer,
+    ) -> Self {
         let address = state.address().clone();
         let host = match &address {
             SocketAddr::Inet(address) => HeaderValue::from_maybe_shared(address.to_string()),
             SocketAddr::Unix(_) => Ok(HeaderValue::from_static("localhost")),
         };
         let host = host.unwrap_or(HeaderValue::from_static("localhost"));
-        let peer = HttpPeer { _address: address, ..template.clone() };
-        Self { state, weight, peer, host, heeds }
+        let peer = link::peer_of(template, address, target.name.as_deref());
+        Self { state, target, peer, host, heeds }
     }
 
     /// May this backend take a request now? Every selection asks here.
@@ -247,9 +256,9 @@ mod tests {
 
     fn member() -> Arc<Member> {
         let address: SocketAddr = "127.0.0.1:1".parse().unwrap();
-        let template = peer::plain(address.clone());
+        let template = peer::at(address.clone(), false);
         let state = Arc::new(BackendState::new(address, Probe::Pending));
-        Arc::new(Member::new(state, 1, Heeds::ALL, &template))
+        Arc::new(Member::new(state, Target::of(1), Heeds::ALL, &template))
     }
 
     #[test]

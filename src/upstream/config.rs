@@ -2,24 +2,39 @@
 
 mod address;
 mod settings;
+mod timeouts;
 
-use std::{collections::BTreeSet, net, num::NonZeroU32, os::unix, str::FromStr, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    num::NonZeroU32,
+    os::unix,
+    path::{Path, PathBuf},
+    str::FromStr,
+    sync::Arc,
+};
 
-use pingora_core::{protocols::l4::socket::SocketAddr, upstreams::peer::HttpPeer};
+use pingora_core::protocols::l4::socket::SocketAddr;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 pub use address::{Address, AddressError};
+pub use timeouts::TimeoutsConfig;
 
 use crate::{
     diagnostic::{Problem, Problems},
     units::{self, Duration, Percent},
     upstream::{
-        Account, Parts, Timeouts, Upstream, balance,
+        Account, Parts, Upstream, balance,
         discovery::dns::{Dns, Name},
         ejection::{EJECT_FOR_MAX, Rules},
-        health, peer,
+        health,
+        link::{
+            Link, Sources,
+            config::{Http, TlsConfig},
+        },
+        proxy_header,
         set::Targets,
+        target::Target,
     },
     yaml::{self, Short, Spanned, Word},
 };
@@ -40,6 +55,20 @@ pub struct Config {
     /// `{ address: …, weight: 2 }`. All addresses of a name are used.
     #[schemars(length(min = 1), extend("uniqueItems" = true))]
     pub backends: Spanned<Vec<Spanned<Short<BackendConfig>>>>,
+    /// TLS toward the backends. Default: none, connections are plaintext.
+    #[serde(default)]
+    #[schemars(with = "Short<TlsConfig>")]
+    pub tls: Option<Spanned<Short<TlsConfig>>>,
+    /// Which HTTP the backends speak: `1`; `2`, over TLS or in plaintext with prior knowledge; or
+    /// over TLS `auto`, what each chooses. gRPC needs `2`. Default: `1`.
+    #[serde(default)]
+    pub http: Spanned<Http>,
+    /// Tells backends the client's address by the PROXY protocol, as the first words of each
+    /// connection, before TLS. A connection then serves one client only.
+    /// Default: nothing is told.
+    #[serde(default)]
+    #[schemars(with = "proxy_header::Version")]
+    pub send_proxy_protocol: Option<proxy_header::Version>,
     /// How requests are shared out. Default: `round_robin`.
     #[serde(default)]
     pub balance: balance::Config,
@@ -187,53 +216,15 @@ fn penalty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Er
 #[error("`{0}` is no way to eject\nhelp: write `off`, or a mapping such as `{{ eject_for: 10s }}`")]
 pub struct NotOff(String);
 
-/// How long the parts of an exchange with an origin may take.
-///
-/// What the operator writes under an upstream's `timeouts:`.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-#[schemars(rename = "UpstreamTimeouts")]
-pub struct TimeoutsConfig {
-    /// Making the connection. Default: `1s`.
-    #[serde(deserialize_with = "units::positive")]
-    #[schemars(extend("pattern" = units::POSITIVE))]
-    pub connect: Duration,
-    /// From the end of the request to the first byte of the answer. Default: `60s`.
-    #[serde(deserialize_with = "units::positive")]
-    #[schemars(extend("pattern" = units::POSITIVE))]
-    pub first_byte: Duration,
-    /// Between two pieces of the answer, or of the request. Default: `60s`.
-    #[serde(deserialize_with = "units::positive")]
-    #[schemars(extend("pattern" = units::POSITIVE))]
-    pub between_bytes: Duration,
-    /// How long an unused connection is kept; stay below what the origin keeps. Default: `55s`.
-    #[serde(deserialize_with = "units::positive")]
-    #[schemars(extend("pattern" = units::POSITIVE))]
-    pub idle: Duration,
-    /// Between two bytes of a WebSocket, in either direction. Default: `1h`.
-    #[serde(deserialize_with = "units::positive")]
-    #[schemars(extend("pattern" = units::POSITIVE))]
-    pub tunnel: Duration,
-}
-
-impl Default for TimeoutsConfig {
-    fn default() -> Self {
-        Self {
-            connect: Duration::from_secs(1),
-            first_byte: Duration::from_secs(60),
-            between_bytes: Duration::from_secs(60),
-            idle: Duration::from_secs(55),
-            tunnel: Duration::from_secs(3600),
-        }
-    }
-}
-
 impl Config {
     /// An upstream of these backends, all else by default.
     pub fn of(backends: Vec<BackendConfig>) -> Self {
         let backends = backends.into_iter().map(|backend| Spanned::new(Short(backend)));
         Self {
             backends: Spanned::new(backends.collect()),
+            tls: None,
+            http: Spanned::default(),
+            send_proxy_protocol: None,
             balance: balance::Config::default(),
             health_check: Short::default(),
             ejection: Short::default(),
@@ -242,11 +233,34 @@ impl Config {
         }
     }
 
+    /// The files that are read, seen from the folder of the main file.
+    pub fn files(&self, folder: &Path) -> impl Iterator<Item = PathBuf> {
+        let tls = self.tls.iter();
+        tls.flat_map(move |tls| tls.value.0.files(folder).collect::<Vec<_>>())
+    }
+
+    /// Reads the files that connections are made with; `None` if something is wrong with them.
+    pub fn link(&self, folder: &Path, problems: &mut Problems) -> Option<Link> {
+        let backends = self.backends.iter().map(|backend| (&backend.address, backend.span));
+        let unnamed = backends.filter(|(address, _)| !matches!(address, Address::Name(..)));
+        let unnamed = unnamed.map(|(address, span)| (address.to_string(), span));
+        Link::read(
+            self.tls.as_ref(),
+            &self.http,
+            self.send_proxy_protocol,
+            unnamed,
+            folder,
+            problems,
+        )
+    }
+
     /// Makes the upstream. A predecessor of the same name leaves it what is known of the same
-    /// addresses and names, its account, and its pooled connections.
+    /// addresses and names, its account, and, if connections are made as before, those in its pool.
     pub fn build(
         &self,
         name: &str,
+        link: Link,
+        sources: &Arc<Sources>,
         predecessor: Option<&Upstream>,
         problems: &mut Problems,
     ) -> Option<Upstream> {
@@ -257,20 +271,25 @@ impl Config {
             return None;
         }
         let (fixed, names) = self.targets(&name, problems);
-        let timeouts = self.timeouts.build();
-        let account = predecessor.map_or_else(Account::open, |old| old.account().clone());
+        let timeouts = self.timeouts.build(&link, problems);
+        let alike = predecessor.filter(|old| *old.link() == link);
+        let mut peer = link.template(&timeouts, sources);
+        peer.group_key = alike.map_or_else(Link::pool, Upstream::pool);
         let known = predecessor.and_then(Upstream::names);
         let parts = Parts {
-            checks: self.health_check.build(problems).map(Arc::new),
+            checks: self.health_check.build(&link, sources, problems).map(Arc::new),
             ejection: (!self.ejection.is_off).then(|| self.ejection.rules()),
             names: (!names.is_empty()).then(|| Dns::new(&name, names, known)),
-            peer: template(account.pool(), &timeouts),
             name,
             fixed,
             balance: self.balance,
             retries_max: usize::from(self.retries.0),
             timeouts,
+            link,
+            sources: sources.clone(),
+            peer,
         };
+        let account = predecessor.map_or_else(Account::open, |old| old.account().clone());
         Some(Upstream::new(parts, account, predecessor))
     }
 
@@ -281,11 +300,12 @@ impl Config {
             let BackendConfig { address, weight: Weight(weight) } = &backend.value.0;
             match address {
                 Address::Socket(address) => {
-                    fixed.insert(SocketAddr::Inet(*address), *weight);
+                    fixed.insert(SocketAddr::Inet(*address), Target::of(*weight));
                 }
                 Address::Unix(path) => {
                     let address = unix::net::SocketAddr::from_pathname(path);
-                    fixed.extend(address.map(|address| (SocketAddr::Unix(address), *weight)));
+                    let target = Target::of(*weight);
+                    fixed.extend(address.map(|address| (SocketAddr::Unix(address), target)));
                 }
                 Address::Name(host, port) => {
                     names.push(Name { host: host.clone(), port: *port, weight: *weight });
@@ -310,29 +330,4 @@ impl EjectionConfig {
             max_ejected: self.max_ejected.as_fraction(),
         }
     }
-}
-
-impl TimeoutsConfig {
-    fn build(&self) -> Timeouts {
-        Timeouts {
-            connect: self.connect.0,
-            first_byte: self.first_byte.0,
-            between_bytes: self.between_bytes.0,
-            idle: self.idle.0,
-            tunnel: self.tunnel.0,
-        }
-    }
-}
-
-/// The peer of every backend, but for the address.
-fn template(pool: u64, timeouts: &Timeouts) -> HttpPeer {
-    const NOWHERE: net::SocketAddr =
-        net::SocketAddr::new(net::IpAddr::V4(net::Ipv4Addr::UNSPECIFIED), 1);
-    let mut peer = peer::plain(NOWHERE.into());
-    peer.group_key = pool;
-    peer.options.connection_timeout = Some(timeouts.connect);
-    peer.options.total_connection_timeout = Some(timeouts.connect);
-    peer.options.write_timeout = Some(timeouts.between_bytes);
-    peer.options.idle_timeout = Some(timeouts.idle);
-    peer
 }

@@ -9,18 +9,18 @@ pub mod config;
 pub mod discovery;
 pub mod ejection;
 pub mod health;
+pub mod link;
 pub mod memory;
 pub mod outcome;
 pub mod peer;
+pub mod proxy_header;
 pub mod retry;
 pub mod set;
+pub mod target;
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -36,8 +36,10 @@ use crate::{
         backend::{Heeds, InFlight, Member, Probe},
         discovery::dns::Dns,
         health::Checks,
+        link::{Link, Sources},
         memory::Memory,
         outcome::Outcome,
+        proxy_header::Sender,
         retry::RetryBudget,
         set::{Set, Targets},
     },
@@ -51,6 +53,8 @@ const HANDOVER_EVERY: Duration = Duration::from_millis(200);
 pub struct Timeouts {
     /// Making the connection.
     pub connect: Duration,
+    /// A TLS handshake, once it is made.
+    pub handshake: Duration,
     /// From the request's end to the first byte of the answer.
     pub first_byte: Duration,
     /// Between two reads of the answer, or two writes of the request.
@@ -59,6 +63,8 @@ pub struct Timeouts {
     pub idle: Duration,
     /// Between two bytes of an upgraded connection.
     pub tunnel: Duration,
+    /// Between two pings over HTTP/2; `None` for none.
+    pub ping: Option<Duration>,
 }
 
 /// What an upstream is made of, compiled.
@@ -79,7 +85,12 @@ pub struct Parts {
     pub retries_max: usize,
     /// How long things may take.
     pub timeouts: Timeouts,
-    /// The peer of every backend, but for the address.
+    /// How connections are made.
+    pub link: Link,
+    /// Where they are made from.
+    pub sources: Arc<Sources>,
+    /// The peer of every backend, but for the address; its group keeps pooled connections apart
+    /// from those of other upstreams.
     pub peer: HttpPeer,
 }
 
@@ -94,28 +105,19 @@ pub struct Upstream {
 
 /// What an upstream has spent; it outlives a change of its configuration.
 pub struct Account {
-    /// Keeps its pooled connections apart from those of other upstreams.
-    pool: u64,
     requests: Counter,
     retries: Counter,
     budget: Mutex<RetryBudget>,
 }
 
 impl Account {
-    /// Opens an account, and with it a pool of connections that no other upstream uses.
+    /// Opens an account.
     pub fn open() -> Arc<Self> {
-        static POOLS: AtomicU64 = AtomicU64::new(1);
         Arc::new(Self {
-            pool: POOLS.fetch_add(1, Relaxed),
             requests: Counter::default(),
             retries: Counter::default(),
             budget: Mutex::new(RetryBudget::new(Instant::now())),
         })
-    }
-
-    /// The number of its pool.
-    pub fn pool(&self) -> u64 {
-        self.pool
     }
 }
 
@@ -213,6 +215,24 @@ impl Upstream {
     /// How long things may take.
     pub fn timeouts(&self) -> &Timeouts {
         &self.parts.timeouts
+    }
+
+    /// How connections are made.
+    pub fn link(&self) -> &Link {
+        &self.parts.link
+    }
+
+    /// The number of its pool of connections.
+    pub fn pool(&self) -> u64 {
+        self.parts.peer.group_key
+    }
+
+    /// The peer of an attempt for a client.
+    pub fn peer_for(&self, member: &Member, client: impl FnOnce() -> Sender) -> Box<HttpPeer> {
+        let Parts { link, timeouts, sources, .. } = &self.parts;
+        let mut peer = Box::new(member.peer.clone());
+        link.introduce(&mut peer, client, timeouts, sources);
+        peer
     }
 
     /// How its backends are checked.
@@ -315,13 +335,13 @@ impl Upstream {
         if passing.iter().any(|member| targets.contains_key(member.state.address())) {
             return false;
         }
-        targets.extend(passing.iter().map(|old| (old.state.address().clone(), old.weight)));
+        targets.extend(passing.iter().map(|old| (old.state.address().clone(), old.target.clone())));
         !passing.is_empty()
     }
 
     fn replace(&self, targets: &Targets) {
         let old = self.set.load();
-        let known = old.members().iter().map(|member| (member.state.address(), &member.weight));
+        let known = old.members().iter().map(|member| (member.state.address(), &member.target));
         if known.eq(targets) {
             return;
         }

@@ -2,6 +2,10 @@
 
 use std::fmt;
 
+use pingora::{Error, ErrorType};
+
+use crate::tls::origin::Fault;
+
 /// The end of one attempt, in the words of the access log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -15,6 +19,12 @@ pub enum Outcome {
     ConnectTimeout,
     /// The connection failed in another way.
     ConnectError,
+    /// There was no TLS to be had with it, or not the HTTP that was wanted.
+    Tls(Fault),
+    /// It refused the request by a code of HTTP/2 that says that nothing was done.
+    RefusedStream,
+    /// Its connection over HTTP/2 was about to end, and the request was not looked at.
+    Unprocessed,
     /// The connection broke before the answer was whole.
     Reset,
     /// No byte came in time.
@@ -34,9 +44,15 @@ impl Outcome {
     pub fn is_failure(self) -> bool {
         match self {
             Self::Status(status) => matches!(status, 502..=504),
-            Self::Stale | Self::ClientLeft | Self::Internal => false,
+            Self::ClientLeft | Self::Internal => false,
+            _ if self.is_blameless() => false,
             _ => true,
         }
+    }
+
+    /// Whether only the connection was at its end: a new one will tell.
+    pub fn is_blameless(self) -> bool {
+        matches!(self, Self::Stale | Self::Unprocessed)
     }
 
     /// Whether it speaks for the backend.
@@ -58,6 +74,9 @@ impl fmt::Display for Outcome {
             Self::Unroutable => f.write_str("unroutable"),
             Self::ConnectTimeout => f.write_str("connect_timeout"),
             Self::ConnectError => f.write_str("connect_error"),
+            Self::Tls(fault) => f.write_str(fault.as_str()),
+            Self::RefusedStream => f.write_str("refused_stream"),
+            Self::Unprocessed => f.write_str("unprocessed"),
             Self::Reset => f.write_str("reset"),
             Self::Timeout => f.write_str("timeout"),
             Self::Nonsense => f.write_str("nonsense"),
@@ -65,5 +84,27 @@ impl fmt::Display for Outcome {
             Self::ClientLeft => f.write_str("client_left"),
             Self::Internal => f.write_str("internal"),
         }
+    }
+}
+
+/// The error of an attempt whose connection turned out to speak HTTP/1 where HTTP/2 is a must.
+pub const NO_HTTP2: &str = "no HTTP/2";
+
+/// How Pingora tells its deadline of the handshake from those of a connection.
+const HANDSHAKE_TIMEOUT: &str = ", timeout ";
+
+/// What went wrong in the handshake of a connection, if it was that.
+///
+/// Pingora tells all of it only in words.
+pub fn tls_fault(error: &Error) -> Option<Fault> {
+    match error.etype {
+        ErrorType::TLSHandshakeFailure | ErrorType::InvalidCert => {
+            Some(Fault::of(&error.to_string()))
+        }
+        ErrorType::ConnectTimedout if error.to_string().contains(HANDSHAKE_TIMEOUT) => {
+            Some(Fault::Timeout)
+        }
+        ErrorType::Custom(NO_HTTP2) => Some(Fault::NoHttp2),
+        _ => None,
     }
 }

@@ -12,13 +12,14 @@ use tokio::time::Instant;
 use crate::upstream::{
     backend::{Availability, BackendState, Heeds, InFlight, Member, Probe},
     balance::{self, Balancer},
+    target::Target,
 };
 
 /// The largest set: places in a ring are 16 bits.
 pub const MEMBERS_MAX: usize = 65_535;
 
-/// Addresses and their weights, as discovery gives them.
-pub type Targets = BTreeMap<SocketAddr, u16>;
+/// Addresses and what is known of them, as discovery gives them.
+pub type Targets = BTreeMap<SocketAddr, Target>;
 
 /// The backends of an upstream at one moment.
 pub struct Set {
@@ -37,21 +38,21 @@ impl Set {
         previous: Option<&Self>,
     ) -> Self {
         let targets = || targets.iter().take(MEMBERS_MAX);
-        let backends = targets().map(|(address, weight)| Backend {
+        let backends = targets().map(|(address, target)| Backend {
             addr: address.clone(),
-            weight: usize::from(*weight),
+            weight: usize::from(target.weight),
             ext: Extensions::new(),
         });
         let untested = if heeds.probe { Probe::Pending } else { Probe::Passing };
         let balancer = Balancer::new(balance, backends.collect());
-        let members = targets().map(|(address, weight)| {
+        let members = targets().map(|(address, target)| {
             let known = previous.and_then(|set| set.member(address));
             let state = known.map_or_else(
                 || Arc::new(BackendState::new(address.clone(), untested)),
                 |member| member.state.clone(),
             );
             state.set_draining(false);
-            Arc::new(Member::new(state, *weight, heeds, template))
+            Arc::new(Member::new(state, target.clone(), heeds, template))
         });
         Self { balancer, members: members.collect() }
     }

@@ -1,13 +1,17 @@
 //! Which backend an upstream chooses, and what it learns from how attempts end.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use futures::FutureExt;
 use pingora_core::protocols::l4::socket::SocketAddr;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{diagnostic::Problems, upstream::ejection::Rules, yaml};
+use crate::{
+    diagnostic::Problems,
+    upstream::{ejection::Rules, target::Target},
+    yaml,
+};
 
 /// An upstream as a file would write it; all its backends have passed their checks.
 fn upstream(yaml: &str) -> Upstream {
@@ -21,7 +25,10 @@ fn succeeding(predecessor: Option<&Upstream>, yaml: &str) -> Upstream {
     let mut problems = Problems::default();
     let node = yaml::parse(&format!("{{ {yaml} }}")).unwrap();
     let config: Option<config::Config> = yaml::read(&node, "", &mut problems);
-    let upstream = config.and_then(|config| config.build("app", predecessor, &mut problems));
+    let upstream = config.and_then(|config| {
+        let link = config.link(Path::new(""), &mut problems)?;
+        config.build("app", link, &Arc::default(), predecessor, &mut problems)
+    });
     upstream.unwrap_or_else(|| panic!("{problems:?}"))
 }
 
@@ -141,7 +148,9 @@ fn what_is_left_is_tried_from_the_best_to_the_worst() {
 fn backends_that_are_checked_serve_once_a_check_has_passed() {
     let upstream = upstream("backends: [127.0.0.1:1]").parts;
     let mut problems = Problems::default();
-    let checks = health::config::Config::default().build(&mut problems).map(Arc::new);
+    let checks = health::config::Config::default()
+        .build(&upstream.link, &Arc::default(), &mut problems)
+        .map(Arc::new);
     let upstream = Upstream::new(Parts { checks, ..upstream }, Account::open(), None);
     assert!(upstream.select(Instant::now(), fresh).is_none());
     at(&upstream, 1).state.set_probe(Probe::Passing);
@@ -216,11 +225,15 @@ fn a_changed_set_keeps_the_records_of_the_addresses_that_stay() {
         _ => Visit::Failed,
     });
 
-    upstream.replace(&Targets::from([(address(2), 1), (address(3), 5), (address(4), 1)]));
+    upstream.replace(&Targets::from([
+        (address(2), Target::of(1)),
+        (address(3), Target::of(5)),
+        (address(4), Target::of(1)),
+    ]));
 
     assert!(Arc::ptr_eq(&at(&upstream, 2).state, &second.state));
     assert_eq!(at(&upstream, 2).state.probe(), Probe::Failing);
-    assert_eq!(at(&upstream, 3).weight, 5);
+    assert_eq!(at(&upstream, 3).target.weight, 5);
     assert_eq!(counts(&upstream, 600, fresh).len(), 3);
     assert_eq!(counts(&upstream, 600, fresh)[0], 0, "it is still unhealthy");
     assert!(upstream.members().iter().all(|member| port(member) != 1));
@@ -236,11 +249,15 @@ fn a_changed_set_keeps_the_records_of_the_addresses_that_stay() {
 fn the_old_addresses_serve_until_a_new_one_has_passed_a_check() {
     let upstream = three("");
     upstream.members().iter().skip(1).for_each(|old| old.state.set_probe(Probe::Failing));
-    let moved = || Targets::from([(address(4), 1)]);
+    let moved = || Targets::from([(address(4), Target::of(1))]);
 
     let mut targets = moved();
     assert!(upstream.keep_serving(&mut targets));
-    assert_eq!(targets, Targets::from([(address(1), 1), (address(4), 1)]), "the failing ones go");
+    assert_eq!(
+        targets,
+        Targets::from([(address(1), Target::of(1)), (address(4), Target::of(1))]),
+        "the failing ones go"
+    );
     upstream.replace(&targets);
     at(&upstream, 4).state.set_probe(Probe::Pending);
     assert_eq!(counts(&upstream, 10, fresh), [10, 0]);
@@ -257,7 +274,11 @@ fn the_old_addresses_serve_until_a_new_one_has_passed_a_check() {
 fn an_equal_set_changes_nothing() {
     let upstream = three("");
     let before = upstream.members();
-    upstream.replace(&Targets::from([(address(3), 1), (address(1), 1), (address(2), 1)]));
+    upstream.replace(&Targets::from([
+        (address(3), Target::of(1)),
+        (address(1), Target::of(1)),
+        (address(2), Target::of(1)),
+    ]));
     let after = upstream.members();
     assert!(before.iter().zip(&after).all(|(before, after)| Arc::ptr_eq(before, after)));
 }
@@ -284,7 +305,7 @@ fn a_successor_inherits_by_address_and_changes_nothing_of_its_predecessor() {
     }
     let fit = backend::Availability::Unhealthy;
     assert_eq!(facts(&new), [(1, fit), (2, backend::Availability::Ejected), (4, fit)]);
-    assert_eq!((at(&new, 2).weight, at(&old, 2).weight), (7, 1));
+    assert_eq!((at(&new, 2).target.weight, at(&old, 2).target.weight), (7, 1));
     assert_eq!(new.requests(), 1);
     new.count_request();
     assert_eq!(old.requests(), 2, "the account is one");
@@ -367,7 +388,8 @@ proptest! {
         requests in 1usize..20,
     ) {
         let template = upstream("backends: [127.0.0.1:1]").parts;
-        let fixed = (1u16..).zip(&backends).map(|(port, (weight, ..))| (address(port), *weight));
+        let fixed = (1u16..).zip(&backends);
+        let fixed = fixed.map(|(port, (weight, ..))| (address(port), Target::of(*weight)));
         let upstream = Upstream::new(Parts { fixed: fixed.collect(), ..template }, Account::open(), None);
         let base = Instant::now();
         let of = |member: &Member| backends[usize::from(port(member)) - 1];

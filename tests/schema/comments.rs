@@ -156,7 +156,7 @@ fn documented_defaults_are_the_real_ones() {
 }
 
 /// Defaults that are told in words, and why they are not told as values.
-const IN_WORDS: [(&str, &str); 28] = [
+const IN_WORDS: [(&str, &str); 48] = [
     ("top level.threads", "depends on the machine"),
     ("top level.graceful_shutdown_timeout_seconds", "in the midst of Pingora's code"),
     ("top level.upstream_connect_offload_threadpools", "there is no value for none"),
@@ -180,11 +180,31 @@ const IN_WORDS: [(&str, &str); 28] = [
     ("HealthCheck.http", "there is no value for none"),
     ("HttpCheck.host", "depends on the backend"),
     ("HttpCheck.port", "depends on the backend"),
+    ("Limits.connections", "depends on the machine"),
+    ("Limits.connections_per_client", "there is no value for none"),
+    ("Limits.accepts_per_client", "there is no value for none"),
     ("Listener.tls", "there is no value for none"),
+    ("Listener.proxy_protocol", "there is no value for none"),
+    ("ListenerSocket.tcp_keepalive", "there is no value for none"),
+    ("ListenerSocket.user_timeout", "the kernel's"),
+    ("ListenerSocket.fast_open", "there is no value for none"),
+    ("ListenerSocket.dscp", "the kernel's"),
+    ("ListenerTls.client_certificates", "there is no value for none"),
+    ("ListenerTls.key_log", "there is no value for none"),
+    ("Certificate.ocsp", "there is no value for none"),
+    ("ForwardedClient.subject", "there is no value for none"),
+    ("ForwardedClient.sans", "there is no value for none"),
+    ("ForwardedClient.fingerprint", "there is no value for none"),
     ("Match.headers", "there is no value for any host"),
     ("Match.hosts", "there is no value for any host"),
     ("Match.methods", "there is no value for any host"),
     ("Match.query", "there is no value for any host"),
+    ("Upstream.send_proxy_protocol", "there is no value for none"),
+    ("Upstream.tls", "there is no value for none"),
+    ("UpstreamTimeouts.ping", "there is no value for none"),
+    ("UpstreamTls.ca", "depends on the machine"),
+    ("UpstreamTls.client_cert", "there is no value for none"),
+    ("UpstreamTls.sni", "depends on the backend"),
 ];
 
 #[test]

@@ -111,7 +111,7 @@ user: 1000
 }
 
 /// What an editor cannot know, file by file.
-const UNSEEN: [(&str, &str); 37] = [
+const UNSEEN: [(&str, &str); 49] = [
     ("access_log_folder", "whether a path is a folder"),
     ("acme_ca", "what is in a file"),
     ("acme_ca_missing", "whether a file is there"),
@@ -133,6 +133,10 @@ const UNSEEN: [(&str, &str); 37] = [
     ("policy_header_reserved", "which names a pattern of names leaves out"),
     ("route_conflict", "what two routes have in common"),
     ("route_conflict_any", "what two routes have in common"),
+    ("proxy_protocol_nobody", "keys that mean nothing without another"),
+    ("proxy_protocol_unix", "keys that mean nothing together"),
+    ("socket_ipv6_only", "keys that mean nothing together"),
+    ("socket_of_unix", "keys that mean nothing together"),
     ("range_eject_for", "how long a time is that is written with a unit"),
     ("route_conflict_conditions", "what two routes have in common"),
     ("route_regex", "what a regular expression is"),
@@ -146,8 +150,16 @@ const UNSEEN: [(&str, &str); 37] = [
     ("tls_h2c", "keys that mean nothing together"),
     ("tls_handshake_in_plaintext", "keys that mean nothing without another"),
     ("type_zero_padded", "how a number is written"),
+    ("upstream_handshake_in_plaintext", "keys that mean nothing without another"),
+    ("upstream_http_auto", "keys that mean nothing without another"),
     ("upstream_none", "whether an upstream is missing: it may stand in another file"),
+    ("upstream_ping_http1", "keys that mean nothing without another"),
     ("upstream_several", "which of several upstreams is meant without routes"),
+    ("upstream_tls_ca_key", "what is in a file"),
+    ("upstream_tls_ca_missing", "whether a file is there"),
+    ("upstream_tls_client_swapped", "what is in a file"),
+    ("upstream_tls_unnamed", "keys that are needed beside some values"),
+    ("upstream_tls_verify_off", "keys that mean nothing together"),
     ("upstream_undefined", "which names there are elsewhere in the file"),
 ];
 

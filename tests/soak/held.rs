@@ -19,7 +19,7 @@ const GOODBYE: &[u8] = b"\x88\x82\0\0\0\0\x03\xe8";
 const GOODBYE_ECHOED: &[u8] = b"\x88\x02\x03\xe8";
 
 /// Lets the origins go on: they have up to this upgrade's second halves.
-pub(super) struct Gate(watch::Sender<usize>);
+pub(super) struct Gate(watch::Sender<u32>);
 
 /// The three, half done.
 pub(super) struct Held {
@@ -37,10 +37,10 @@ pub(super) fn origin() -> (Origin, Gate) {
     (origin, Gate(gate))
 }
 
-async fn answer(mut exchange: Exchange, mut opened: watch::Receiver<usize>) -> After {
+async fn answer(mut exchange: Exchange, mut opened: watch::Receiver<u32>) -> After {
     let target = exchange.request.target.clone();
     if let Some(number) = target.strip_prefix("/download/") {
-        let (number, pattern) = (number.parse::<usize>().unwrap(), Pattern::new());
+        let (number, pattern) = (number.parse::<u32>().unwrap(), Pattern::new());
         exchange.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", 2 * HALF)).await;
         exchange.send(pattern.at(0, HALF)).await;
         let _ = opened.wait_for(|opened| number <= *opened).await;
@@ -69,14 +69,14 @@ async fn answer(mut exchange: Exchange, mut opened: watch::Receiver<usize>) -> A
 
 impl Gate {
     /// Opens it for all that was begun so far.
-    pub(super) fn open(&self, number: usize) {
+    pub(super) fn open(&self, number: u32) {
         self.0.send_replace(number);
     }
 }
 
 impl Held {
     /// Begins all three, for this upgrade.
-    pub(super) async fn begin(address: &str, number: usize) -> Self {
+    pub(super) async fn begin(address: &str, number: u32) -> Self {
         let pattern = Pattern::new();
         let mut download = Client::connect(address).await;
         download.send(get(&format!("/download/{number}"))).await;

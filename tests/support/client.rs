@@ -3,7 +3,10 @@
 use std::{io, process::Output};
 
 use bytes::Bytes;
-use tokio::{net::TcpStream, process::Command};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    process::Command,
+};
 
 use super::{
     soon,
@@ -31,15 +34,34 @@ impl Client {
         Self::try_connect(address).await.unwrap()
     }
 
+    /// A connection from another address of this machine.
+    pub(crate) async fn connect_from(source: &str, address: &str) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(format!("{source}:0").parse().unwrap()).unwrap();
+        let connecting = socket.connect(address.parse().unwrap());
+        let stream = soon("a connection", connecting).await.unwrap();
+        Self { wire: Wire::new(stream), body: Body::Length(0) }
+    }
+
     /// A connection that may be refused.
     pub(crate) async fn try_connect(address: &str) -> io::Result<Self> {
         let stream = soon("a connection", TcpStream::connect(address)).await?;
         Ok(Self { wire: Wire::new(stream), body: Body::Length(0) })
     }
 
+    /// The port that it connects from.
+    pub(crate) fn port(&self) -> u16 {
+        self.wire.port()
+    }
+
     /// Whether the proxy has closed, or has sent what nobody asked for.
     pub(crate) fn is_over(&self) -> bool {
         self.wire.is_over()
+    }
+
+    /// Whether an answer has begun to come, or the proxy has closed.
+    pub(crate) fn has_answer(&self) -> bool {
+        self.wire.has_arrived()
     }
 
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
@@ -99,6 +121,11 @@ impl Client {
     /// Reads so many raw bytes.
     pub(crate) async fn bytes(&mut self, count: usize) -> Bytes {
         soon("bytes", self.wire.exactly(count)).await.expect("more bytes")
+    }
+
+    /// Reads so many raw bytes, if the proxy sends them before it leaves.
+    pub(crate) async fn try_bytes(&mut self, count: usize) -> Option<Bytes> {
+        soon("bytes, or the end", self.wire.exactly(count)).await.ok()
     }
 
     /// Reads everything until the proxy closes.
@@ -161,7 +188,7 @@ pub(crate) fn request(method: &str, path: &str, fields: &str, body: &str) -> Str
 /// Runs the real curl.
 pub(crate) async fn curl(arguments: &[&str]) -> Output {
     let mut curl = Command::new("curl");
-    curl.args(["--silent", "--show-error", "--noproxy", "*", "--max-time", "15"]);
+    curl.args(["--silent", "--show-error", "--noproxy", "*", "--max-time", "45"]);
     curl.args(arguments).kill_on_drop(true);
     soon("curl", curl.output()).await.expect("curl is installed")
 }

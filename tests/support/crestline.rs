@@ -16,12 +16,15 @@ use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
-    time::Instant,
+    time::{self, Instant},
 };
 
-use super::{Answer, Client, curl, eventually, get, soon};
+use super::{Answer, Client, PATIENCE, curl, eventually, get, soon};
 
-/// A running Crestline. It is killed when this is dropped.
+/// So often it is looked whether a process of a test is left at its end.
+const KILLED_IN_ROUNDS: usize = 1000;
+
+/// A running Crestline. It, with all successors, is killed when this is dropped.
 pub(crate) struct Crestline {
     /// Where it listens, in the order of its file: `127.0.0.1:40123`, `unix:/path`.
     pub(crate) addresses: Vec<String>,
@@ -76,6 +79,40 @@ impl Crestline {
         crestline
     }
 
+    /// Starts it with a file, in a process that may open so many files. Returns when it listens.
+    pub(crate) async fn start_with_files(files: usize, yaml: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let yaml = completed(yaml, folder.path());
+        let file = folder.path().join("crestline.yaml");
+        fs::write(&file, &yaml).unwrap();
+        let mut command = Command::new("sh");
+        let script = format!("ulimit -n {files}; exec \"$@\"");
+        command.args(["-c", &script, "sh", env!("CARGO_BIN_EXE_crestline"), "-c"]).arg(&file);
+        command.stdin(Stdio::null()).kill_on_drop(true);
+        let crestline = Self::spawn(command, listeners_in(&yaml), folder).await;
+        crestline.logs("admin: socket opened").await;
+        crestline
+    }
+
+    /// How often it refused for a reason.
+    pub(crate) async fn refused(&self, reason: &str) -> u64 {
+        self.status().await["refused"][reason].as_u64().unwrap_or(0)
+    }
+
+    /// Waits until it refused so often, or more, for a reason: it counts when all is over.
+    pub(crate) async fn has_refused(&self, reason: &str, times: u64) {
+        let start = Instant::now();
+        while self.refused(reason).await < times {
+            assert!(start.elapsed() < PATIENCE, "waited in vain: {times} {reason}");
+        }
+    }
+
+    /// Waits until it refused so often for a reason.
+    pub(crate) async fn refuses_for(&self, reason: &str, times: u64) {
+        self.has_refused(reason, times).await;
+        assert_eq!(self.refused(reason).await, times, "{reason}");
+    }
+
     /// Starts it with a file of several parts, each indented as it likes.
     pub(crate) async fn start_in_parts(parts: &[&str]) -> Self {
         Self::start(&parts.iter().map(|part| dedented(part)).collect::<String>()).await
@@ -106,7 +143,10 @@ impl Crestline {
     async fn finish(command: &mut Command) -> Finished {
         let start = Instant::now();
         let child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let output = soon("the end of the program", child.wait_with_output()).await.unwrap();
+        let id = child.id().unwrap();
+        let ended = time::timeout(PATIENCE, child.wait_with_output()).await;
+        let output = ended.unwrap_or_else(|_| panic!("{command:?} goes on:\n{}", state_of(id)));
+        let output = output.unwrap();
         Finished {
             took: start.elapsed(),
             code: output.status.code(),
@@ -362,17 +402,30 @@ impl Crestline {
 
 impl Drop for Crestline {
     fn drop(&mut self) {
-        // A successor is no child of the test.
-        if let Some(pid) = self.in_force().filter(|pid| self.is_of_this_test(*pid))
-            && let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw)
-        {
-            let _ = kill_process(pid, Signal::KILL);
+        // A successor is no child of the test, and may just be about to be started.
+        for _ in 0..KILLED_IN_ROUNDS {
+            let left = processes().filter(|pid| self.is_of_this_test(*pid));
+            let left: Vec<_> =
+                left.filter_map(|pid| Pid::from_raw(i32::try_from(pid).ok()?)).collect();
+            if left.is_empty() {
+                break;
+            }
+            for pid in left {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+            std::thread::sleep(Duration::from_millis(1));
         }
         if std::thread::panicking() {
             eprintln!("--- process log\n{}", self.log.lock().unwrap().join("\n"));
             eprintln!("--- access log\n{}", self.access_lines().join("\n"));
         }
     }
+}
+
+/// All processes.
+fn processes() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 fn command(arguments: &[&str]) -> Command {
@@ -383,6 +436,16 @@ fn command(arguments: &[&str]) -> Command {
         command.env_remove(name);
     }
     command
+}
+
+/// What a process waits for, to find out why it does.
+fn state_of(id: u32) -> String {
+    let shown = |name: &str| {
+        fs::read_to_string(format!("/proc/{id}/{name}")).unwrap_or_else(|why| why.to_string())
+    };
+    let files = fs::read_dir(format!("/proc/{id}/fd")).into_iter().flatten().flatten();
+    let files: Vec<_> = files.filter_map(|file| fs::read_link(file.path()).ok()).collect();
+    format!("{}\n{}\n{}\n{files:?}", shown("status"), shown("wchan"), shown("syscall"))
 }
 
 /// Runs the program as systemd does with sockets of its own: they are descriptors 3 and 4.

@@ -6,6 +6,10 @@
 mod ca;
 mod client;
 mod crestline;
+pub(crate) mod frames;
+mod front;
+pub(crate) mod http2;
+mod load;
 mod origin;
 mod tls;
 mod wire;
@@ -18,13 +22,16 @@ pub(crate) use self::{
     ca::{Ca, Habits},
     client::{Answer, Client, curl, get, post, request},
     crestline::{Crestline, Finished},
+    front::{Accepted, Asks, Front},
+    http2::{H2Answer, H2Client, H2Origin},
+    load::{Load, UntilRefused},
     origin::{After, Exchange, Origin},
-    tls::{Pair, TlsClient, TlsEnding, s_client},
+    tls::{Authority, Pair, Session, TlsClient, TlsEnding, connect_http2, s_client},
     wire::Ending,
 };
 
 /// Nothing that a test waits for takes this long, however busy the machine is.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(50);
 
 /// Waits until a condition holds.
 pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {

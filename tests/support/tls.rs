@@ -1,8 +1,11 @@
 //! Certificates of a test's own, and clients that speak TLS.
 
-use std::{fs, io, path::Path, process::Stdio, sync::Arc};
+use std::{fs, io, path::Path, process::Stdio, sync::Arc, time::SystemTime};
 
-use rcgen::{CertificateParams, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, IsCa, Issuer,
+    KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber,
+};
 use rustls::{
     ClientConfig, NamedGroup, RootCertStore,
     crypto::aws_lc_rs,
@@ -45,6 +48,110 @@ impl Pair {
     }
 }
 
+/// Who signs certificates.
+pub(crate) struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    /// Its own certificate.
+    pub(crate) cert: String,
+    /// The key of that.
+    pub(crate) key: String,
+}
+
+impl Authority {
+    /// One with a name and a key of its own.
+    pub(crate) fn new(name: &str) -> Self {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![
+            KeyUsagePurpose::KeyCertSign,
+            KeyUsagePurpose::CrlSign,
+            KeyUsagePurpose::DigitalSignature,
+        ];
+        let key = KeyPair::generate().unwrap();
+        let (cert, text) = (params.self_signed(&key).unwrap().pem(), key.serialize_pem());
+        Self { issuer: Issuer::new(params, key), cert, key: text }
+    }
+
+    /// Signs a certificate for these names, with this serial number.
+    pub(crate) fn signs(
+        &self,
+        names: &[&str],
+        serial: u64,
+        edit: impl Fn(&mut CertificateParams),
+    ) -> Pair {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.serial_number = Some(SerialNumber::from(serial));
+        edit(&mut params);
+        let key = KeyPair::generate().unwrap();
+        Pair { cert: params.signed_by(&key, &self.issuer).unwrap().pem(), key: key.serialize_pem() }
+    }
+
+    /// Lists the certificates with these serial numbers as revoked.
+    pub(crate) fn revokes(&self, serials: &[u64]) -> String {
+        let now = SystemTime::now();
+        let revoked = |serial: &u64| RevokedCertParams {
+            serial_number: SerialNumber::from(*serial),
+            revocation_time: now.into(),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = CertificateRevocationListParams {
+            this_update: now.into(),
+            next_update: (now + std::time::Duration::from_secs(86_400)).into(),
+            crl_number: SerialNumber::from(1u64),
+            issuing_distribution_point: None,
+            revoked_certs: serials.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.issuer).unwrap().pem().unwrap()
+    }
+}
+
+/// A session of openssl's, kept in a file.
+pub(crate) struct Session {
+    path: String,
+    arguments: Vec<String>,
+}
+
+impl Session {
+    /// Makes a connection with a version of TLS, asks for `/`, and keeps the session.
+    pub(crate) async fn begin(
+        address: &str,
+        folder: &Path,
+        version: &str,
+        arguments: &[&str],
+    ) -> Self {
+        let number = fs::read_dir(folder).unwrap().count();
+        let path = folder.join(format!("session{number}")).display().to_string();
+        let arguments: Vec<String> = ["-servername", "a.test", version]
+            .iter()
+            .chain(arguments)
+            .map(|argument| (*argument).to_owned())
+            .collect();
+        // The tickets of TLS 1.3 come after the handshake: openssl has to wait for some.
+        let script = format!(
+            "printf 'GET / HTTP/1.0\\r\\nHost: a.test\\r\\n\\r\\n' | openssl s_client \
+             -ign_eof -connect {address} {} -sess_out {path}",
+            arguments.join(" ")
+        );
+        let output = Command::new("sh").args(["-c", &script]).kill_on_drop(true).output();
+        let told =
+            String::from_utf8_lossy(&soon("openssl", output).await.unwrap().stdout).into_owned();
+        assert!(told.contains("New, TLSv1.") && told.contains(" 200 "), "{told}");
+        Self { path, arguments }
+    }
+
+    /// Whether a connection goes on with it, and what openssl said.
+    pub(crate) async fn resumes(&self, address: &str) -> (bool, String) {
+        let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
+        let told = s_client(address, &[&arguments[..], &["-sess_in", &self.path]].concat()).await;
+        (told.contains("Reused, TLSv1."), told)
+    }
+}
+
 /// A connection over TLS that tells how it ended.
 pub(crate) struct TlsClient {
     stream: client::TlsStream<TcpStream>,
@@ -73,20 +180,7 @@ impl TlsClient {
         name: &str,
         trusted: &[&str],
     ) -> io::Result<Self> {
-        let mut roots = RootCertStore::empty();
-        for trusted in trusted {
-            roots.add(CertificateDer::from_pem_slice(trusted.as_bytes()).unwrap()).unwrap();
-        }
-        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let socket = soon("a connection", TcpStream::connect(address)).await?;
-        socket.set_nodelay(true)?;
-        let name = ServerName::try_from(name.to_owned()).unwrap();
-        let connecting = TlsConnector::from(Arc::new(config)).connect(name, socket);
-        Ok(Self { stream: soon("a handshake", connecting).await? })
+        Ok(Self { stream: handshake(address, name, config(trusted)).await? })
     }
 
     /// The same, which must succeed.
@@ -134,6 +228,40 @@ impl TlsClient {
         };
         (read, ending)
     }
+}
+
+fn config(trusted: &[&str]) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    for trusted in trusted {
+        roots.add(CertificateDer::from_pem_slice(trusted.as_bytes()).unwrap()).unwrap();
+    }
+    ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth()
+}
+
+async fn handshake(
+    address: &str,
+    name: &str,
+    config: ClientConfig,
+) -> io::Result<client::TlsStream<TcpStream>> {
+    let socket = soon("a connection", TcpStream::connect(address)).await?;
+    socket.set_nodelay(true)?;
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    soon("a handshake", TlsConnector::from(Arc::new(config)).connect(name, socket)).await
+}
+
+/// Connects for HTTP/2.
+pub(crate) async fn connect_http2(
+    address: &str,
+    name: &str,
+    trusted: &str,
+) -> client::TlsStream<TcpStream> {
+    let mut config = config(&[trusted]);
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    handshake(address, name, config).await.unwrap()
 }
 
 /// Runs `openssl s_client` until it is connected: all that it says.

@@ -1,6 +1,6 @@
 //! Messages of HTTP/1 on a socket, read as they arrive; both the client and the origins use it.
 
-use std::{io, time::Duration};
+use std::{io, mem::MaybeUninit, time::Duration};
 
 use bytes::{Buf, Bytes, BytesMut};
 use socket2::SockRef;
@@ -95,10 +95,21 @@ impl Wire {
         self.stream.shutdown().await.unwrap();
     }
 
+    /// The port on this side.
+    pub(crate) fn port(&self) -> u16 {
+        self.stream.local_addr().unwrap().port()
+    }
+
     /// Whether the other side has left, or has sent something out of turn.
     pub(crate) fn is_over(&self) -> bool {
         let read = self.stream.try_read(&mut [0; 1]);
         !read.is_err_and(|why| why.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Whether there is anything to read, be it the end.
+    pub(crate) fn has_arrived(&self) -> bool {
+        let peeked = SockRef::from(&self.stream).peek(&mut [MaybeUninit::uninit(); 1]);
+        !peeked.is_err_and(|why| why.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// Closes with a reset.

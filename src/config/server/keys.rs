@@ -174,10 +174,10 @@ const WITHOUT_OFFLOAD: &str = "leave both out to make connections on the worker 
 /// Keys that Pingora reads and that do nothing here, each with the reason.
 pub const IDLE: [(&str, &str); 11] = [
     ("version", "the version of the file means nothing to Pingora"),
-    ("ca_file", "connections to origins are plaintext in this version"),
-    ("upstream_debug_ssl_keylog", "connections to origins are plaintext in this version"),
-    ("downstream_tls_offload_threadpools", "listeners are plaintext in this version"),
-    ("downstream_tls_offload_thread_per_pool", "listeners are plaintext in this version"),
+    ("ca_file", "each upstream names those whom it trusts, under `tls.ca`"),
+    ("upstream_debug_ssl_keylog", "the keys of connections are never written down"),
+    ("downstream_tls_offload_threadpools", "handshakes with clients are made by the workers"),
+    ("downstream_tls_offload_thread_per_pool", "handshakes with clients are made by the workers"),
     ("runtime_enable_alt_timer", NO_TOKIO_UNSTABLE),
     ("runtime_metrics_poll_time_histogram", NO_TOKIO_UNSTABLE),
     ("runtime_metrics_poll_time_histogram_scale", NO_TOKIO_UNSTABLE),

@@ -400,6 +400,28 @@ fn a_secret_file_has_bounds() {
 }
 
 /// A pipe that nobody writes to is waited for without an end.
+/// Each alone is small enough; those that follow one that is too much may still have room.
+#[test]
+fn text_is_bounded_in_all() {
+    let folder = folder(&[("main.yaml", ""), ("a.yaml", "# some text\n"), ("b.yaml", "#\n")]);
+    let mut problems = Problems::default();
+    let (sources, bytes_left) = (Sources::default(), 10);
+    let mut loading = Loading { sources, bytes_left, is_whole: true, problems: &mut problems };
+    let mut read = |name: &str| {
+        let text = loading.text(&folder.path().join(name), name);
+        text.map_err(|problem| {
+            let mut problems = Problems::default();
+            problems.push(problem);
+            render(&problems, &Sources::default(), Color::Never)
+        })
+    };
+    assert_eq!(read("b.yaml").as_deref(), Ok("#\n"));
+    let told = "error: with `a.yaml`, more than 64 MiB would be read\n |\n\
+                help: the main file and those that it includes are counted together\n";
+    assert_eq!(read("a.yaml").unwrap_err(), told);
+    assert_eq!(read("b.yaml").as_deref(), Ok("#\n"));
+}
+
 #[test]
 fn a_pipe_is_neither_included_nor_a_secret() {
     let main = "include: [pipe, folder]\npid_file: ${file:pipe}\nuser: ${file:socket}\n";

@@ -9,7 +9,6 @@ use pingora_core::{
         GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, SocketDigest, Ssl, TimingDigest,
         UniqueID, UniqueIDType, raw_connect::ProxyDigest, tls::SslDigest,
     },
-    tls::TlsRef,
 };
 
 use crate::downstream::stream::Downstream;
@@ -31,10 +30,6 @@ impl UniqueID for Downstream {
 }
 
 impl Ssl for Downstream {
-    fn get_ssl(&self) -> Option<&TlsRef> {
-        self.inner.get_ssl()
-    }
-
     fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
         self.inner.get_ssl_digest()
     }

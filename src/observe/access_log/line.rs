@@ -25,10 +25,8 @@ pub struct Entry<'a> {
     pub target: &'a [u8],
     /// The protocol: `HTTP/1.1`.
     pub protocol: &'a str,
-    /// The version of TLS: `TLSv1.3`; `None` in plaintext.
-    pub tls_version: Option<&'a str>,
-    /// The name that the client asked for in its handshake.
-    pub sni: Option<&'a str>,
+    /// What is known of the handshake.
+    pub tls: Tls<'a>,
     /// The status that the client got; 499 if it left before there was one.
     pub status: u16,
     /// Bytes of the answer's body.
@@ -55,6 +53,25 @@ pub struct Entry<'a> {
     pub user_agent: Option<&'a [u8]>,
     /// The client's `Referer`.
     pub referer: Option<&'a [u8]>,
+}
+
+/// What a line tells of the connection's handshake; nothing in plaintext.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tls<'a> {
+    /// The version: `TLSv1.3`.
+    pub version: Option<&'a str>,
+    /// The name that the client asked for.
+    pub sni: Option<&'a str>,
+    /// How the connection is encrypted: `TLS13_AES_256_GCM_SHA384`.
+    pub cipher: Option<&'a str>,
+    /// How its keys were agreed on: `X25519MLKEM768`.
+    pub group: Option<&'a str>,
+    /// Whether an older session goes on.
+    pub is_resumed: bool,
+    /// Who the client is by its certificate: the name in it, its other names, and its fingerprint.
+    pub client: Option<[&'a [u8]; 3]>,
+    /// The common name in the client's certificate, as a load balancer told it.
+    pub told_client_cn: Option<&'a str>,
 }
 
 /// The form of a line.
@@ -91,11 +108,7 @@ fn json(entry: &Entry<'_>, out: &mut Vec<u8>) {
     text_field(out, "host", entry.host.as_bytes());
     text_field(out, "path", entry.target);
     text_field(out, "protocol", entry.protocol.as_bytes());
-    for (name, value) in [("tls_version", entry.tls_version), ("sni", entry.sni)] {
-        if let Some(value) = value {
-            text_field(out, name, value.as_bytes());
-        }
-    }
+    tls(&entry.tls, out);
     number_field(out, "status", u64::from(entry.status));
     number_field(out, "bytes", entry.bytes);
     millis_field(out, "total_ms", Some(entry.total));
@@ -120,6 +133,28 @@ fn json(entry: &Entry<'_>, out: &mut Vec<u8>) {
         text_field(out, "user_agent", agent);
     }
     out.extend_from_slice(b"}\n");
+}
+
+fn tls(known: &Tls<'_>, out: &mut Vec<u8>) {
+    let texts = [
+        ("tls_version", known.version),
+        ("sni", known.sni),
+        ("tls_cipher", known.cipher),
+        ("tls_group", known.group),
+        ("client_cn", known.told_client_cn),
+    ];
+    for (name, value) in texts {
+        if let Some(value) = value {
+            text_field(out, name, value.as_bytes());
+        }
+    }
+    if known.is_resumed {
+        out.extend_from_slice(b",\"tls_resumed\":true");
+    }
+    let Some([subject, sans, fingerprint]) = known.client else { return };
+    text_field(out, "tls_client_subject", subject);
+    text_field(out, "tls_client_sans", sans);
+    text_field(out, "tls_client_fingerprint", fingerprint);
 }
 
 fn combined(entry: &Entry<'_>, out: &mut Vec<u8>) {

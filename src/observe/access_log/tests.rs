@@ -3,7 +3,7 @@ use std::process::Command;
 use tokio::time::Instant;
 
 use super::{
-    line::{Entry, Format},
+    line::{Entry, Format, Tls},
     *,
 };
 
@@ -15,8 +15,15 @@ fn entry() -> Entry<'static> {
         host: "a.test",
         target: b"/a\x1b[31m\"\r\nb?c=\\",
         protocol: "HTTP/1.1",
-        tls_version: Some("TLSv1.3"),
-        sni: Some("a.test"),
+        tls: Tls {
+            version: Some("TLSv1.3"),
+            sni: Some("a.test"),
+            cipher: Some("TLS13_AES_256_GCM_SHA384"),
+            group: Some("X25519MLKEM768"),
+            is_resumed: true,
+            client: Some([br"CN=a\2C", b"DNS:a.test", b"00ff"]),
+            told_client_cn: None,
+        },
         status: 200,
         bytes: 12,
         total: Duration::from_micros(1_042),
@@ -47,6 +54,9 @@ fn a_json_line_is_one_line_of_json_whatever_the_client_sent() {
     let parsed: serde_json::Value = serde_json::from_str(&line).unwrap();
     assert_eq!(parsed["path"], "/a\u{1b}[31m\"\r\nb?c=\\");
     assert_eq!(parsed["total_ms"], 1.042);
+    assert_eq!((&parsed["tls_version"], &parsed["tls_resumed"]), (&"TLSv1.3".into(), &true.into()));
+    assert_eq!(parsed["tls_client_subject"], r"CN=a\2C");
+    assert_eq!(parsed["tls_client_sans"].as_str(), Some("DNS:a.test"));
     assert_eq!(parsed["first_byte_ms"], 0.007);
     assert_eq!(parsed["via"], "127.0.0.1:3031:refused,127.0.0.1:3032:200");
     assert!(parsed["time"].as_str().unwrap().ends_with('Z'));

@@ -6,15 +6,26 @@ impl Config {
     /// The settings that decide how requests fare, each with its key and its value; those that
     /// were not written have their defaults.
     pub fn settings(&self) -> Vec<(&'static str, String)> {
-        let Self { health_check, ejection, retries, timeouts, .. } = self;
-        let mut settings = vec![
+        let Self { tls, http, health_check, ejection, retries, timeouts, .. } = self;
+        let mut settings = tls.as_ref().map_or_else(Vec::new, |tls| tls.settings());
+        settings.push(("http", http.as_str().to_owned()));
+        if let Some(version) = self.send_proxy_protocol {
+            settings.push(("send_proxy_protocol", version.as_str().to_owned()));
+        }
+        settings.extend([
             ("retries", retries.0.to_string()),
             ("timeouts.connect", timeouts.connect.to_string()),
             ("timeouts.first_byte", timeouts.first_byte.to_string()),
             ("timeouts.between_bytes", timeouts.between_bytes.to_string()),
             ("timeouts.idle", timeouts.idle.to_string()),
             ("timeouts.tunnel", timeouts.tunnel.to_string()),
-        ];
+        ]);
+        if tls.is_some() {
+            settings.push(("timeouts.handshake", timeouts.handshake.to_string()));
+        }
+        if let Some(ping) = &timeouts.ping {
+            settings.push(("timeouts.ping", ping.to_string()));
+        }
         settings.extend(health_check.settings());
         if ejection.is_off {
             settings.push(("ejection", "off".to_owned()));

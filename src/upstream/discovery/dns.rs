@@ -18,6 +18,8 @@ use pingora_core::protocols::l4::socket::SocketAddr as Address;
 use pingora_load_balancing::{Backend, Extensions, discovery::ServiceDiscovery};
 use tokio::time::{self, Instant};
 
+use crate::upstream::target::Target;
+
 /// The shortest time that an answer is kept, whatever its TTL says.
 const KEEP_MIN: Duration = Duration::from_secs(1);
 /// The longest, so that a mistaken TTL of a week can be mended.
@@ -64,12 +66,13 @@ impl Dns {
         Self { upstream: upstream.to_owned(), names, resolver: OnceLock::new(), answers }
     }
 
-    /// The addresses that are known now, each with the weight of its name.
-    pub fn answered(&self) -> Vec<(Address, u16)> {
+    /// The addresses that are known now, each with its name and the weight of that.
+    pub fn answered(&self) -> Vec<(Address, Target)> {
         let mut answered = Vec::new();
         for (index, name) in self.names.iter().enumerate() {
             let addresses = self.answer(index).into_iter().flat_map(|answer| answer.addresses);
-            answered.extend(addresses.map(|address| (address.into(), name.weight)));
+            let target = Target { weight: name.weight, name: Some(name.host.as_str().into()) };
+            answered.extend(addresses.map(|address| (address.into(), target.clone())));
         }
         answered
     }
@@ -153,9 +156,9 @@ impl ServiceDiscovery for Dns {
     async fn discover(&self) -> Result<(BTreeSet<Backend>, HashMap<u64, bool>)> {
         let lookups = self.names.iter().enumerate().map(|(index, name)| self.refresh(index, name));
         futures::future::join_all(lookups).await;
-        let backends = self.answered().into_iter().map(|(addr, weight)| Backend {
+        let backends = self.answered().into_iter().map(|(addr, target)| Backend {
             addr,
-            weight: usize::from(weight),
+            weight: usize::from(target.weight),
             ext: Extensions::new(),
         });
         Ok((backends.collect(), HashMap::new()))
@@ -171,7 +174,8 @@ mod tests {
     }
 
     fn answered(dns: &Dns) -> Vec<(String, u16)> {
-        dns.answered().into_iter().map(|(address, weight)| (address.to_string(), weight)).collect()
+        let answered = dns.answered().into_iter();
+        answered.map(|(address, target)| (address.to_string(), target.weight)).collect()
     }
 
     #[test]

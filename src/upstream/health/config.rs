@@ -1,8 +1,12 @@
 //! The checks of an upstream as the operator writes them.
 
-use std::{collections::BTreeMap, num::NonZeroU32, ops::RangeInclusive, str::FromStr};
+use std::{
+    collections::BTreeMap, num::NonZeroU32, ops::RangeInclusive, str::FromStr, sync::Arc, time,
+};
 
 use http::{header::HOST, uri::PathAndQuery};
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_load_balancing::health_check::HealthCheck;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer};
 
@@ -11,10 +15,15 @@ use crate::{
     field::{Name, Value},
     routing::host::HostName,
     units::{self, Duration},
-    upstream::health::{
-        Checks,
-        check::{self, HttpCheck},
-        state::Thresholds,
+    upstream::{
+        Timeouts,
+        health::{
+            Checks,
+            check::{HttpCheck, TcpCheck},
+            state::Thresholds,
+        },
+        link::{Link, Sources},
+        proxy_header::Sender,
     },
     yaml::{self, Spanned, Word},
 };
@@ -26,10 +35,11 @@ use crate::{
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "HealthCheck", extend("not" = { "required": ["tcp", "http"] }))]
 pub struct Config {
-    /// Asks whether a connection can be made; there is nothing to set. Default: what is asked,
-    /// unless `http` is there.
+    /// Asks whether a connection can be made, without TLS also where requests go over it; there is
+    /// nothing to set. Default: what is asked, unless `http` is there.
     pub tcp: Option<TcpConfig>,
-    /// Asks for a page instead. Default: no page is asked for.
+    /// Asks for a page instead, over TLS and HTTP/2 where requests go over them.
+    /// Default: no page is asked for.
     pub http: Option<Spanned<HttpConfig>>,
     /// From one check to the next, give or take a tenth. Default: `5s`.
     #[serde(deserialize_with = "units::positive")]
@@ -63,7 +73,8 @@ pub struct HttpConfig {
     /// The page that is asked for with `GET`. Default: `/`.
     #[serde(default)]
     pub path: CheckPath,
-    /// The `Host` field. Default: the address of the backend.
+    /// The `Host` field. Default: over TLS the name that a certificate must have, else the address
+    /// of the backend.
     #[serde(default)]
     pub host: Option<HostName>,
     /// The port that is asked. Default: the port of the backend.
@@ -191,8 +202,13 @@ fn successful() -> Spanned<Vec<StatusRange>> {
 }
 
 impl Config {
-    /// Makes the checks; `None` if they are off.
-    pub fn build(&self, problems: &mut Problems) -> Option<Checks> {
+    /// Makes the checks, which connect as requests do; `None` if they are off.
+    pub fn build(
+        &self,
+        link: &Link,
+        sources: &Arc<Sources>,
+        problems: &mut Problems,
+    ) -> Option<Checks> {
         if self.is_off {
             return None;
         }
@@ -200,9 +216,10 @@ impl Config {
             let problem = Problem::error("a check is either `tcp` or `http`, not both");
             problems.push(problem.at(http.span).help("remove one of the two"));
         }
-        let check = match &self.http {
-            None => check::tcp(self.timeout.0),
-            Some(http) => Box::new(http.build(self.timeout.0, problems)?),
+        let timeouts = within(self.timeout.0);
+        let check: Box<dyn HealthCheck + Send + Sync> = match &self.http {
+            None => Box::new(TcpCheck(link.dial(&timeouts, sources, Sender::Ourselves))),
+            Some(http) => Box::new(http.build(link.template(&timeouts, sources), problems)?),
         };
         Some(Checks {
             check,
@@ -237,7 +254,7 @@ impl Config {
 }
 
 impl HttpConfig {
-    fn build(&self, timeout: std::time::Duration, problems: &mut Problems) -> Option<HttpCheck> {
+    fn build(&self, template: HttpPeer, problems: &mut Problems) -> Option<HttpCheck> {
         let mut headers = Vec::new();
         if let Some(host) = &self.host {
             headers.push((HOST, host.0.clone()));
@@ -250,12 +267,25 @@ impl HttpConfig {
         }
         let expect = self.expect.iter().map(|range| range.0.clone()).collect();
         let port = self.port.map(Into::into);
-        match HttpCheck::new(&self.path.0, &headers, port, expect, timeout) {
+        match HttpCheck::new(&self.path.0, &headers, port, expect, template) {
             Ok(check) => Some(check),
             Err(why) => {
                 problems.push(Problem::error(format!("this check cannot be sent: {why}")));
                 None
             }
         }
+    }
+}
+
+/// No part of a check may take longer than the whole.
+fn within(timeout: time::Duration) -> Timeouts {
+    Timeouts {
+        connect: timeout,
+        handshake: timeout,
+        first_byte: timeout,
+        between_bytes: timeout,
+        idle: timeout,
+        tunnel: timeout,
+        ping: None,
     }
 }

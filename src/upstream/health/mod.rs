@@ -18,6 +18,8 @@ use tokio::{sync::mpsc, time};
 use crate::upstream::{
     backend::{BackendState, Probe},
     health::state::{Health, Next, Thresholds},
+    outcome,
+    target::Target,
 };
 
 /// The pause between checks that confirm a change.
@@ -42,10 +44,12 @@ pub struct Checks {
 pub async fn watch(
     upstream: Arc<str>,
     state: Arc<BackendState>,
+    target: Target,
     checks: Arc<Checks>,
     first_round: mpsc::Sender<()>,
 ) {
-    let backend = Backend { addr: state.address().clone(), weight: 1, ext: Extensions::new() };
+    let mut backend = Backend { addr: state.address().clone(), weight: 1, ext: Extensions::new() };
+    backend.ext.insert(target);
     let mut health = Health::new(state.probe());
     let mut first_round = Some(first_round);
     let mut streak = 0u32;
@@ -95,6 +99,9 @@ fn jittered(every: Duration) -> Duration {
 }
 
 fn in_words(error: &Error, timeout: Duration) -> String {
+    if let Some(fault) = outcome::tls_fault(error) {
+        return fault.in_words().to_owned();
+    }
     match &error.etype {
         ErrorType::ConnectRefused => "connection refused".to_owned(),
         ErrorType::ConnectTimedout => format!("no connection within {timeout:?}"),

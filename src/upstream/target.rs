@@ -1,0 +1,19 @@
+//! What is known of a backend beside its address.
+
+use std::sync::Arc;
+
+/// What is known of an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Its share of the requests.
+    pub weight: u16,
+    /// The name that it was found by; `None` if it is given by address.
+    pub name: Option<Arc<str>>,
+}
+
+impl Target {
+    /// One without a name.
+    pub fn of(weight: u16) -> Self {
+        Self { weight, name: None }
+    }
+}
