@@ -25,6 +25,7 @@ async fn rapid_resets_end_the_connection() {
 
     assert_eq!(calmed(&mut client).await, Some(ENHANCE_YOUR_CALM));
     assert!(origin.count() <= 110, "{} requests reached the origin", origin.count());
+    assert_eq!(proxy.status().await["refused"]["h2_resets"], 1);
     others_are_served(&proxy).await;
 }
 
@@ -108,6 +109,7 @@ async fn fields_that_do_not_come_to_their_end_have_their_time() {
     client.send(frame(HEADERS, END_STREAM, 1, &asked[..10])).await;
 
     assert_eq!(calmed(&mut client).await, Some(ENHANCE_YOUR_CALM));
+    assert_eq!(proxy.status().await["refused"]["header_timeout"], 1);
     others_are_served(&proxy).await;
 }
 

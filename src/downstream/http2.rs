@@ -16,7 +16,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
     clock::Alarm,
-    downstream::stream::{LINGER, LINGER_BYTES},
+    downstream::{
+        refused,
+        stream::{LINGER, LINGER_BYTES},
+    },
     http2::{
         PREFACE,
         guard::{Abuse, Guard},
@@ -96,6 +99,7 @@ impl Http2 {
         why: Abuse,
     ) -> Poll<io::Result<()>> {
         debug!("http2: a connection ends: {why}");
+        refused::count(why.reason());
         let (until, bytes_left) = (Alarm::after(LINGER), LINGER_BYTES);
         self.leaving = Some(Leaving { why, until, bytes_left });
         if let Some(goaway) = self.guard.goaway() {

@@ -14,7 +14,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::http1::refusal::Refusal;
+use crate::{http1::refusal::Refusal, http2::guard::Abuse};
 
 /// The connections of all clients are at their bound, and none of them is idle.
 pub const CONNECTIONS: &str = "connections";
@@ -46,7 +46,7 @@ pub const BODY_TOO_SLOW: &str = "body_too_slow";
 pub const WRITE_TIMEOUT: &str = "write_timeout";
 
 /// The words beside those for malformed requests.
-const WORDS: [&str; 14] = [
+const WORDS: [&str; 17] = [
     CONNECTIONS,
     CONNECTIONS_PER_CLIENT,
     ACCEPTS_PER_CLIENT,
@@ -61,6 +61,9 @@ const WORDS: [&str; 14] = [
     CLIENT_TIMEOUT,
     BODY_TOO_SLOW,
     WRITE_TIMEOUT,
+    Abuse::Resets.reason(),
+    Abuse::Empty.reason(),
+    Abuse::Idle.reason(),
 ];
 
 /// One line for all threads: whoever is refused may wait for it.

@@ -51,7 +51,7 @@ struct Noted {
     not_before: Option<Instant>,
 }
 
-/// Whether a connection waits: since when, or [`BUSY`], or [`CALLED`].
+/// Whether a connection waits: since when, or `BUSY`, or `CALLED`.
 #[derive(Debug)]
 pub struct Waiting {
     state: AtomicU64,

@@ -50,7 +50,7 @@ pub enum Abuse {
 }
 
 impl Abuse {
-    /// As the access log and the counters name it.
+    /// The word under which it is counted.
     pub const fn reason(self) -> &'static str {
         match self {
             Self::Resets => "h2_resets",
