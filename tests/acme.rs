@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
 
 use rustls::{
-    ClientConfig, DigitallySignedStruct, Error, SignatureScheme,
+    ClientConfig, DigitallySignedStruct, Error, HandshakeKind, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, ServerName, UnixTime},
@@ -72,8 +72,8 @@ async fn logs(proxy: &Crestline, text: &str, times: usize) {
     eventually(text, || times <= proxy.log_with(text).len()).await;
 }
 
-/// Connects, whatever the certificate is.
-async fn connect(proxy: &Crestline, name: &str) -> TlsStream<TcpStream> {
+/// A client that takes whatever certificate it is shown, and remembers its sessions.
+fn client() -> TlsConnector {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -81,10 +81,18 @@ async fn connect(proxy: &Crestline, name: &str) -> TlsStream<TcpStream> {
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Anybody))
         .with_no_client_auth();
+    TlsConnector::from(Arc::new(config))
+}
+
+/// Connects for the first time.
+async fn connect(proxy: &Crestline, name: &str) -> TlsStream<TcpStream> {
+    connect_as(&client(), proxy, name).await
+}
+
+async fn connect_as(client: &TlsConnector, proxy: &Crestline, name: &str) -> TlsStream<TcpStream> {
     let socket = TcpStream::connect(&proxy.addresses[1]).await.unwrap();
     let name = ServerName::try_from(name.to_owned()).unwrap();
-    let connecting = TlsConnector::from(Arc::new(config)).connect(name, socket);
-    soon("a handshake", connecting).await.unwrap()
+    soon("a handshake", client.connect(name, socket)).await.unwrap()
 }
 
 /// Who signed what a client is shown, and what it is.
@@ -183,6 +191,30 @@ async fn a_certificate_is_obtained_by_tls_alpn_01_and_kept_from_all_others() {
         assert_eq!(mode(file.parent().unwrap()), 0o700, "{}", file.display());
     }
     assert_eq!(mode(&folder), 0o700);
+
+    // The same certificate goes on in another way.
+    proxy.reload(&asking(&ca.key(), "{ names: [a.test, b.test] }", &origin)).await;
+    assert_eq!(told(&proxy, "a.test").await["acme"]["challenge"], "http-01");
+    assert!(shown(&proxy, "a.test").await.0.contains("Pebble"));
+}
+
+#[tokio::test]
+async fn a_ca_looks_without_the_certificate_that_clients_must_show() {
+    let origin = Origin::replying("hello");
+    let proxy = start(&origin).await;
+    let ca = ca_for(&proxy).await;
+    let clients = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/certificates/clients.pem");
+    let rules = format!("tls: {{ client_certificates: {{ ca: {clients} }}, key_log: debug.keys,");
+    let wanted = "{ names: [a.test], challenge: tls-alpn-01 }";
+    proxy.reload(&asking(&ca.key(), wanted, &origin).replace("tls: {", &rules)).await;
+    proxy.logs("acme: certificate for a.test obtained").await;
+    eventually_issued(&proxy, "a.test").await;
+
+    let mut stream = connect(&proxy, "a.test").await;
+    let refused = soon("an alert", stream.read(&mut [0; 1])).await.unwrap_err();
+    assert!(refused.to_string().contains("CertificateRequired"), "{refused}");
+    let secrets = fs::read_to_string(proxy.folder().join("debug.keys")).unwrap();
+    assert!(secrets.contains("CLIENT_HANDSHAKE_TRAFFIC_SECRET "), "{secrets}");
 }
 
 #[tokio::test]
@@ -193,7 +225,8 @@ async fn a_certificate_is_renewed_and_open_connections_live_on() {
     proxy.reload(&asking(&ca.key(), "a.test", &origin)).await;
     proxy.logs("acme: certificate for a.test obtained").await;
     eventually_issued(&proxy, "a.test").await;
-    let mut early = connect(&proxy, "a.test").await;
+    let client = client();
+    let mut early = connect_as(&client, &proxy, "a.test").await;
     let first = early.get_ref().1.peer_certificates().unwrap()[0].to_vec();
     ask(&mut early, "a.test").await;
 
@@ -205,6 +238,8 @@ async fn a_certificate_is_renewed_and_open_connections_live_on() {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
     ask(&mut early, "a.test").await;
+    let late = connect_as(&client, &proxy, "a.test").await;
+    assert_eq!(late.get_ref().1.handshake_kind(), Some(HandshakeKind::Resumed));
     assert_eq!(proxy.version().await, 2, "no change of the configuration");
     assert_eq!(proxy.log_with("acme: registered").len(), 1);
 }
