@@ -62,7 +62,7 @@ clean: ## Removes what was built
 	$(CARGO) clean
 
 # Pingora's compression and aws-lc build with cmake and a C compiler; the tests use curl, openssl,
-# sslscan, h2load, slowhttptest and ss, and systemd judges its units.
+# sslscan, h2load, slowhttptest and ss, pebble is the CA that they ask, and systemd judges its units.
 setup:
 	@packages=; \
 	command -v cmake >/dev/null || packages="$$packages cmake"; \
@@ -72,6 +72,7 @@ setup:
 	command -v openssl >/dev/null || packages="$$packages openssl"; \
 	command -v sslscan >/dev/null || packages="$$packages sslscan"; \
 	command -v h2load >/dev/null || packages="$$packages nghttp2-client"; \
+	command -v pebble >/dev/null || packages="$$packages pebble"; \
 	command -v slowhttptest >/dev/null || packages="$$packages slowhttptest"; \
 	command -v ss >/dev/null || packages="$$packages iproute2"; \
 	command -v systemd-analyze >/dev/null || packages="$$packages systemd"; \

@@ -20,12 +20,14 @@
 //!     http2                            what passes on a connection of HTTP/2
 //!     tls                              certificates, the handshake, and what origins are judged by
 //!  2  field                            header fields as the operator writes them
+//!     acme                             certificates that are obtained by themselves
 //!  1  yaml  drain  panics              the file's text, with places | how the process ends
 //!  0  clock  counter  diagnostic       time | counts | problems with a place
 //!     systemd                          the service manager
 //!     units                            quantities
 //! ```
 
+pub mod acme;
 pub mod admin;
 pub mod cli;
 pub mod clock;

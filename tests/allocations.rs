@@ -8,6 +8,7 @@ use std::time::SystemTime;
 
 use allocation_counter::measure;
 use crestline::{
+    acme::challenges::Challenges,
     diagnostic::Problems,
     http1::{
         chunked::ChunkGuard,
@@ -86,7 +87,8 @@ fn main() {
     a_request_id_costs_no_allocation_of_its_own();
     telling_of_a_client_allocates_nothing();
     holding_a_host_against_a_certificate_allocates_nothing();
-    println!("7 passed, 0 failed");
+    looking_for_the_page_of_a_challenge_allocates_nothing();
+    println!("9 passed, 0 failed");
 }
 
 fn vetting_a_head_allocates_nothing() {
@@ -217,16 +219,26 @@ access_log: off
 ";
     let mut problems = Problems::default();
     let snapshot = snapshot::compile(TLS, &mut problems).expect("a good file");
-    let clients = snapshot.listeners[0].tls.as_ref().and_then(|keyring| keyring.clients());
+    let keyring = snapshot.listeners[0].tls.as_ref().expect("TLS").now();
     let pem = std::fs::read("tests/certificates/ecdsa.pem").expect("a certificate");
     let certificate = CertificateDer::from_pem_slice(&pem).expect("a certificate");
-    let forward = &clients.expect("client certificates").forward;
+    let forward = &keyring.clients().expect("client certificates").forward;
     let client = Identity::of(&certificate, forward, SystemTime::now()).expect("a good one");
     assert_eq!(client.count(), 3);
     for _ in 0..2 {
         let mut headers = HeaderMap::with_capacity(16);
         assert_eq!(allocations(|| client.tell(&mut headers)), 0, "Identity::tell");
         assert_eq!(headers["x-client-subject"], "CN=a.test");
+    }
+}
+
+/// A page that a CA may ask for, and that nobody waits for it to.
+fn looking_for_the_page_of_a_challenge_allocates_nothing() {
+    let challenges = Challenges::default();
+    for path in ["/", "/api/v1", "/.well-known/acme-challenge/4Ya0-x9"] {
+        assert!(challenges.page(path).is_none()); // the first look of a thread is on the house
+        let count = allocations(|| assert!(challenges.page(path).is_none()));
+        assert_eq!(count, 0, "Challenges::page: {path}");
     }
 }
 
@@ -241,7 +253,7 @@ access_log: off
 ";
     let mut problems = Problems::default();
     let snapshot = snapshot::compile(TLS, &mut problems).expect("a good file");
-    let keyring = snapshot.listeners[0].tls.as_ref().expect("certificates");
+    let keyring = snapshot.listeners[0].tls.as_ref().expect("certificates").now();
     let names = &keyring.certificates()[0].names;
     for (authority, is_covered) in [("WWW.a.test:443", true), ("a.test", true), ("b.test", false)] {
         let count = allocations(|| {

@@ -6,6 +6,7 @@
 
 mod support;
 
+mod acme;
 mod activation;
 mod admin;
 mod attack;

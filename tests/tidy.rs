@@ -11,7 +11,7 @@ use std::{
 };
 
 /// Modules by floor. Floors count upward; those of one floor do not know each other.
-const FLOORS: [(&str, u32); 29] = [
+const FLOORS: [(&str, u32); 30] = [
     ("clock", 0),
     ("counter", 0),
     ("diagnostic", 0),
@@ -20,6 +20,7 @@ const FLOORS: [(&str, u32); 29] = [
     ("drain", 1),
     ("panics", 1),
     ("field", 2),
+    ("acme", 2),
     ("units", 0),
     ("reply", 3),
     ("http1", 3),

@@ -1,5 +1,7 @@
 //! What runs: the answer to `crestline status`.
 
+mod acme;
+
 use std::{
     collections::BTreeMap,
     fmt, process,
@@ -8,6 +10,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
+
+pub use acme::AcmeStatus;
 
 use crate::{
     control::{Control, probation::Standing},
@@ -30,6 +34,8 @@ pub struct Status {
     pub uptime_seconds: u64,
     /// Whether it serves: `serving`, `draining`, `leaving` or `ending`.
     pub state: State,
+    /// Why it should not be sent clients yet; nothing if it should.
+    pub unready: Vec<String>,
     /// What is in flight.
     pub in_flight: Load,
     /// Panics since the process began: mistakes in this program.
@@ -118,6 +124,8 @@ pub struct CertificateStatus {
     /// The last day of the OCSP response that is shown with it.
     #[serde(default)]
     pub ocsp_until: Option<String>,
+    /// How it is obtained; `None` if it is from files.
+    pub acme: Option<AcmeStatus>,
 }
 
 /// A group of backends.
@@ -168,6 +176,7 @@ impl Status {
             pid: process::id(),
             uptime_seconds: age(control.started()),
             state: drain.state(),
+            unready: snapshot.unready(now),
             in_flight: drain.load(),
             panics: Panics::get(),
             refused: Refused::get(),
@@ -185,7 +194,7 @@ impl Status {
                 .map(|listener| ListenerStatus {
                     address: listener.address.to_string(),
                     h2c: listener.h2c,
-                    tls: listener.tls.as_ref().map(|keyring| tls(listener, keyring, now)),
+                    tls: listener.tls.as_ref().map(|keyring| tls(listener, &keyring.now(), now)),
                 })
                 .collect(),
             upstreams: snapshot
@@ -204,6 +213,7 @@ fn tls(listener: &Listener, keyring: &Keyring, now: SystemTime) -> TlsStatus {
         expires: certificate.last_day(),
         days_left: certificate.days_left(now),
         ocsp_until: certificate.staple_until(now),
+        acme: certificate.acme.as_ref().map(|managed| AcmeStatus::of(managed, now)),
     });
     let failed = listener.handshakes.failed().filter(|(_, count)| 0 < *count);
     let failed = failed.map(|(why, count)| (why.as_str().to_owned(), count));
@@ -250,7 +260,7 @@ fn backend(member: &Member, now: Instant) -> BackendStatus {
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { program, pid, uptime_seconds, state, in_flight, panics, refused, .. } = self;
-        let Self { configuration, listeners, upstreams, .. } = self;
+        let Self { configuration, listeners, upstreams, unready, .. } = self;
         writeln!(f, "crestline {program}, process {pid}, up {}", span(*uptime_seconds))?;
         writeln!(f, "{}, {in_flight}", state.as_str())?;
         if *panics != Panics::default() {
@@ -260,6 +270,7 @@ impl fmt::Display for Status {
         if !refused.0.is_empty() {
             writeln!(f, "refused: {refused}")?;
         }
+        unready.iter().try_for_each(|why| writeln!(f, "not ready: {why}"))?;
         configuration.fmt(f)?;
         listeners.iter().try_for_each(|listener| listener.fmt(f))?;
         upstreams.iter().try_for_each(|upstream| write!(f, "\n{upstream}"))
@@ -288,17 +299,27 @@ impl fmt::Display for ListenerStatus {
             write!(f, " ({})", reasons.join(", "))?;
         }
         writeln!(f)?;
-        for CertificateStatus { names, key, expires, days_left, ocsp_until } in &tls.certificates {
+        for CertificateStatus { names, key, expires, days_left, ocsp_until, acme } in
+            &tls.certificates
+        {
+            write!(f, "  {}  {key}, ", names.join(", "))?;
+            if let Some(acme) = acme.as_ref().filter(|acme| acme.self_signed) {
+                write!(f, "self-signed meanwhile; {acme}")?;
+                continue;
+            }
             let s = if *days_left == 1 { "" } else { "s" };
             let left = match days_left {
                 ..0 => "expired".to_owned(),
                 left => format!("in {left} day{s}"),
             };
-            write!(f, "  {}  {key}, until {expires} ({left})", names.join(", "))?;
+            write!(f, "until {expires} ({left})")?;
             if let Some(until) = ocsp_until {
                 write!(f, ", OCSP until {until}")?;
             }
-            writeln!(f)?;
+            match acme {
+                Some(acme) => write!(f, "; {acme}")?,
+                None => writeln!(f)?,
+            }
         }
         Ok(())
     }
@@ -390,12 +411,27 @@ mod tests {
             ejected_seconds,
             in_flight: 2,
         };
+        let certificate = |days_left, expires: &str, acme| CertificateStatus {
+            names: vec!["a.test".to_owned(), "*.a.test".to_owned()],
+            key: "RSA".to_owned(),
+            expires: expires.to_owned(),
+            days_left,
+            ocsp_until: (days_left == 1).then(|| "2027-01-01".to_owned()),
+            acme,
+        };
+        let obtained = |error: Option<&str>| AcmeStatus {
+            challenge: "http-01".to_owned(),
+            self_signed: error.is_some(),
+            next_order: "2027-03-01T08:00:00Z".to_owned(),
+            last_error: error.map(str::to_owned),
+        };
         let told = "6 % of its 50 answers were 5xx".to_owned();
         let status = Status {
             program: "0.1.0".to_owned(),
             pid: 7,
             uptime_seconds: 3_725,
             state: State::Draining,
+            unready: vec!["certificate for b.test: self-signed meanwhile".to_owned()],
             in_flight: Load { connections: 3, requests: 1, tunnels: 0 },
             panics: Panics { requests: 1, tasks: 0, others: 0 },
             refused: Refused([("bad_host".to_owned(), 1), ("silent".to_owned(), 2)].into()),
@@ -419,15 +455,12 @@ mod tests {
                         failed_handshakes: 2,
                         failed_by_reason: [("timeout".to_owned(), 2)].into(),
                         client_certificates: "required".to_owned(),
-                        certificates: [(1, "2027-01-31"), (-1, "2027-01-29")]
-                            .map(|(days_left, expires)| CertificateStatus {
-                                names: vec!["a.test".to_owned(), "*.a.test".to_owned()],
-                                key: "RSA".to_owned(),
-                                expires: expires.to_owned(),
-                                days_left,
-                                ocsp_until: (0 < days_left).then(|| "2027-01-01".to_owned()),
-                            })
-                            .into(),
+                        certificates: vec![
+                            certificate(1, "2027-01-31", None),
+                            certificate(-1, "2027-01-29", None),
+                            certificate(60, "2027-03-31", Some(obtained(None))),
+                            certificate(9, "4096-01-01", Some(obtained(Some("no")))),
+                        ],
                     }),
                 },
             ],
@@ -447,6 +480,7 @@ crestline 0.1.0, process 7, up 1h 2m
 draining, 3 connections, 1 request, 0 WebSockets
 panics: 1 in requests, 0 in tasks, 0 elsewhere
 refused: silent 2, bad_host 1
+not ready: certificate for b.test: self-signed meanwhile
 configuration v3 of /etc/app.yaml, in force for 5s, watched
 v2 was taken back: 6 % of its 50 answers were 5xx
 listener 0.0.0.0:80
@@ -454,6 +488,9 @@ listener unix:/run/app.sock (h2c)
 listener 0.0.0.0:443 (tls, client certificates required); handshakes: 7 (3 resumed), failed: 2 (timeout 2)
   a.test, *.a.test  RSA, until 2027-01-31 (in 1 day), OCSP until 2027-01-01
   a.test, *.a.test  RSA, until 2027-01-29 (expired)
+  a.test, *.a.test  RSA, until 2027-03-31 (in 60 days); by ACME (http-01), renewed at 2027-03-01T08:00:00Z
+  a.test, *.a.test  RSA, self-signed meanwhile; by ACME (http-01), ordered at 2027-03-01T08:00:00Z
+    last order failed: no
 
 upstream app: 2 of 3 in service; requests: 10, retries: 1
   127.0.0.1:3031  ready      weight 1, 2 in flight

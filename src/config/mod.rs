@@ -23,6 +23,7 @@ pub use places::{Places, Written};
 pub use source::{Loaded, load};
 
 use crate::{
+    acme,
     config::route::RouteConfig,
     diagnostic::{Problem, Problems, nearest},
     downstream, observe,
@@ -32,8 +33,9 @@ use crate::{
 };
 
 /// The keys of ours that stand at the top level.
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 10] = [
     "access_log",
+    "acme",
     "include",
     "lame_duck",
     "limits",
@@ -91,6 +93,10 @@ pub struct File {
     /// Where connections arrive. Default: one listener, at `0.0.0.0:8080`.
     #[schemars(default)]
     pub listeners: Vec<downstream::config::Config>,
+    /// Where certificates are obtained that listeners name under `tls: { acme: … }`.
+    /// Default: nowhere, certificates are from files.
+    #[schemars(default)]
+    pub acme: Option<Spanned<acme::config::Config>>,
     /// Groups of backends, by name, in the order written. Default: none, and a file needs one.
     #[schemars(default, with = "BTreeMap<String, upstream::config::Config>")]
     pub upstreams: Vec<Named<upstream::config::Config>>,
@@ -135,6 +141,7 @@ impl File {
             include: Vec::new(),
             watch: false,
             lame_duck: None,
+            acme: None,
             access_log: observe::access_log::config::Config::default(),
             trusted_proxies: Vec::new(),
             limits: downstream::config::process::Limits::default(),
@@ -211,6 +218,7 @@ impl File {
             lame_duck: find(&ours, "lame_duck")
                 .and_then(|node| yaml::read::<Lasting>(node, "lame_duck", problems))
                 .map(|time| time.0),
+            acme: find(&ours, "acme").and_then(|node| yaml::read(node, "acme", problems)),
             access_log: find(&ours, "access_log")
                 .and_then(|node| yaml::read::<Short<_>>(node, "access_log", problems))
                 .map_or_else(Default::default, |log| log.0),

@@ -16,7 +16,7 @@ use tokio::{
     time::{self, Instant},
 };
 
-use crate::control::{Control, lock, reminders, signals, tasks, watcher};
+use crate::control::{Control, lock, reminders, renewal, signals, tasks, watcher};
 
 /// How often the counts that a probation compares with are taken.
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
@@ -72,8 +72,12 @@ impl BackgroundService for Background {
         tokio::spawn(async move {
             tasks::keep("reminders", || reminders::run(again.clone())).await;
         });
+        let again = control.clone();
+        let renewal =
+            tokio::spawn(async move { tasks::keep("acme", || renewal::run(again.clone())).await });
         ready.notify_ready();
         let _ = shutdown.wait_for(|stopping| *stopping).await;
+        renewal.abort(); // its answers might not be found any longer; a successor orders
         // Checks go on while requests in flight finish: they may still need another backend.
         std::future::pending::<()>().await;
     }

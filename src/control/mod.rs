@@ -12,6 +12,7 @@ pub mod probation;
 pub mod receipt;
 mod refusal;
 mod reminders;
+mod renewal;
 mod signals;
 pub mod tasks;
 mod watcher;
@@ -208,6 +209,9 @@ impl Control {
         let compiled = task::spawn_blocking(move || panics::catch_now(|| this.compile(wanted)));
         let compiled = compiled.await.map_err(|_| Refusal::NotServing)?;
         let (new, receipt, texts) = compiled.map_err(panicked)??;
+        if let Some(acme) = &new.acme {
+            acme.try_again(); // whoever reloads may have mended what was wrong
+        }
         if receipt.from == receipt.to {
             return Ok(receipt);
         }

@@ -67,6 +67,7 @@ pub(super) fn changes(old: &File, new: &File) -> Vec<String> {
         ("trusted_proxies", old.trusted_proxies != new.trusted_proxies),
         ("limits", old.limits != new.limits),
         ("access_log", old.access_log != new.access_log),
+        ("acme", old.acme != new.acme),
         ("lame_duck", old.lame_duck != new.lame_duck),
         ("watch", old.watch != new.watch),
     ];
@@ -82,7 +83,7 @@ pub(super) fn certificates(old: &Snapshot, new: &Snapshot) -> Vec<String> {
     let changed = new.listeners.iter().filter(|now| {
         let before = kept(now.address.clone()).and_then(|before| before.tls.as_ref());
         let (Some(before), Some(now)) = (before, &now.tls) else { return false };
-        !before.is_same(now)
+        !before.now().is_same(&now.now())
     });
     let listeners =
         changed.map(|listener| format!("certificates of listener {} changed", listener.address));

@@ -30,7 +30,7 @@ pub(super) async fn run(control: Arc<Control>) {
 
 fn due(reminders: &mut Reminders, snapshot: &Snapshot, now: SystemTime) -> Vec<String> {
     let keyrings = snapshot.listeners.iter().filter_map(|listener| listener.tls.as_ref());
-    let all = keyrings.flat_map(|keyring| keyring.reminders(now));
+    let all = keyrings.flat_map(|keyring| keyring.now().reminders(now));
     reminders.due(all.collect(), now)
 }
 
@@ -96,5 +96,36 @@ mod tests {
         write(90);
         let new = compile(Some(&old));
         assert_eq!(due(&mut reminders, &new, begin + 17 * 24 * HOUR), [""; 0]);
+    }
+
+    #[test]
+    fn a_certificate_that_renews_itself_is_told_of_when_it_is_too_late() {
+        let folder = tempfile::tempdir().unwrap();
+        let storage = folder.path().join("kept/ca.test");
+        std::fs::create_dir_all(&storage).unwrap();
+        let begin = SystemTime::now();
+        let mut params = rcgen::CertificateParams::new(vec!["a.test".to_owned()]).unwrap();
+        params.not_after = (begin + 6 * 24 * HOUR).into();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let pem = params.self_signed(&key).unwrap().pem() + &key.serialize_pem();
+        std::fs::write(storage.join("a.test.pem"), pem).unwrap();
+        let text = format!(
+            "acme: {{ accept_terms: true, directory: \"https://ca.test\", storage: {}/kept }}\n\
+             listeners: [{{ address: \"127.0.0.1:1\" }}, {{ address: \"127.0.0.1:2\", \
+             tls: {{ acme: [a.test] }} }}]\nupstreams: {{ app: {{ backends: [127.0.0.1:1] }} }}\n",
+            folder.path().display()
+        );
+        let mut problems = Problems::default();
+        let snapshot = snapshot::compile(&text, &mut problems).unwrap();
+        let keyring = snapshot.listeners[1].tls.as_ref().unwrap().now();
+        let in_seconds = |expires: SystemTime| expires.duration_since(begin).unwrap().as_secs();
+        assert!(in_seconds(keyring.certificates()[0].expires) <= 6 * 24 * 3_600, "the one kept");
+
+        let mut reminders = Reminders::default();
+        for day in 0..6 {
+            assert_eq!(due(&mut reminders, &snapshot, begin + day * 24 * HOUR), [""; 0]);
+        }
+        let told = due(&mut reminders, &snapshot, begin + 7 * 24 * HOUR);
+        assert!(told.len() == 1 && told[0].contains(" a.test expired on "), "{told:?}");
     }
 }

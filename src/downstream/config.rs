@@ -40,7 +40,7 @@ pub struct Config {
     /// Certificates with which clients are spoken to over TLS, 1.2 or 1.3; HTTP/2 is offered
     /// beside HTTP/1.1. Default: none, in plaintext.
     #[serde(default)]
-    pub tls: Option<tls::config::Config>,
+    pub tls: Option<Spanned<tls::config::Config>>,
     /// How long a client may take. Default: `{}`.
     #[serde(default)]
     pub timeouts: TimeoutsConfig,

@@ -36,21 +36,23 @@ impl Oracle<'_> {
             ..Listener::none(port, Vec::new(), false)
         };
         let judge = || judge(asked, Some(config.limits.target_size.value.0));
-        let Some(keyring) = &listener.tls else { return (told, judge()) };
+        let Some(keyring) = listener.tls.as_ref().map(|tls| tls.now()) else {
+            return (told, judge());
+        };
         if !is_tls {
             let reason = "plain_http_on_tls".to_owned();
             return (told, Err(Outcome::Refused { status: 400, reason }));
         }
-        let Some(index) = given(keyring, &asked.server_name) else {
+        let Some(index) = given(&keyring, &asked.server_name) else {
             return (told, Err(Outcome::NoHandshake { alert: "unrecognized_name".to_owned() }));
         };
         let certificate = &keyring.certificates()[index];
-        let written = config.tls.as_ref().and_then(|tls| tls.certificates.value.get(index));
+        let written = config.tls.as_ref().and_then(|tls| tls.place(index));
         told.certificate = Some(Certificate {
             names: certificate.names.iter().map(str::to_owned).collect(),
             key: certificate.kind.as_str().to_owned(),
             expires: certificate.last_day(),
-            place: self.place(written.map(|written| written.cert.span)),
+            place: self.place(written),
         });
         let host = RequestHost::new(&asked.authority);
         let is_covered = asked.authority.is_empty() || certificate.names.cover(host.as_str());

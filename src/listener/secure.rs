@@ -2,7 +2,7 @@
 
 use std::{io, sync::Arc};
 
-use log::debug;
+use log::{debug, info};
 use pingora_core::protocols::Stream;
 use pingora_timeout::timeout;
 use rustls::Error;
@@ -26,9 +26,9 @@ pub(super) async fn handshake(
     listener: Listener,
     refuser: &Refuser,
 ) -> Option<(Box<Downstream>, Speaks)> {
-    let keyring = listener.tls.as_ref()?;
+    let keyring = listener.tls.as_ref()?.now();
     let within = listener.bounds.handshake_timeout;
-    let failure = match timeout(within, accept::accept(socket, keyring)).await {
+    let failure = match timeout(within, accept::accept(socket, &keyring)).await {
         Ok(Ok(Established { stream, facts, is_http2 })) => {
             listener.handshakes.done.increment();
             if facts.is_resumed {
@@ -39,6 +39,10 @@ pub(super) async fn handshake(
             return Some((Box::new(Downstream::new(Box::new(stream), connection)), speaks));
         }
         Ok(Err(Failure::Gone)) => return None,
+        Ok(Err(Failure::Validated(name))) => {
+            info!("acme: {name} was looked at, on {}", listener.address);
+            return None;
+        }
         Ok(Err(failure)) => Some(failure),
         Err(_) => None,
     };
@@ -72,7 +76,7 @@ fn reason(failure: &Failure) -> Failed {
             None if why.kind() == io::ErrorKind::InvalidData => Failed::Nonsense,
             None => Failed::Broken,
         },
-        Failure::Gone => Failed::Broken,
+        Failure::Gone | Failure::Validated(_) => Failed::Broken,
     }
 }
 

@@ -4,6 +4,7 @@
 //! routing of a request; from then on the request carries its route.
 
 mod caught;
+mod challenge;
 mod context;
 mod failure;
 mod forward;
@@ -64,6 +65,9 @@ impl Phases for Proxy {
             return Error::e_explain(ErrorType::InternalError, "a connection without facts");
         };
         receive(session, ctx, connection);
+        if let Some(page) = challenge::page(&self.live, session.req_header(), ctx) {
+            return challenge::send(session, ctx, &page).await.map(|()| true);
+        }
         let flow = select::route(&self.live, session.req_header(), ctx);
         match flow {
             Flow::Continue => Ok(false),

@@ -5,13 +5,17 @@ use std::{collections::BTreeSet, sync::Arc};
 use http::HeaderName;
 
 use crate::{
+    acme::Acme,
     config::File,
     diagnostic::{Problem, Problems},
     downstream::config::{Address, Bounds, Config},
     observe::handshakes::Handshakes,
     routing::host::HostPattern,
     snapshot::Snapshot,
-    tls::{keyring::Keyring, tickets::Tickets},
+    tls::{
+        keyring::{Current, Keyring},
+        tickets::Tickets,
+    },
 };
 
 /// Where connections arrive.
@@ -22,7 +26,7 @@ pub struct Listener {
     /// Whether HTTP/2 with prior knowledge is spoken.
     pub h2c: bool,
     /// What clients are shown; `None` in plaintext.
-    pub tls: Option<Arc<Keyring>>,
+    pub tls: Option<Arc<Current>>,
     /// How handshakes ended, reloads or not.
     pub handshakes: Arc<Handshakes>,
     /// The bounds of its connections.
@@ -49,6 +53,7 @@ impl<'a> ByAddress<'a> {
 /// Makes the listeners of a file; certificates are read here.
 pub(super) fn all(
     file: &File,
+    acme: Option<&Acme>,
     predecessor: Option<&Snapshot>,
     tickets: &Arc<Tickets>,
     problems: &mut Problems,
@@ -74,7 +79,7 @@ pub(super) fn all(
             tls: config
                 .tls
                 .as_ref()
-                .and_then(|tls| Keyring::read(tls, &file.folder, keyring, tickets, problems)),
+                .and_then(|tls| Keyring::read(tls, &file.folder, acme, keyring, tickets, problems)),
             handshakes: old.map(|old| old.handshakes.clone()).unwrap_or_default(),
             bounds: Arc::new(config.bounds(problems)),
             address: config.address.value.clone(),
@@ -108,7 +113,8 @@ pub(super) fn vouched(file: &File, problems: &mut Problems) -> Arc<[HeaderName]>
 /// Warns of hosts of routes that are in no certificate: where all listeners speak TLS, no client
 /// can ask for them.
 fn uncovered(file: &File, listeners: &[Listener], problems: &mut Problems) {
-    let keyrings: Option<Vec<_>> = listeners.iter().map(|listener| listener.tls.as_ref()).collect();
+    let keyrings = listeners.iter().map(|listener| Some(listener.tls.as_ref()?.now()));
+    let keyrings: Option<Vec<_>> = keyrings.collect();
     let Some(keyrings) = keyrings.filter(|keyrings| !keyrings.is_empty()) else { return };
     let certificates = || keyrings.iter().flat_map(|keyring| keyring.certificates());
     let is_covered = |pattern: &HostPattern| match pattern {

@@ -6,11 +6,12 @@
 //! INVARIANT: making a snapshot changes nothing that runs, so that one with problems can be
 //! thrown away; what it takes over from its predecessor is shared, and only read.
 
+mod acme;
 mod listener;
 mod route;
 mod rules;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
@@ -19,6 +20,7 @@ pub use listener::Listener;
 pub use route::{Host, Route};
 
 use crate::{
+    acme::Acme,
     config::{File, Loaded, Named, SMALLEST, server},
     diagnostic::{Problem, Problems},
     observe::{
@@ -38,6 +40,8 @@ pub struct Snapshot {
     pub file: Arc<File>,
     /// Where connections arrive; at least one.
     pub listeners: Box<[Listener]>,
+    /// What is obtained by ACME; `None` if nothing is.
+    pub acme: Option<Arc<Acme>>,
     /// Networks whose `X-Forwarded-*` fields count.
     pub trusted: Arc<[IpNet]>,
     /// Which route takes a request.
@@ -78,10 +82,12 @@ pub fn assemble(
         None => route::only(&file.upstreams, &upstreams, &shared, problems),
     };
     let access_log = file.access_log.build(problems);
+    let acme = acme::of(&file, predecessor, problems);
     let tickets = predecessor.map(|old| old.tickets.clone()).unwrap_or_default();
     Snapshot {
         version: predecessor.map_or(1, |old| old.version + 1),
-        listeners: listener::all(&file, predecessor, &tickets, problems),
+        listeners: listener::all(&file, acme.as_deref(), predecessor, &tickets, problems),
+        acme,
         trusted: file.trusted_proxies.iter().map(|network| network.0).collect(),
         access_log: access_log.map(|(format, target)| log_to(format, target, predecessor)),
         routes,
@@ -130,6 +136,17 @@ impl Snapshot {
                 listener.address = old.address.clone();
             }
         }
+    }
+
+    /// Why the process should not be sent clients yet, in words; nothing if it should. A probe for
+    /// readiness asks here.
+    pub fn unready(&self, now: SystemTime) -> Vec<String> {
+        let all = self.acme.iter().flat_map(|acme| acme.certificates());
+        let reasons = all.filter_map(|managed| {
+            let why = managed.standing(now).unready(now)?;
+            Some(format!("certificate for {managed}: {why}"))
+        });
+        reasons.collect()
     }
 
     /// An upstream as the operator wrote it.

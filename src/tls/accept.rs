@@ -78,6 +78,9 @@ pub enum Failure {
     /// The client speaks HTTP without TLS; what it said, and the connection to answer on.
     #[error("the client speaks HTTP without TLS")]
     Plaintext(Stream, Vec<u8>),
+    /// A CA looked whether a name is ours, and found it; the name.
+    #[error("a CA looked for {0:?}")]
+    Validated(String),
     /// The client asked for a name in no certificate.
     #[error("no certificate for {0:?}")]
     UnknownName(Option<String>),
@@ -109,6 +112,13 @@ pub async fn accept(mut socket: Stream, keyring: &Keyring) -> Result<Established
         }
     };
     let server_name = accepted.client_hello().server_name().map(str::to_ascii_lowercase);
+    let challenge = keyring.challenges().and_then(|all| all.handshake(&accepted.client_hello()));
+    if let Some(config) = challenge {
+        // It looks at the handshake and says nothing (RFC 8737 §3).
+        let mut stream = StartHandshake::from_parts(accepted, socket).into_stream(config).await?;
+        stream.shutdown().await?;
+        return Err(Failure::Validated(server_name.unwrap_or_default()));
+    }
     let chosen = keyring.answer(server_name.as_deref(), &accepted.client_hello()).cloned();
     let Some(certificate) = chosen else {
         tell(&mut socket, &UNRECOGNIZED_NAME).await;

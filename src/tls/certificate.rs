@@ -12,6 +12,7 @@ use rustls::{
 use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
 use crate::{
+    acme::Managed,
     diagnostic::{Problem, Problems},
     tls::{
         config::CertificateConfig,
@@ -35,6 +36,8 @@ pub struct Certificate {
     pub expires: SystemTime,
     /// The kind of its key.
     pub kind: Kind,
+    /// Who obtains it by ACME; `None` if it is from files.
+    pub acme: Option<Arc<Managed>>,
     /// What the handshake is made with, the certificate included.
     pub(super) config: Arc<ServerConfig>,
     chain: Vec<CertificateDer<'static>>,
@@ -68,6 +71,7 @@ impl Kind {
 }
 
 /// What the certificates of a listener share.
+#[derive(Clone, Debug)]
 pub(super) struct Shared {
     pub(super) provider: Arc<CryptoProvider>,
     pub(super) tickets: Arc<Ticketer>,
@@ -119,6 +123,36 @@ impl Certificate {
             Ok::<_, ()>(read.staple)
         });
         let staple = staple.transpose().ok()?.flatten();
+        let made = Self::made(leaf, certified, staple, shared, now).map_err(|why| {
+            let problem =
+                Problem::error(format!("the certificate in `{cert}` cannot be used: {why}"));
+            told(problem.help("make another one"), cert.span);
+        });
+        made.ok()
+    }
+
+    /// The certificate that is obtained by ACME, as it is now.
+    pub(super) fn obtained(
+        managed: &Arc<Managed>,
+        shared: &Shared,
+        now: SystemTime,
+    ) -> Result<Self, Error> {
+        let pair = managed.pair();
+        let signing = shared.provider.key_provider.load_private_key(pair.key.clone_key())?;
+        let certified = CertifiedKey::new(pair.chain.clone(), signing);
+        let leaf = leaf(&pair.chain[0], "the storage")
+            .map_err(|problem| Error::General(problem.message))?;
+        let made = Self::made(leaf, certified, None, shared, now)?;
+        Ok(Self { acme: Some(managed.clone()), ..made })
+    }
+
+    fn made(
+        leaf: Leaf,
+        certified: CertifiedKey,
+        staple: Option<Staple>,
+        shared: &Shared,
+        now: SystemTime,
+    ) -> Result<Self, Error> {
         let Leaf { names, expires, .. } = leaf;
         let kind = match certified.key.algorithm() {
             SignatureAlgorithm::RSA => Kind::Rsa,
@@ -126,17 +160,15 @@ impl Certificate {
             _ => Kind::Ed25519,
         };
         let suites = suites(&shared.provider, &certified);
-        let certified = Arc::new(certified);
-        let shown = Shown::new(certified.clone(), staple.as_ref());
-        let config = server_config(shared, shown);
-        let config = config.map_err(|why| {
-            let problem =
-                Problem::error(format!("the certificate in `{cert}` cannot be used: {why}"));
-            told(problem.help("make another one"), cert.span);
-        });
-        let config = Arc::new(config.ok()?);
-        let key = certified;
-        Some(Self { names, expires, kind, config, chain, key, suites, staple, read: now })
+        let (chain, key) = (certified.cert.clone(), Arc::new(certified));
+        let shown = Shown::new(key.clone(), staple.as_ref());
+        let config = Arc::new(server_config(shared, shown)?);
+        Ok(Self { names, expires, kind, acme: None, config, chain, key, suites, staple, read: now })
+    }
+
+    /// Whether another one was obtained in its place.
+    pub(super) fn is_outdated(&self) -> bool {
+        self.acme.as_ref().is_some_and(|managed| managed.pair().chain != self.chain)
     }
 
     /// Whether a client can verify what this certificate's key signs.
@@ -146,9 +178,12 @@ impl Certificate {
     }
 
     /// Whether both are the same, whatever their files are called. The key is, too: each has
-    /// the one that its certificate names.
+    /// the one that its certificate names. Who obtains it is, too: else it would not be renewed.
     pub(super) fn is_same(&self, other: &Self) -> bool {
-        self.chain == other.chain && self.staple == other.staple
+        let obtained_by = |one: &Self| one.acme.as_ref().map(Arc::as_ptr);
+        self.chain == other.chain
+            && self.staple == other.staple
+            && obtained_by(self) == obtained_by(other)
     }
 
     /// The day on which it expires, as people write it.
@@ -165,11 +200,16 @@ impl Certificate {
         }
     }
 
-    /// What is to be told of it, day by day.
+    /// What is to be told of it, day by day. That one ends which is obtained by ACME is told when
+    /// the last order failed, or when it is too late: else it is renewed in time.
     pub(super) fn reminders(&self, now: SystemTime) -> impl Iterator<Item = Reminder> {
         let Self { names, expires, read, .. } = self;
         let soon = expires.checked_sub(SOON).unwrap_or(SystemTime::UNIX_EPOCH);
-        let told = ending(names, *expires, now).map(|message| {
+        let is_cared_for = self
+            .acme
+            .as_ref()
+            .is_some_and(|managed| now < *expires && managed.standing(now).error.is_none());
+        let told = ending(names, *expires, now).filter(|_| !is_cared_for).map(|message| {
             let about = format!("certificate for {} until {expires:?}", names.all());
             Reminder::new(about, message, soon, *read)
         });

@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// What a listener asks of its clients.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Clients {
     /// Whether a client must show a certificate.
     pub mode: Mode,

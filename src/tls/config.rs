@@ -5,20 +5,31 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::{field::Name, yaml::Spanned};
+use crate::{
+    acme,
+    diagnostic::Span,
+    field::Name,
+    yaml::{Short, Spanned},
+};
 
 /// What the clients of a listener are shown.
 ///
 /// What the operator writes under a listener's `tls:`.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(rename = "ListenerTls")]
+#[schemars(rename = "ListenerTls", extend("not" = { "properties": {
+    "certificates": { "maxItems": 0 }, "acme": { "maxItems": 0 },
+} }))]
 pub struct Config {
     /// Certificates with their keys. A client is given the one for the name that it asks for:
     /// an exact name before a wildcard, and of several kinds of keys the first of ECDSA, Ed25519
-    /// and RSA that it can verify.
-    #[schemars(length(min = 1))]
+    /// and RSA that it can verify. Default: `[]`, where there are others under `acme`.
+    #[serde(default)]
     pub certificates: Spanned<Vec<CertificateConfig>>,
+    /// Certificates that are obtained by ACME, after those above. Needs `acme` at the top level.
+    /// Until one is there, clients are shown one that vouches for itself. Default: `[]`.
+    #[serde(default)]
+    pub acme: Vec<Spanned<Short<acme::config::CertificateConfig>>>,
     /// What a client gets that asks for a name in no certificate, or for none. Default: `first`.
     #[serde(default)]
     pub unknown_names: UnknownNames,
@@ -144,6 +155,13 @@ impl UnknownNames {
 }
 
 impl Config {
+    /// Where a certificate is written, by its place among all.
+    pub fn place(&self, index: usize) -> Option<Span> {
+        let files = &self.certificates.value;
+        let obtained = || self.acme.get(index.checked_sub(files.len())?).map(|one| one.span);
+        files.get(index).map(|pair| pair.cert.span).or_else(obtained)
+    }
+
     /// The files that are read, seen from the folder of the main file.
     pub fn files(&self, folder: &Path) -> impl Iterator<Item = PathBuf> {
         let pairs = self.certificates.value.iter();

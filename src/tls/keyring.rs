@@ -4,13 +4,16 @@
 
 use std::{collections::HashMap, path::Path, sync::Arc, time::SystemTime};
 
+use arc_swap::ArcSwap;
 use rustls::{
+    Error,
     crypto::aws_lc_rs,
     server::{ClientHello, WebPkiClientVerifier},
 };
 
 use crate::{
-    diagnostic::{Problem, Problems},
+    acme::{Acme, challenges::Challenges},
+    diagnostic::{Problem, Problems, Span},
     tls::{
         certificate::{Certificate, Shared},
         clients::Clients,
@@ -20,10 +23,34 @@ use crate::{
         names,
         tickets::{Ticketer, Tickets},
     },
+    yaml::Spanned,
 };
 
-/// The certificates of a listener; at least one.
+/// The keyring of a listener that is in force, replaced whole when a certificate in it was
+/// obtained anew.
 #[derive(Debug)]
+pub struct Current(ArcSwap<Keyring>);
+
+impl Current {
+    /// What clients are shown now.
+    pub fn now(&self) -> Arc<Keyring> {
+        self.0.load_full()
+    }
+
+    /// Shows the certificates that were obtained since. Connections that are open live on.
+    ///
+    /// # Errors
+    /// If one of them cannot be used; then nothing changes.
+    pub fn renew(&self) -> Result<(), Error> {
+        if let Some(renewed) = self.0.load().renewed(SystemTime::now())? {
+            self.0.store(Arc::new(renewed));
+        }
+        Ok(())
+    }
+}
+
+/// The certificates of a listener; at least one.
+#[derive(Clone, Debug)]
 pub struct Keyring {
     certificates: Vec<Arc<Certificate>>,
     exact: Index,
@@ -32,6 +59,10 @@ pub struct Keyring {
     unknown_names: UnknownNames,
     clients: Option<Clients>,
     key_log: Option<Arc<KeyLogFile>>,
+    /// What a CA finds that looks for one; `None` if nothing is obtained.
+    challenges: Option<Arc<Challenges>>,
+    /// What handshakes are made with, whatever the certificate.
+    shared: Shared,
     read: SystemTime,
 }
 
@@ -42,17 +73,20 @@ impl Keyring {
     /// Reads the certificates of a listener. If nothing in them differs from its predecessor's,
     /// that one is kept.
     pub fn read(
-        config: &Config,
+        config: &Spanned<Config>,
         folder: &Path,
-        predecessor: Option<&Arc<Self>>,
+        acme: Option<&Acme>,
+        predecessor: Option<&Arc<Current>>,
         tickets: &Arc<Tickets>,
         problems: &mut Problems,
-    ) -> Option<Arc<Self>> {
+    ) -> Option<Arc<Current>> {
         let certificates = &config.certificates;
-        if certificates.value.is_empty() {
+        if certificates.value.is_empty() && config.acme.is_empty() {
             let problem = Problem::error("this list of certificates is empty: TLS needs one");
             let help = "write `certificates: [{ cert: example.pem, key: example.key }]`";
-            problems.push(problem.at(certificates.span).help(help));
+            let is_written = certificates.span != Span::default();
+            let span = if is_written { certificates.span } else { config.span };
+            problems.push(problem.at(span).help(help));
             return None;
         }
         let (provider, now) = (Arc::new(aws_lc_rs::default_provider()), SystemTime::now());
@@ -72,54 +106,23 @@ impl Keyring {
         let read: Vec<_> = read
             .map(|pair| Certificate::read(pair, folder, &shared, now, problems).map(Arc::new))
             .collect();
-        let certificates = read.into_iter().collect::<Option<Vec<_>>>()?;
-        let mut keyring = Self::new(certificates, config, now, problems);
-        // What could not be read is never put in force without it.
-        keyring.clients = clients.map_or(Some(None), |read| read.map(Some))?;
-        keyring.key_log = key_log.ok()?;
-        let kept = predecessor.filter(|old| old.is_same(&keyring));
-        Some(kept.cloned().unwrap_or_else(|| Arc::new(keyring)))
-    }
-
-    fn new(
-        certificates: Vec<Arc<Certificate>>,
-        config: &Config,
-        read: SystemTime,
-        problems: &mut Problems,
-    ) -> Self {
-        let mut keyring = Self {
-            exact: Index::new(),
-            below: Index::new(),
+        let obtained = obtained(config, acme, &shared, now, problems);
+        let certificates = read.into_iter().chain(obtained).collect::<Option<Vec<_>>>()?;
+        let (exact, below) = indexes(&certificates, config, problems);
+        let keyring = Self {
             certificates,
+            exact,
+            below,
             unknown_names: config.unknown_names,
-            clients: None,
-            key_log: None,
-            read,
+            // What could not be read is never put in force without it.
+            clients: clients.map_or(Some(None), |read| read.map(Some))?,
+            key_log: key_log.ok()?,
+            challenges: acme.map(|acme| acme.challenges().clone()),
+            shared,
+            read: now,
         };
-        for (index, certificate) in keyring.certificates.iter().enumerate() {
-            let mut taken = Vec::new();
-            let mut enter = |names: &mut Index, name: &String, shown: String| {
-                let known = names.entry(name.clone()).or_default();
-                let same = |other: &&usize| keyring.certificates[**other].kind == certificate.kind;
-                match known.iter().find(same) {
-                    Some(_) => taken.push(shown),
-                    None => known.push(index),
-                }
-            };
-            for name in certificate.names.exact() {
-                enter(&mut keyring.exact, name, name.clone());
-            }
-            for name in certificate.names.below() {
-                enter(&mut keyring.below, name, format!("*.{name}"));
-            }
-            if let Some(problem) = overlap(certificate, &taken) {
-                problems.push(problem.at(config.certificates.value[index].cert.span));
-            }
-        }
-        let order = |index: &usize| keyring.certificates[*index].kind;
-        let known = keyring.exact.values_mut().chain(keyring.below.values_mut());
-        known.for_each(|known| known.sort_by_key(order));
-        keyring
+        let kept = predecessor.filter(|old| old.now().is_same(&keyring));
+        Some(kept.cloned().unwrap_or_else(|| Arc::new(Current(ArcSwap::from_pointee(keyring)))))
     }
 
     /// The certificates, in the order of the file.
@@ -148,6 +151,7 @@ impl Keyring {
     pub fn is_same(&self, other: &Self) -> bool {
         let (ours, theirs) = (&self.certificates, &other.certificates);
         self.unknown_names == other.unknown_names
+            && self.challenges.is_some() == other.challenges.is_some()
             && ours.len() == theirs.len()
             && ours.iter().zip(theirs).all(|(one, other)| one.is_same(other))
             && self.key_log.as_ref().map(|file| file.path())
@@ -156,6 +160,26 @@ impl Keyring {
                 (Some(ours), Some(theirs)) => ours.is_same(theirs),
                 (ours, theirs) => ours.is_none() && theirs.is_none(),
             }
+    }
+
+    /// The same with the certificates that were obtained since; `None` if none was. They have the
+    /// names and the kind of key of those before them, so the order is the same.
+    fn renewed(&self, now: SystemTime) -> Result<Option<Self>, Error> {
+        if !self.certificates.iter().any(|certificate| certificate.is_outdated()) {
+            return Ok(None);
+        }
+        let mut renewed = self.clone();
+        for certificate in &mut renewed.certificates {
+            if let Some(managed) = certificate.acme.clone().filter(|_| certificate.is_outdated()) {
+                *certificate = Arc::new(Certificate::obtained(&managed, &self.shared, now)?);
+            }
+        }
+        Ok(Some(renewed))
+    }
+
+    /// What a CA finds that looks for a certificate.
+    pub(super) fn challenges(&self) -> Option<&Challenges> {
+        self.challenges.as_deref()
     }
 
     /// The certificate for a name in lower case, for a client that can verify any.
@@ -192,6 +216,58 @@ impl Keyring {
             (None, UnknownNames::Refuse) => None,
         }
     }
+}
+
+/// The certificates that are obtained, as they are now; what is `None` was told.
+fn obtained(
+    config: &Config,
+    acme: Option<&Acme>,
+    shared: &Shared,
+    now: SystemTime,
+    problems: &mut Problems,
+) -> Vec<Option<Arc<Certificate>>> {
+    let all = config.acme.iter().map(|one| {
+        let managed = acme?.find(&one.value)?; // what else is missing is told
+        let unusable = |why| {
+            let message = format!("a certificate in the storage cannot be used: {why}");
+            problems.push(Problem::error(message).at(one.span).help("remove its file"));
+        };
+        Certificate::obtained(managed, shared, now).map(Arc::new).map_err(unusable).ok()
+    });
+    all.collect()
+}
+
+/// Which certificates have a name, and which one below a name.
+fn indexes(
+    certificates: &[Arc<Certificate>],
+    config: &Config,
+    problems: &mut Problems,
+) -> (Index, Index) {
+    let (mut exact, mut below) = (Index::new(), Index::new());
+    for (index, certificate) in certificates.iter().enumerate() {
+        let mut taken = Vec::new();
+        let mut enter = |names: &mut Index, name: &String, shown: String| {
+            let known = names.entry(name.clone()).or_default();
+            let same = |other: &&usize| certificates[**other].kind == certificate.kind;
+            match known.iter().find(same) {
+                Some(_) => taken.push(shown),
+                None => known.push(index),
+            }
+        };
+        for name in certificate.names.exact() {
+            enter(&mut exact, name, name.clone());
+        }
+        for name in certificate.names.below() {
+            enter(&mut below, name, format!("*.{name}"));
+        }
+        if let Some(problem) = overlap(certificate, &taken) {
+            problems.push(problem.at(config.place(index).unwrap_or_default()));
+        }
+    }
+    let order = |index: &usize| certificates[*index].kind;
+    let known = exact.values_mut().chain(below.values_mut());
+    known.for_each(|known| known.sort_by_key(order));
+    (exact, below)
 }
 
 /// The key log, if there is to be one.

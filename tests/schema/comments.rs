@@ -156,7 +156,7 @@ fn documented_defaults_are_the_real_ones() {
 }
 
 /// Defaults that are told in words, and why they are not told as values.
-const IN_WORDS: [(&str, &str); 45] = [
+const IN_WORDS: [(&str, &str); 48] = [
     ("top level.threads", "depends on the machine"),
     ("top level.graceful_shutdown_timeout_seconds", "in the midst of Pingora's code"),
     ("top level.upstream_connect_offload_threadpools", "there is no value for none"),
@@ -170,6 +170,9 @@ const IN_WORDS: [(&str, &str); 45] = [
     ("top level.group", "depends on who starts it"),
     ("top level.working_directory", "depends on where it is started"),
     ("top level.lame_duck", "there is no value for none"),
+    ("top level.acme", "there is no value for none"),
+    ("Acme.ca", "there is no value for none"),
+    ("Acme.external_account", "there is no value for none"),
     ("top level.listeners", "decided after reading: see the next test"),
     ("top level.upstreams", "a file needs one"),
     ("top level.routes", "depends on the upstreams"),

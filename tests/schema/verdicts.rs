@@ -111,8 +111,16 @@ user: 1000
 }
 
 /// What an editor cannot know, file by file.
-const UNSEEN: [(&str, &str); 41] = [
+const UNSEEN: [(&str, &str); 49] = [
     ("access_log_folder", "whether a path is a folder"),
+    ("acme_ca", "what is in a file"),
+    ("acme_ca_missing", "whether a file is there"),
+    ("acme_challenges_differ", "what two listeners have in common"),
+    ("acme_http_without_plaintext", "what other listeners there are"),
+    ("acme_names_twice", "names that are equal but for their case"),
+    ("acme_storage", "whether a path is a folder"),
+    ("acme_unnamed", "what is missing: it may stand in another file"),
+    ("acme_unused", "whether anybody needs it: that may stand in another file"),
     ("fill_empty", "what a variable holds"),
     ("fill_file_missing", "whether a file is there"),
     ("fill_key", "that nothing is filled into a key"),

@@ -3,6 +3,7 @@
 //!
 //! Waiting is always for a condition, and always bounded.
 
+mod ca;
 mod client;
 mod crestline;
 pub(crate) mod frames;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use tokio::time::{self, Instant};
 
 pub(crate) use self::{
+    ca::{Ca, Habits},
     client::{Answer, Client, curl, get, post, request},
     crestline::{Crestline, Finished},
     front::{Accepted, Asks, Front},

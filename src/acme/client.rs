@@ -1,0 +1,215 @@
+//! How a CA is asked: HTTP/1.1 over TLS, with bounds on time and size.
+
+use std::{
+    error,
+    future::Future,
+    path::Path,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use http::{Request, StatusCode, header::CONTENT_TYPE, header::RETRY_AFTER};
+use http_body_util::{BodyExt, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{Client as Hyper, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
+use jiff::fmt::rfc2822;
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, pem::PemObject},
+};
+use tokio::time;
+
+use crate::{
+    diagnostic::{Problem, Problems},
+    yaml::Spanned,
+};
+
+/// How long one question may take.
+const WITHIN: Duration = Duration::from_secs(30);
+/// The largest answer: a chain takes a few thousand bytes.
+const ANSWER_BYTES_MAX: usize = 1 << 20;
+/// How long a connection is kept for the next question.
+const IDLE: Duration = Duration::from_secs(20);
+
+/// Who vouches for the directory of a CA.
+#[derive(Clone, Debug)]
+pub(super) enum Roots {
+    /// Those that the system trusts, read when they are needed.
+    System,
+    /// Those of a file.
+    Given(Vec<CertificateDer<'static>>),
+}
+
+impl Roots {
+    /// Reads the file, if there is one.
+    pub(super) fn of(
+        ca: Option<&Spanned<String>>,
+        folder: &Path,
+        problems: &mut Problems,
+    ) -> Option<Self> {
+        let Some(ca) = ca else { return Some(Self::System) };
+        let mut told = |message: String, help: &str| {
+            problems.push(Problem::error(message).at(ca.span).help(help));
+            None
+        };
+        let text = match std::fs::read(folder.join(&ca.value)) {
+            Ok(text) => text,
+            Err(why) => {
+                let help = "check the path, and that the user who runs Crestline may read the file";
+                return told(format!("cannot read `{ca}`: {why}"), help);
+            }
+        };
+        let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+        let fit = |der: &CertificateDer<'static>| RootCertStore::empty().add(der.clone()).is_ok();
+        match all {
+            Ok(all) if !all.is_empty() && all.iter().all(fit) => Some(Self::Given(all)),
+            _ => {
+                let help = "name the file of the certificate that signed that of the directory";
+                told(format!("`{ca}` holds no certificates of a CA in PEM"), help)
+            }
+        }
+    }
+
+    fn store(&self) -> Result<RootCertStore, Error> {
+        let mut store = RootCertStore::empty();
+        let certificates = match self {
+            Self::Given(certificates) => certificates.clone(),
+            Self::System => rustls_native_certs::load_native_certs().certs,
+        };
+        store.add_parsable_certificates(certificates);
+        if store.is_empty() {
+            let why = "the system trusts no CA; install the package ca-certificates";
+            return Err(Error::Other(why.into()));
+        }
+        Ok(store)
+    }
+}
+
+/// When a CA said that it may be asked again, as long as that is to come.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Named(Arc<Mutex<Option<SystemTime>>>);
+
+impl Named {
+    /// The time of the last question that was refused; asking forgets it.
+    pub(super) fn take(&self) -> Option<SystemTime> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn note(&self, at: Option<SystemTime>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = at;
+    }
+}
+
+/// Asks a CA.
+pub(super) struct Client {
+    hyper: Hyper<HttpsConnector<HttpConnector>, BodyWrapper<Bytes>>,
+    named: Named,
+}
+
+impl Client {
+    pub(super) fn new(roots: &Roots, named: Named) -> Result<Self, Error> {
+        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|why| Error::Other(why.into()))?
+            .with_root_certificates(roots.store()?)
+            .with_no_client_auth();
+        let connector = HttpsConnectorBuilder::new().with_tls_config(config);
+        let connector = connector.https_only().enable_http1().build();
+        let mut builder = Hyper::builder(TokioExecutor::new());
+        builder.pool_idle_timeout(IDLE).pool_max_idle_per_host(1);
+        Ok(Self { hyper: builder.build(connector), named })
+    }
+}
+
+impl HttpClient for Client {
+    fn request(
+        &self,
+        request: Request<BodyWrapper<Bytes>>,
+    ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
+        let host = request.uri().host().unwrap_or_default().to_owned();
+        let (asked, named) = (self.hyper.request(request), self.named.clone());
+        Box::pin(async move {
+            let whole = async {
+                let answer =
+                    asked.await.map_err(|why| other(format!("{host}: {}", words(&why))))?;
+                let (parts, body) = answer.into_parts();
+                let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
+                let body = body.map_err(|why| other(format!("{host}: {}", words(&*why))))?;
+                Ok::<_, Error>((parts, body.to_bytes()))
+            };
+            let too_slow = |_| other(format!("{host}: no answer within {WITHIN:?}"));
+            let (parts, body) = time::timeout(WITHIN, whole).await.map_err(too_slow)??;
+            if parts.status.is_client_error() || parts.status.is_server_error() {
+                let after = parts.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+                named.note(after.and_then(|after| time_of(after, SystemTime::now())));
+                let kind = parts.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+                if !kind.is_some_and(|kind| kind.contains("json")) {
+                    return Err(other(format!("{host}: the answer was {}", told(parts.status))));
+                }
+            }
+            Ok(BytesResponse { parts, body: Box::new(body) })
+        })
+    }
+}
+
+fn other(why: String) -> Error {
+    Error::Other(why.into())
+}
+
+fn told(status: StatusCode) -> String {
+    status.to_string()
+}
+
+/// What went wrong, down to its cause.
+fn words(why: &(dyn error::Error + 'static)) -> String {
+    let mut words: Vec<String> = Vec::new();
+    let mut next = Some(why);
+    while let Some(why) = next {
+        let more = why.to_string();
+        if !words.last().is_some_and(|last| last.ends_with(&more)) {
+            words.push(more);
+        }
+        next = why.source();
+    }
+    words.join(": ")
+}
+
+/// The time that `Retry-After` names: in so many seconds, or at a date (RFC 9110 §10.2.3).
+fn time_of(value: &str, now: SystemTime) -> Option<SystemTime> {
+    if let Ok(seconds) = value.trim().parse() {
+        return now.checked_add(Duration::from_secs(seconds));
+    }
+    let at = rfc2822::parse(value.trim()).ok()?.timestamp();
+    u64::try_from(at.as_second()).ok().map(|at| SystemTime::UNIX_EPOCH + Duration::from_secs(at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ca_names_a_time_in_seconds_or_as_a_date() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000);
+        let in_seconds = |text| Some(time_of(text, now)?.duration_since(now).ok()?.as_secs());
+        assert_eq!(in_seconds("120"), Some(120));
+        assert_eq!(in_seconds("Thu, 01 Jan 1970 01:00:00 GMT"), Some(2_600));
+        assert_eq!(in_seconds("soon"), None);
+        assert_eq!(in_seconds("99999999999999999999"), None);
+    }
+
+    #[test]
+    fn a_time_that_was_named_is_taken_once() {
+        let named = Named::default();
+        let at = SystemTime::UNIX_EPOCH;
+        named.clone().note(Some(at));
+        assert_eq!(named.take(), Some(at));
+        assert_eq!(named.take(), None);
+    }
+}
