@@ -50,6 +50,8 @@ use crate::{
 const CONNECTIONS_MAX: usize = 32;
 /// The largest body of a request.
 const BODY_BYTES_MAX: usize = 64 * 1024;
+/// So much of a larger one is read and thrown away.
+const BODY_READ_MAX: usize = 16 * 1024 * 1024;
 /// The pause after a connection could not be accepted.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
@@ -368,16 +370,20 @@ impl Api {
 }
 
 async fn body(session: &mut ServerSession) -> Result<Vec<u8>, StatusCode> {
-    let mut body = Vec::new();
+    let (mut body, mut length) = (Vec::new(), 0);
     while let Some(piece) =
         session.read_request_body().await.map_err(|_| StatusCode::BAD_REQUEST)?
     {
-        if BODY_BYTES_MAX < body.len() + piece.len() {
-            return Err(StatusCode::PAYLOAD_TOO_LARGE);
+        length += piece.len();
+        if length <= BODY_BYTES_MAX {
+            body.extend_from_slice(&piece);
         }
-        body.extend_from_slice(&piece);
+        // What is not read would make the kernel reset the connection before the answer is read.
+        if BODY_READ_MAX < length {
+            break;
+        }
     }
-    Ok(body)
+    if length <= BODY_BYTES_MAX { Ok(body) } else { Err(StatusCode::PAYLOAD_TOO_LARGE) }
 }
 
 fn refused(why: &(impl ToString + ?Sized)) -> Value {

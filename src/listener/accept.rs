@@ -143,7 +143,10 @@ impl<A: ServerApp + Send + Sync + 'static> ServerApp for Entrance<A> {
         stream: Stream,
         shutdown: &ShutdownWatch,
     ) -> Option<Stream> {
-        self.app.process_new(stream, shutdown).await
+        let (this, shutdown) = (self.clone(), shutdown.clone());
+        // In a task of its own, since that of Pingora keeps room for a handshake of Pingora's.
+        tokio::spawn(async move { this.app.process_new(stream, &shutdown).await });
+        None
     }
 }
 

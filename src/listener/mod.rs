@@ -212,17 +212,13 @@ where
         shutdown: &ShutdownWatch,
     ) -> Option<Stream> {
         let arrival = self.arrive(&stream)?;
-        let (this, shutdown) = (self.clone(), shutdown.clone());
-        // In a task of its own, since that of Pingora keeps room for a handshake of Pingora's.
-        tokio::spawn(async move {
-            // In a box, since what is caught is moved, and takes its room as often.
-            let served = Box::pin(this.serve(stream, arrival, &shutdown));
-            // A panic in a phase is answered there; any other ends this connection alone.
-            if let Err(panic) = panics::catch(served).await {
-                panic.count_request();
-                error!("a connection: panicked: {panic}");
-            }
-        });
+        // In a box, since what is caught is moved, and takes its room as often.
+        let served = Box::pin(self.serve(stream, arrival, shutdown));
+        // A panic in a phase is answered there; any other ends this connection alone.
+        if let Err(panic) = panics::catch(served).await {
+            panic.count_request();
+            error!("a connection: panicked: {panic}");
+        }
         None
     }
 
