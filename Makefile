@@ -62,7 +62,8 @@ clean: ## Removes what was built
 	$(CARGO) clean
 
 # Pingora's compression and aws-lc build with cmake and a C compiler; the tests use curl, openssl,
-# sslscan, h2load, slowhttptest and ss, pebble is the CA that they ask, and systemd judges its units.
+# sslscan, h2load, slowhttptest and ss, pebble is the CA that they ask, and systemd judges its units,
+# and promtool (of prometheus) its metrics.
 setup:
 	@packages=; \
 	command -v cmake >/dev/null || packages="$$packages cmake"; \
@@ -75,6 +76,7 @@ setup:
 	command -v pebble >/dev/null || packages="$$packages pebble"; \
 	command -v slowhttptest >/dev/null || packages="$$packages slowhttptest"; \
 	command -v ss >/dev/null || packages="$$packages iproute2"; \
+	command -v promtool >/dev/null || packages="$$packages prometheus"; \
 	command -v systemd-analyze >/dev/null || packages="$$packages systemd"; \
 	$(install)
 

@@ -2,6 +2,7 @@
 
 mod drain;
 mod explain;
+mod metrics;
 mod remote;
 mod upgrade;
 
@@ -90,6 +91,8 @@ enum Command {
     Status(remote::Show),
     /// Stops the running process gracefully, and shows what is in flight until it is gone
     Drain(drain::Drain),
+    /// Prints the metrics of the running process, as Prometheus reads them
+    Metrics(metrics::Metrics),
     /// Prints the JSON Schema of the configuration, for editors
     Schema {
         /// Prints the reference manual instead
@@ -152,6 +155,7 @@ impl Arguments {
             Some(Command::Upgrade(options)) => options.run(self.conf),
             Some(Command::Status(options)) => options.status(self.conf),
             Some(Command::Drain(options)) => options.run(self.conf),
+            Some(Command::Metrics(options)) => options.run(self.conf),
             Some(Command::Schema { .. }) if self.is_given_flags() => {
                 say("error: `crestline schema` takes no other flag than `--markdown`\n");
                 ExitCode::from(EXIT_USAGE)

@@ -24,7 +24,7 @@ use futures::task::AtomicWaker;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::counter::Gauge;
+use crate::counter::{Counter, Gauge};
 
 /// How far the process has come toward its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -97,6 +97,7 @@ pub struct Drain {
     order: watch::Sender<Option<Order>>,
     doors: AtomicUsize,
     connections: Gauge,
+    accepted: Counter,
     requests: Gauge,
     tunnels: Mutex<Tunnels>,
 }
@@ -121,6 +122,7 @@ impl Default for Drain {
             order: watch::Sender::new(None),
             doors: AtomicUsize::new(0),
             connections: Gauge::default(),
+            accepted: Counter::default(),
             requests: Gauge::default(),
             tunnels: Mutex::default(),
         }
@@ -204,6 +206,12 @@ impl Drain {
     /// Counts a connection that came.
     pub fn connected(&self) {
         self.connections.enter();
+        self.accepted.increment();
+    }
+
+    /// How many connections came since the process began.
+    pub fn accepted(&self) -> u64 {
+        self.accepted.get()
     }
 
     /// Counts a connection that is gone.

@@ -22,6 +22,7 @@
 //!  2  field                            header fields as the operator writes them
 //!     acme                             certificates that are obtained by themselves
 //!  1  yaml  drain  panics              the file's text, with places | how the process ends
+//!     metrics                          what is counted, as Prometheus reads it
 //!  0  clock  counter  diagnostic       time | counts | problems with a place
 //!     systemd                          the service manager
 //!     units                            quantities
@@ -44,6 +45,7 @@ pub mod handover;
 pub mod http1;
 pub mod http2;
 pub mod listener;
+pub mod metrics;
 pub mod observe;
 pub mod panics;
 pub mod policy;

@@ -30,6 +30,7 @@ mod listeners;
 mod logs;
 mod matching;
 mod memory;
+mod metrics;
 mod origin_faults;
 mod origin_http2;
 mod origin_proxy;

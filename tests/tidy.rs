@@ -11,7 +11,7 @@ use std::{
 };
 
 /// Modules by floor. Floors count upward; those of one floor do not know each other.
-const FLOORS: [(&str, u32); 30] = [
+const FLOORS: [(&str, u32); 31] = [
     ("clock", 0),
     ("counter", 0),
     ("diagnostic", 0),
@@ -19,6 +19,7 @@ const FLOORS: [(&str, u32); 30] = [
     ("yaml", 1),
     ("drain", 1),
     ("panics", 1),
+    ("metrics", 1),
     ("field", 2),
     ("acme", 2),
     ("units", 0),

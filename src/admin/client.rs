@@ -56,6 +56,23 @@ pub fn ask<T: DeserializeOwned>(
     })
 }
 
+/// Asks for a text, and reads it.
+///
+/// # Errors
+/// If the process cannot be reached, refuses, or answers nonsense.
+pub fn text(socket: &Path, path: &str) -> Result<String, ClientError> {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build();
+    let unreachable = |why| ClientError::Unreachable(socket.display().to_string(), why);
+    runtime.map_err(unreachable)?.block_on(async {
+        let stream = UnixStream::connect(socket).await.map_err(unreachable)?;
+        let (status, answer) = exchange(Stream::from(stream), &Method::GET, path, b"").await?;
+        if !status.is_success() {
+            return understand(status, &answer);
+        }
+        String::from_utf8(answer).map_err(|why| ClientError::Broken(why.to_string()))
+    })
+}
+
 /// Sends one request, and hands each line of the answer on as it comes.
 ///
 /// # Errors

@@ -173,6 +173,12 @@ impl File {
         shown.chain(upstreams.flat_map(|upstream| upstream.files(&self.folder)))
     }
 
+    /// The names of its routes.
+    pub fn route_names(&self) -> impl Iterator<Item = &str> {
+        let written = self.routes.iter().flatten().flatten().map(|route| &*route.name.value);
+        written.chain(self.routes.is_none().then_some(route::ONLY))
+    }
+
     /// What Pingora is told of HTTP/2 when the process starts: the widest size of a head, and idle
     /// time, of all listeners that speak it. The defaults hold if none does.
     pub fn http2_bounds(&self) -> (ByteSize, Duration) {

@@ -18,6 +18,9 @@ use crate::{
     yaml::{self, Entry, Node, Short, Spanned, Value},
 };
 
+/// The name of the route that a configuration without routes has.
+pub const ONLY: &str = "default";
+
 /// Which requests go where.
 ///
 /// What the operator writes in the list under `routes:`.

@@ -11,6 +11,7 @@ mod keepers;
 pub mod probation;
 pub mod receipt;
 mod refusal;
+pub mod reloads;
 mod reminders;
 mod renewal;
 mod signals;
@@ -45,6 +46,7 @@ use crate::{
         keepers::Keepers,
         probation::{Probation, Recent, Terms},
         receipt::Receipt,
+        reloads::Reloads,
     },
     diagnostic::{Color, Problem, Problems, Sources, render},
     observe::access_log::AccessLog,
@@ -87,6 +89,7 @@ pub struct Control {
     held: AtomicBool,
     /// What the files looked like when they were last read, whoever asked for it.
     looked: Mutex<Option<watcher::Looks>>,
+    reloads: Reloads,
 }
 
 /// What a change leads to.
@@ -125,6 +128,7 @@ impl Control {
             reload_asked: Notify::new(),
             held: AtomicBool::new(false),
             looked: Mutex::default(),
+            reloads: Reloads::since(now),
         })
     }
 
@@ -191,6 +195,7 @@ impl Control {
     ) -> Result<Receipt, Refusal> {
         let reloading = systemd::reloading();
         let made = self.make_untold(keepers, goal, terms).await;
+        self.reloads.count(made.is_ok());
         reloading.ends_with(&match &made {
             Ok(receipt) => format!("serving {receipt}"),
             Err(_) => "serving; a reload was refused, and nothing was changed".to_owned(),

@@ -14,7 +14,17 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{http1::refusal::Refusal, http2::guard::Abuse};
+use crate::{
+    http1::refusal::Refusal,
+    http2::guard::Abuse,
+    metrics::{Family, Page},
+};
+
+const REFUSED: Family<1> = Family::counter(
+    "crestline_refused_total",
+    "Connections and malformed requests that were refused before any route was asked, by reason",
+    ["reason"],
+);
 
 /// The connections of all clients are at their bound, and none of them is idle.
 pub const CONNECTIONS: &str = "connections";
@@ -77,6 +87,12 @@ pub fn count(reason: &str) {
     if let Some((_, count)) = COUNTS.iter().find(|(word, _)| *word == reason) {
         count.fetch_add(1, Relaxed);
     }
+}
+
+/// Writes how much was refused, by reason.
+pub fn collect(page: &mut Page) {
+    let mut refused = page.family(&REFUSED);
+    COUNTS.iter().for_each(|(word, count)| refused.add([word], count.load(Relaxed)));
 }
 
 /// How much was refused since the process began, by reason; what never happened is left out.

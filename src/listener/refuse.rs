@@ -58,8 +58,10 @@ impl Refuser {
         Shutdown::shutdown(stream).await;
     }
 
+    /// Counts and logs the request.
     fn log(&self, stream: &Downstream, refusal: Refusal, id: &[u8], bytes: usize) {
         let snapshot = self.live.load();
+        snapshot.ledger.unrouted.count(refusal.status, Duration::ZERO);
         let Some(log) = &snapshot.access_log else { return };
         let pending = stream.pending();
         let (method, target) = first_words(pending);

@@ -1,7 +1,9 @@
-//! What an operator sees: request ids, tallies, the access log and the process log.
+//! What an operator sees: request ids, tallies, counts, the access log and the process log.
 
 pub mod access_log;
 pub mod handshakes;
+pub mod process;
 pub mod process_log;
 pub mod request_id;
+pub mod requests;
 pub mod tally;

@@ -106,6 +106,9 @@ impl Phases for Proxy {
 
     fn connected_to_upstream(&self, is_reused: bool, ctx: &mut Context) {
         ctx.connect = (!is_reused).then(|| ctx.attempt_started.elapsed());
+        if let Some(route) = &ctx.route {
+            route.upstream.account().connected(ctx.connect);
+        }
     }
 
     fn upstream_request_filter(
@@ -218,10 +221,15 @@ impl Phases for Proxy {
             ctx.attempts.record(member, Outcome::Status(status));
         }
         let status = log_line::status(session, ctx);
-        if let Some(route) = &ctx.route {
-            route.tally.count(status);
+        let (snapshot, took) = (self.live.load(), ctx.started.elapsed());
+        match &ctx.route {
+            Some(route) => {
+                route.tally.count(status);
+                route.requests.count(status, took);
+            }
+            None => snapshot.ledger.unrouted.count(status, took),
         }
-        if let Some(log) = &self.live.load().access_log {
+        if let Some(log) = &snapshot.access_log {
             log_line::write(log, session, ctx, status);
         }
     }

@@ -7,7 +7,9 @@
 //! thrown away; what it takes over from its predecessor is shared, and only read.
 
 mod acme;
+mod ledger;
 mod listener;
+pub mod metrics;
 mod route;
 mod rules;
 
@@ -16,6 +18,7 @@ use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
+pub use ledger::Ledger;
 pub use listener::Listener;
 pub use route::{Host, Route};
 
@@ -52,6 +55,8 @@ pub struct Snapshot {
     pub access_log: Option<Arc<AccessLog>>,
     /// How the requests of this version ended.
     pub tally: Arc<Tally>,
+    /// What is counted of each route's requests, over all versions.
+    pub ledger: Arc<Ledger>,
     /// What session tickets are sealed with; the same over all versions.
     pub tickets: Arc<Tickets>,
 }
@@ -75,8 +80,12 @@ pub fn assemble(
 ) -> Snapshot {
     let tally = Arc::new(Tally::default());
     let upstreams = upstreams(&file, predecessor, problems);
-    let shared =
-        route::Shared { tally: tally.clone(), vouched: listener::vouched(&file, problems) };
+    let ledger = Arc::new(Ledger::of(file.route_names(), predecessor.map(|old| &*old.ledger)));
+    let shared = route::Shared {
+        tally: tally.clone(),
+        ledger: ledger.clone(),
+        vouched: listener::vouched(&file, problems),
+    };
     let routes = match &file.routes {
         Some(routes) => route::table(routes, &file.upstreams, &upstreams, &shared, problems),
         None => route::only(&file.upstreams, &upstreams, &shared, problems),
@@ -93,6 +102,7 @@ pub fn assemble(
         routes,
         upstreams,
         tally,
+        ledger,
         tickets,
         file,
     }

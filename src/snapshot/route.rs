@@ -10,13 +10,13 @@ use http::{HeaderName, HeaderValue};
 use crate::{
     config::{
         Named,
-        route::{HostConfig, PathConfig, RouteConfig},
+        route::{HostConfig, ONLY, PathConfig, RouteConfig},
     },
     diagnostic::{Problem, Problems, suggest},
-    observe::tally::Tally,
+    observe::{requests::Requests, tally::Tally},
     policy::Policies,
     routing::{rule::Rule, table::Table},
-    snapshot::rules,
+    snapshot::{Ledger, rules},
     upstream::{Upstream, config::Config as UpstreamConfig},
 };
 
@@ -49,6 +49,8 @@ pub struct Route {
     pub upstream: Arc<Upstream>,
     /// Counts how the requests of this configuration ended.
     pub tally: Arc<Tally>,
+    /// Counts its requests, over all configurations that have it.
+    pub requests: Arc<Requests>,
     /// The fields by which any listener tells of its clients' certificates: what a client says in
     /// them is removed, wherever it came in.
     pub vouched: Arc<[HeaderName]>,
@@ -57,6 +59,7 @@ pub struct Route {
 /// What all routes of a configuration share.
 pub(super) struct Shared {
     pub(super) tally: Arc<Tally>,
+    pub(super) ledger: Arc<Ledger>,
     pub(super) vouched: Arc<[HeaderName]>,
 }
 
@@ -112,7 +115,8 @@ impl Route {
     /// A route that only passes on.
     fn to(upstream: Arc<Upstream>, shared: &Shared) -> Self {
         Self {
-            name: "default".to_owned(),
+            name: ONLY.to_owned(),
+            requests: shared.ledger.requests(ONLY),
             policies: Policies::default(),
             host: Host::Pass,
             path_as_sent: false,
@@ -147,6 +151,7 @@ fn build(
     }
     Some(Route {
         name: config.name.value.clone(),
+        requests: shared.ledger.requests(&config.name.value),
         policies,
         host: match &*config.host {
             HostConfig::Pass => Host::Pass,

@@ -12,7 +12,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
 };
 
@@ -89,6 +89,10 @@ pub struct BackendState {
     probe: AtomicU8,
     draining: AtomicBool,
     in_flight: AtomicU32,
+    /// On the line of `in_flight`, which every attempt writes as well.
+    attempts: AtomicU64,
+    failures: AtomicU64,
+    ejections: AtomicU64,
     /// Ejection, as observed by requests.
     pub gate: Gate,
     /// Wakes the checks of this backend before their time.
@@ -104,6 +108,9 @@ impl BackendState {
             probe: AtomicU8::new(probe as u8),
             draining: AtomicBool::new(false),
             in_flight: AtomicU32::new(0),
+            attempts: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            ejections: AtomicU64::new(0),
             gate: Gate::default(),
             suspicion: Notify::new(),
         }
@@ -159,6 +166,31 @@ impl BackendState {
     /// Requests that it is answering now.
     pub fn in_flight(&self) -> u32 {
         self.in_flight.load(Relaxed)
+    }
+
+    /// Attempts that were made at it.
+    pub fn attempts(&self) -> u64 {
+        self.attempts.load(Relaxed)
+    }
+
+    /// Those of them that failed.
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Relaxed)
+    }
+
+    /// How often it was ejected.
+    pub fn ejections(&self) -> u64 {
+        self.ejections.load(Relaxed)
+    }
+
+    /// Counts an attempt that failed.
+    pub fn count_failure(&self) {
+        self.failures.fetch_add(1, Relaxed);
+    }
+
+    /// Counts an ejection.
+    pub fn count_ejection(&self) {
+        self.ejections.fetch_add(1, Relaxed);
     }
 }
 
@@ -229,6 +261,7 @@ impl InFlight {
             return None;
         }
         member.state.in_flight.fetch_add(1, Relaxed);
+        member.state.attempts.fetch_add(1, Relaxed);
         Some(Self { member: member.clone(), on_trial })
     }
 

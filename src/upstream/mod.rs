@@ -11,6 +11,7 @@ pub mod ejection;
 pub mod health;
 pub mod link;
 pub mod memory;
+pub mod metrics;
 pub mod outcome;
 pub mod peer;
 pub mod proxy_header;
@@ -32,6 +33,7 @@ use tokio::time::Instant;
 
 use crate::{
     counter::Counter,
+    metrics::{Durations, Reading},
     upstream::{
         backend::{Heeds, InFlight, Member, Probe},
         discovery::dns::Dns,
@@ -107,6 +109,8 @@ pub struct Upstream {
 pub struct Account {
     requests: Counter,
     retries: Counter,
+    connects: Durations<1>,
+    pooled: Counter,
     budget: Mutex<RetryBudget>,
 }
 
@@ -116,8 +120,28 @@ impl Account {
         Arc::new(Self {
             requests: Counter::default(),
             retries: Counter::default(),
+            connects: Durations::default(),
+            pooled: Counter::default(),
             budget: Mutex::new(RetryBudget::new(Instant::now())),
         })
+    }
+
+    /// Counts a connection that an attempt is made on, and how long it took unless it was pooled.
+    pub fn connected(&self, took: Option<Duration>) {
+        match took {
+            Some(took) => self.connects.record(0, took),
+            None => self.pooled.increment(),
+        }
+    }
+
+    /// The connections that were newly made, and how long they took.
+    pub fn connects(&self) -> Reading {
+        self.connects.read(0)
+    }
+
+    /// How often one from the pool was used.
+    pub fn pooled(&self) -> u64 {
+        self.pooled.get()
     }
 }
 
@@ -281,6 +305,9 @@ impl Upstream {
         if outcome.is_suspicious() {
             state.suspicion.notify_one();
         }
+        if outcome.is_failure() {
+            state.count_failure();
+        }
         let Some(rules) = &self.parts.ejection else { return };
         if outcome.is_success() {
             if state.gate.succeeded(now) {
@@ -290,6 +317,7 @@ impl Upstream {
             let set = self.set.load();
             let room = set.ejected() < rules.ejected_max(set.members().len());
             if let Some((penalty, failures)) = state.gate.failed(now, rules, room) {
+                state.count_ejection();
                 let (upstream, backend) = (self.name(), state.name());
                 warn!(
                     "ejection: {upstream} {backend} ejected for {penalty:?} \

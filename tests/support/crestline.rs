@@ -310,6 +310,32 @@ impl Crestline {
         (status.parse().unwrap(), serde_json::from_str(answer).unwrap_or_default())
     }
 
+    /// The page of its metrics, from its admin socket.
+    pub(crate) async fn metrics(&self) -> String {
+        let Finished { code, stdout, stderr, .. } = self.command(&["metrics"]).await;
+        assert_eq!(code, Some(0), "{stderr}");
+        stdout
+    }
+
+    /// The value of one sample, as `name{label="value"}`.
+    pub(crate) async fn metric(&self, sample: &str) -> f64 {
+        let page = self.metrics().await;
+        let found = page.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+        found.unwrap_or_else(|| panic!("{sample} is not among\n{page}")).parse().unwrap()
+    }
+
+    /// Waits until one sample has a value: what is counted when all is over may be a moment late.
+    pub(crate) async fn measures(&self, sample: &str, value: f64) {
+        let start = Instant::now();
+        loop {
+            let now = self.metric(sample).await;
+            if now.to_bits() == value.to_bits() {
+                return;
+            }
+            assert!(start.elapsed() < PATIENCE, "{sample} stays at {now}, not {value}");
+        }
+    }
+
     /// A new connection.
     pub(crate) async fn client(&self) -> Client {
         Client::connect(self.address()).await

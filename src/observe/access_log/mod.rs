@@ -14,7 +14,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     thread::{self, JoinHandle},
     time::Duration,
@@ -23,7 +23,19 @@ use std::{
 use log::{error, info, warn};
 use rustix::{fs::OFlags, io::Errno};
 
-use crate::counter::{self, Counter};
+use crate::{
+    counter::{self, Counter},
+    metrics::{Family, Page},
+};
+
+const DROPPED: Family<0> = Family::counter(
+    "crestline_access_log_dropped_lines_total",
+    "Lines of the access log that were lost, because its target was too slow or failed",
+    [],
+);
+
+/// Lines that any log of the process lost: logs come and go with configurations.
+static LOST: AtomicU64 = AtomicU64::new(0);
 
 /// How long a line waits at most before it is written.
 const FLUSH_EVERY: Duration = Duration::from_millis(50);
@@ -78,10 +90,15 @@ impl AccessLog {
     pub fn write(&self, entry: &line::Entry<'_>) {
         let mut buffer = self.shards[counter::shard()].lock();
         if SHARD_BYTES_MAX <= buffer.len() {
-            self.dropped.increment();
+            self.lose(1);
             return;
         }
         self.format.write(entry, &mut buffer);
+    }
+
+    fn lose(&self, lines: u64) {
+        self.dropped.add(lines);
+        LOST.fetch_add(lines, Relaxed);
     }
 
     /// Lines dropped since the start, because the target could not keep up.
@@ -115,6 +132,11 @@ impl AccessLog {
             error!("access log: the writer had died");
         }
     }
+}
+
+/// Writes what is known of the logs of the process.
+pub fn collect(page: &mut Page) {
+    page.family(&DROPPED).add([], LOST.load(Relaxed));
 }
 
 impl Shard {
@@ -203,7 +225,7 @@ impl Writer {
         }
         self.failing = written.is_err();
         if self.failing {
-            self.log.dropped.add(memchr::memchr_iter(b'\n', lines).count() as u64);
+            self.log.lose(memchr::memchr_iter(b'\n', lines).count() as u64);
         }
     }
 

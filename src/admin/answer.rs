@@ -1,0 +1,103 @@
+//! Requests to the API as they come over a connection, and how answers go back.
+
+use bytes::Bytes;
+use http::{
+    StatusCode,
+    header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING},
+};
+use pingora_core::protocols::http::ServerSession;
+use pingora_http::ResponseHeader;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use crate::{handover::step::Step, metrics::Form};
+
+/// The largest body of a request.
+const BODY_BYTES_MAX: usize = 64 * 1024;
+/// So much of a larger one is read and thrown away.
+const BODY_READ_MAX: usize = 16 * 1024 * 1024;
+/// Why a request to the API was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// In words, perhaps several lines.
+    pub error: String,
+}
+
+/// What a request is answered with.
+pub(super) enum Answer {
+    /// All at once.
+    Whole(StatusCode, Value),
+    /// A page of metrics.
+    Page(Form, String),
+    /// Step by step: a line for each, as it happens.
+    Steps(mpsc::Receiver<Step>),
+}
+
+impl From<(StatusCode, Value)> for Answer {
+    fn from((status, value): (StatusCode, Value)) -> Self {
+        Self::Whole(status, value)
+    }
+}
+
+/// Sends an answer.
+pub(super) async fn send(session: &mut ServerSession, answer: Answer) -> pingora::Result<()> {
+    match answer {
+        Answer::Whole(status, value) => {
+            whole(session, status, "application/json", line(&value)).await
+        }
+        Answer::Page(form, page) => {
+            whole(session, StatusCode::OK, form.content_type(), page.into()).await
+        }
+        Answer::Steps(mut steps) => {
+            let mut header = ResponseHeader::build(StatusCode::OK, None)?;
+            header.insert_header(CONTENT_TYPE, "application/x-ndjson")?;
+            header.insert_header(TRANSFER_ENCODING, "chunked")?;
+            session.write_response_header(Box::new(header)).await?;
+            while let Some(step) = steps.recv().await {
+                session.write_response_body(line(&json!(step)), false).await?;
+            }
+            session.write_response_body(Bytes::new(), true).await
+        }
+    }
+}
+
+fn line(value: &Value) -> Bytes {
+    format!("{value}\n").into()
+}
+
+async fn whole(
+    session: &mut ServerSession,
+    status: StatusCode,
+    content_type: &'static str,
+    body: Bytes,
+) -> pingora::Result<()> {
+    let mut header = ResponseHeader::build(status, None)?;
+    header.insert_header(CONTENT_TYPE, content_type)?;
+    header.insert_header(CONTENT_LENGTH, body.len())?;
+    session.write_response_header(Box::new(header)).await?;
+    session.write_response_body(body, true).await
+}
+
+/// Reads the body of a request.
+pub(super) async fn body(session: &mut ServerSession) -> Result<Vec<u8>, StatusCode> {
+    let (mut body, mut length) = (Vec::new(), 0);
+    while let Some(piece) =
+        session.read_request_body().await.map_err(|_| StatusCode::BAD_REQUEST)?
+    {
+        length += piece.len();
+        if length <= BODY_BYTES_MAX {
+            body.extend_from_slice(&piece);
+        }
+        // What is not read would make the kernel reset the connection before the answer is read.
+        if BODY_READ_MAX < length {
+            break;
+        }
+    }
+    if length <= BODY_BYTES_MAX { Ok(body) } else { Err(StatusCode::PAYLOAD_TOO_LARGE) }
+}
+
+/// Says why a request is refused.
+pub(super) fn refused(why: &(impl ToString + ?Sized)) -> Value {
+    json!(Refused { error: why.to_string() })
+}

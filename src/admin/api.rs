@@ -1,0 +1,205 @@
+//! The API itself: paths, and what is done for them.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use http::{Method, StatusCode, header::ACCEPT};
+use log::error;
+use pingora_core::{
+    apps::{HttpServerApp, ReusedHttpStream},
+    protocols::http::ServerSession,
+    server::ShutdownWatch,
+};
+use pingora_http::RequestHeader;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use crate::{
+    admin::{
+        answer::{Answer, body, refused, send},
+        metrics,
+        order::{ReloadOrder, TOLERATE, UpgradeOrder, read},
+        status::Status,
+    },
+    control::{Control, Goal, Refusal, probation::Standing, probation::Terms},
+    drain::{Drain, Order, State},
+    explain::{self, Oracle, Question},
+    handover::{
+        predecessor::{self, Predecessor},
+        refusal::Refusal as NoUpgrade,
+        step::Step,
+    },
+    metrics::Form,
+    panics,
+    units::Duration,
+};
+
+/// The API itself.
+pub struct Api {
+    pub(super) control: Arc<Control>,
+    pub(super) drain: Arc<Drain>,
+    pub(super) handover: Arc<Predecessor>,
+}
+
+#[async_trait]
+impl HttpServerApp for Api {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        mut session: ServerSession,
+        _: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        if !session.read_request().await.ok()? {
+            return None;
+        }
+        session.set_keepalive(None);
+        let answer = match body(&mut session).await {
+            Ok(body) => {
+                let request = session.req_header().clone();
+                tokio::select! {
+                    biased;
+                    answer = self.answer_anyhow(&request, &body) => answer,
+                    // An order is carried out all the same; what was only asked is not.
+                    _ = session.read_body_or_idle(true), if request.method == Method::GET => {
+                        return None;
+                    }
+                }
+            }
+            Err(status) => {
+                Answer::Whole(status, refused("the body cannot be read, or is larger than 64 KiB"))
+            }
+        };
+        // Who does not wait for the answer has none.
+        let _ = send(&mut session, answer).await;
+        let _ = session.finish().await;
+        None
+    }
+}
+
+impl Api {
+    async fn answer_anyhow(&self, request: &RequestHeader, body: &[u8]) -> Answer {
+        panics::catch(self.answer(request, body)).await.unwrap_or_else(|panic| {
+            panic.count_task();
+            error!("admin: panicked at {}: {panic}", request.uri.path());
+            let why = refused("a mistake in this program; see its log");
+            Answer::Whole(StatusCode::INTERNAL_SERVER_ERROR, why)
+        })
+    }
+
+    async fn answer(&self, request: &RequestHeader, body: &[u8]) -> Answer {
+        let whole = match (&request.method, request.uri.path()) {
+            (&Method::GET, "/v1/status") => (StatusCode::OK, json!(self.status())),
+            (&Method::GET, "/metrics") => return self.metrics(request),
+            (&Method::POST, "/v1/drain") => self.drain().await,
+            (&Method::POST, "/v1/reload") => self.reload(body).await,
+            (&Method::GET, "/v1/probation") => self.probation().await,
+            (&Method::POST, "/v1/explain") => self.explain(body),
+            (&Method::POST, "/v1/upgrade") => match self.upgrade(body).await {
+                Ok(steps) => return Answer::Steps(steps),
+                Err(refused) => refused,
+            },
+            (
+                _,
+                "/metrics" | "/v1/status" | "/v1/drain" | "/v1/reload" | "/v1/probation"
+                | "/v1/explain" | "/v1/upgrade",
+            ) => (StatusCode::METHOD_NOT_ALLOWED, refused("this path takes another method")),
+            _ => (StatusCode::NOT_FOUND, refused("there is no such path")),
+        };
+        whole.into()
+    }
+
+    /// The page of all metrics, in the form that is asked for.
+    fn metrics(&self, request: &RequestHeader) -> Answer {
+        let accepted = request.headers.get_all(ACCEPT).iter().filter_map(|one| one.to_str().ok());
+        let form = Form::asked_for(&accepted.collect::<Vec<_>>().join(","));
+        Answer::Page(form, metrics::page(&self.control, &self.drain, form))
+    }
+
+    async fn upgrade(&self, body: &[u8]) -> Result<mpsc::Receiver<Step>, (StatusCode, Value)> {
+        let bad = |why: &dyn ToString| (StatusCode::BAD_REQUEST, refused(&why.to_string()));
+        let order: UpgradeOrder = read(body).map_err(|why| bad(&why))?;
+        if order.binary.as_ref().is_some_and(|path| !path.is_absolute()) {
+            return Err(bad(&"`binary` must be an absolute path"));
+        }
+        let within = order.timeout.map_or(predecessor::WITHIN, |timeout| timeout.0);
+        let order = predecessor::Order { binary: order.binary, within };
+        self.handover.upgrade(order).await.map_err(|why| {
+            let status = match &why {
+                NoUpgrade::Configuration(_) => StatusCode::UNPROCESSABLE_ENTITY,
+                NoUpgrade::NotServing => StatusCode::SERVICE_UNAVAILABLE,
+                _ => StatusCode::CONFLICT,
+            };
+            (status, refused(&why))
+        })
+    }
+
+    fn status(&self) -> Status {
+        Status::of(&self.control, &self.drain)
+    }
+
+    /// Stops the process as `SIGTERM` does; that it is stopping already is as well.
+    async fn drain(&self) -> (StatusCode, Value) {
+        self.drain.order(Order::Stop);
+        let _ = self.drain.watch().wait_for(|state| State::Serving < *state).await;
+        (StatusCode::ACCEPTED, json!(self.status()))
+    }
+
+    async fn reload(&self, body: &[u8]) -> (StatusCode, Value) {
+        let order: ReloadOrder = match read(body) {
+            Ok(order) => order,
+            Err(why) => return (StatusCode::BAD_REQUEST, refused(&why)),
+        };
+        if order.tolerate.is_some() && order.probation.is_none() {
+            return (
+                StatusCode::BAD_REQUEST,
+                refused("`tolerate` says nothing without `probation`"),
+            );
+        }
+        if order.probation.is_some_and(Duration::is_zero) {
+            let why = "a `probation` of no time ends before it begins: give one such as `30s`";
+            return (StatusCode::BAD_REQUEST, refused(why));
+        }
+        let tolerate = order.tolerate.unwrap_or(TOLERATE);
+        let terms = order.probation.map(|lasts| Terms { lasts: lasts.0, tolerate });
+        let goal = order.to.map_or(Goal::File, Goal::Version);
+        match self.control.change(goal, terms).await {
+            Ok(receipt) => (StatusCode::OK, json!(receipt)),
+            Err(why) => {
+                let status = match &why {
+                    Refusal::Problems(_) => StatusCode::UNPROCESSABLE_ENTITY,
+                    Refusal::NoVersion(..) => StatusCode::NOT_FOUND,
+                    Refusal::NoFile | Refusal::Upgrading => StatusCode::CONFLICT,
+                    Refusal::Panicked(_) => StatusCode::INTERNAL_SERVER_ERROR,
+                    Refusal::NotServing => StatusCode::SERVICE_UNAVAILABLE,
+                };
+                (status, refused(&why))
+            }
+        }
+    }
+
+    fn explain(&self, body: &[u8]) -> (StatusCode, Value) {
+        let question: Question = match serde_json::from_slice(body) {
+            Ok(question) => question,
+            Err(why) => return (StatusCode::BAD_REQUEST, refused(&why)),
+        };
+        let snapshot = self.control.live().load_full();
+        let Some(texts) = self.control.texts(snapshot.version) else {
+            let why = refused("this version was replaced ten times while it was asked");
+            return (StatusCode::SERVICE_UNAVAILABLE, why);
+        };
+        let oracle =
+            Oracle { snapshot: &snapshot, texts: &texts, standing: explain::Standing::Live };
+        match oracle.explain(&question) {
+            Ok(explanation) => (StatusCode::OK, json!(explanation)),
+            Err(why) => (StatusCode::BAD_REQUEST, refused(&why)),
+        }
+    }
+
+    /// Waits for the outcome of the probation that goes on, and tells it.
+    async fn probation(&self) -> (StatusCode, Value) {
+        let Some(mut standing) = self.control.probation() else {
+            return (StatusCode::NOT_FOUND, refused("no version is or was on probation"));
+        };
+        let _ = standing.wait_for(|now| !matches!(now, Standing::Running { .. })).await;
+        (StatusCode::OK, json!(Standing::of(&standing)))
+    }
+}

@@ -1,0 +1,110 @@
+//! Metrics of upstreams and their backends.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::{
+    metrics::{Family, Page, Value},
+    upstream::{
+        Upstream,
+        backend::{Availability, Member, Probe},
+    },
+};
+
+const REQUESTS: Family<1> = Family::counter(
+    "crestline_upstream_requests_total",
+    "Requests for which a backend of the upstream was looked for",
+    ["upstream"],
+);
+const RETRIES: Family<1> = Family::counter(
+    "crestline_upstream_retries_total",
+    "Attempts beyond the first that failures led to",
+    ["upstream"],
+);
+const CONNECTIONS: Family<2> = Family::counter(
+    "crestline_upstream_connections_total",
+    "Connections that attempts were made on, newly made or from the pool",
+    ["upstream", "from"],
+);
+const CONNECT: Family<1> = Family::durations(
+    "crestline_upstream_connect_seconds",
+    "How long new connections took to make, TLS included",
+    ["upstream"],
+);
+const AVAILABLE: Family<2> = Family::gauge(
+    "crestline_backend_available",
+    "Whether the backend may take a request now, or one on trial",
+    ["upstream", "backend"],
+);
+const HEALTHY: Family<2> = Family::gauge(
+    "crestline_backend_healthy",
+    "Whether its checks pass; always 1 without checks",
+    ["upstream", "backend"],
+);
+const EJECTED: Family<2> = Family::gauge(
+    "crestline_backend_ejected",
+    "Whether the backend is ejected, or on trial after that",
+    ["upstream", "backend"],
+);
+const EJECTIONS: Family<2> = Family::counter(
+    "crestline_backend_ejections_total",
+    "How often failures of requests ejected the backend",
+    ["upstream", "backend"],
+);
+const IN_FLIGHT: Family<2> = Family::gauge(
+    "crestline_backend_requests_in_flight",
+    "Requests that the backend is answering",
+    ["upstream", "backend"],
+);
+const ATTEMPTS: Family<2> = Family::counter(
+    "crestline_backend_attempts_total",
+    "Attempts that were made at the backend",
+    ["upstream", "backend"],
+);
+const FAILURES: Family<2> = Family::counter(
+    "crestline_backend_failures_total",
+    "Attempts that failed: no connection, a break, a timeout, or the statuses 502, 503 and 504",
+    ["upstream", "backend"],
+);
+
+/// Writes the metrics of all upstreams.
+pub fn collect<'a>(upstreams: impl Iterator<Item = &'a Arc<Upstream>>, page: &mut Page) {
+    let upstreams: Vec<_> = upstreams.map(|one| (&**one, one.members())).collect();
+    let each = || upstreams.iter().map(|(upstream, _)| (*upstream, &**upstream.name()));
+    let mut requests = page.family(&REQUESTS);
+    each().for_each(|(upstream, name)| requests.add([name], upstream.requests()));
+    let mut retries = page.family(&RETRIES);
+    each().for_each(|(upstream, name)| retries.add([name], upstream.retries()));
+    let mut connections = page.family(&CONNECTIONS);
+    for (upstream, name) in each() {
+        let account = upstream.account();
+        connections.add([name, "new"], account.connects().count());
+        connections.add([name, "pool"], account.pooled());
+    }
+    let mut connect = page.family(&CONNECT);
+    each().for_each(|(upstream, name)| connect.durations([name], &upstream.account().connects()));
+
+    let now = Instant::now();
+    let mut of_backends = |family, value: &dyn Fn(&Member) -> Value| {
+        let mut samples = page.family(family);
+        for (upstream, members) in &upstreams {
+            for member in members {
+                samples.add([upstream.name(), member.state.name()], value(member));
+            }
+        }
+    };
+    of_backends(&AVAILABLE, &|member| {
+        matches!(member.availability(now), Availability::Ready | Availability::Trial).into()
+    });
+    of_backends(&HEALTHY, &|member| {
+        (!member.heeds.probe || member.state.probe() == Probe::Passing).into()
+    });
+    of_backends(&EJECTED, &|member| {
+        (member.heeds.ejection && member.state.gate.is_ejected()).into()
+    });
+    of_backends(&EJECTIONS, &|member| member.state.ejections().into());
+    of_backends(&IN_FLIGHT, &|member| member.state.in_flight().into());
+    of_backends(&ATTEMPTS, &|member| member.state.attempts().into());
+    of_backends(&FAILURES, &|member| member.state.failures().into());
+}

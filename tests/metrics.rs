@@ -1,0 +1,203 @@
+//! Metrics: what is on the page, in both forms, and that it agrees with what clients saw.
+//!
+//! To write `docs/metrics.md` anew after a family has changed, run
+//!
+//! ```text
+//! UPDATE_EXPECTED=1 cargo test --test integration metrics::
+//! ```
+
+use std::{collections::BTreeSet, fs, path::Path, process::Stdio};
+
+use crestline::admin::metrics;
+use tokio::{io::AsyncWriteExt as _, process::Command};
+
+use crate::support::{Crestline, Origin, Pair, curl, get, soon};
+
+/// What `promtool check metrics` says of a page: nothing, if it is good.
+async fn promtool(page: &str) -> (bool, String) {
+    let mut command = Command::new("promtool");
+    command.args(["check", "metrics"]).kill_on_drop(true);
+    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = piped.spawn().expect("promtool is installed");
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(page.as_bytes()).await.unwrap();
+    drop(stdin);
+    let output = soon("promtool", child.wait_with_output()).await.unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(said).unwrap())
+}
+
+/// The admin socket's page in the other form, with the head of the answer.
+async fn open_metrics(proxy: &Crestline) -> (String, String) {
+    let socket = proxy.admin_socket().display().to_string();
+    let accept = "accept: application/openmetrics-text; version=1.0.0, text/plain;q=0.5";
+    let url = "http://localhost/metrics";
+    let told = curl(&["-i", "--unix-socket", &socket, "-H", accept, url]).await;
+    let text = String::from_utf8(told.stdout).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    (head.to_owned(), body.to_owned())
+}
+
+#[test]
+fn the_reference_that_ships_is_that_of_the_program() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md");
+    if std::env::var_os("UPDATE_EXPECTED").is_some() {
+        fs::write(path, metrics::manual()).unwrap();
+    } else {
+        let shipped = fs::read_to_string(path).unwrap_or_default();
+        let how = "run `UPDATE_EXPECTED=1 cargo test --test integration metrics::`";
+        assert!(shipped == metrics::manual(), "docs/metrics.md is not that of the program: {how}");
+    }
+}
+
+/// Everything that a page can have is on it: routes, backends good and bad, TLS, refusals.
+#[tokio::test]
+async fn promtool_finds_nothing_and_the_reference_names_every_family() {
+    let (good, dead) = (Origin::replying("hello"), Origin::refusing());
+    let folder = tempfile::tempdir().unwrap();
+    Pair::of(&["a.test"]).write(folder.path(), "a");
+    let at = folder.path().join("a").display().to_string();
+    let pair = format!("{{ cert: {at}.pem, key: {at}.key }}");
+    let proxy = Crestline::start(&format!(
+        "
+        listeners:
+          - address: \"127.0.0.1:0\"
+          - {{ address: \"127.0.0.1:0\", tls: {{ certificates: [{pair}] }} }}
+        upstreams: {{ app: {{ backends: [\"{good}\", \"{dead}\"] }} }}
+        routes: [{{ name: 'a \"quoted\" one', upstream: app }}]
+        "
+    ))
+    .await;
+    for _ in 0..3 {
+        proxy.get("/").await;
+    }
+    proxy.send("GET / HTTP/1.1\r\n\r\n").await;
+    let page = proxy.metrics().await;
+    assert_eq!(promtool(&page).await, (true, String::new()), "{page}");
+    assert!(!promtool(&page.replacen("# HELP", "# HELLO", 1)).await.0, "it would be found");
+
+    let on_page: BTreeSet<_> =
+        page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    let manual = metrics::manual();
+    let described: BTreeSet<_> =
+        manual.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+    assert_eq!(on_page, described);
+    for family in ["crestline_certificate_expiry_timestamp_seconds", "crestline_refused_total"] {
+        let begins = |line: &str| line.starts_with(&format!("{family}{{"));
+        assert!(page.lines().any(begins), "{family} has a sample in\n{page}");
+    }
+}
+
+#[tokio::test]
+async fn open_metrics_are_written_for_who_asks_for_them() {
+    let origin = Origin::replying("hello");
+    let yaml = format!("upstreams: {{ app: {{ backends: [\"{origin}\"] }} }}");
+    let proxy = Crestline::start(&yaml).await;
+    proxy.get("/").await;
+    let (head, page) = open_metrics(&proxy).await;
+    let expected = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    assert!(head.to_lowercase().contains(&format!("content-type: {expected}")), "{head}");
+    assert!(page.ends_with("\n# EOF\n"));
+    let name = "crestline_requests";
+    let lines: Vec<_> = page.lines().filter(|line| line.contains(name)).collect();
+    assert_eq!(lines[1], format!("# TYPE {name} counter"));
+    assert!(lines[2].starts_with(&format!("{name}_total{{route=\"default\"")), "{}", lines[2]);
+    let types = page.lines().filter(|line| line.starts_with("# TYPE "));
+    assert!(!types.clone().any(|line| line.ends_with("_total counter")), "{page}");
+}
+
+#[tokio::test]
+async fn requests_are_counted_by_route_and_class_over_reloads() {
+    let origin = Origin::with(async |exchange| match exchange.request.target.as_str() {
+        "/bad" => exchange.answer("503 Busy", "", "busy").await,
+        _ => exchange.answer("200 OK", "", "hello").await,
+    });
+    let yaml = |more: &str| {
+        format!(
+            "
+            upstreams: {{ app: {{ backends: [\"{origin}\"], retries: 0, ejection: off{more} }} }}
+            routes:
+              - {{ name: api, match: {{ path: /api }}, upstream: app }}
+              - {{ name: bad, match: {{ path: /bad }}, upstream: app }}
+            "
+        )
+    };
+    let proxy = Crestline::start(&yaml("")).await;
+    let all = async || {
+        for (path, times) in [("/api", 3), ("/bad", 2), ("/none", 1)] {
+            for _ in 0..times {
+                proxy.get(path).await;
+            }
+        }
+        proxy.send("GET / HTTP/1.1\r\nHost: a b\r\n\r\n").await;
+    };
+    all().await;
+    proxy.reload(&yaml(", timeouts: { connect: 2s }")).await;
+    all().await;
+
+    let of = |route: &str, class: &str| format!("{{route=\"{route}\",status_class=\"{class}\"}}");
+    for (route, class, count) in
+        [("api", "2xx", 6.0), ("bad", "5xx", 4.0), ("(none)", "4xx", 4.0), ("api", "5xx", 0.0)]
+    {
+        let labels = of(route, class);
+        proxy.measures(&format!("crestline_requests_total{labels}"), count).await;
+        if 0.0 < count {
+            let sample = format!("crestline_request_duration_seconds_count{labels}");
+            proxy.measures(&sample, count).await;
+        }
+    }
+    let backend = format!("{{upstream=\"app\",backend=\"{origin}\"}}");
+    for (name, value) in [
+        ("crestline_backend_attempts_total", 10.0),
+        ("crestline_backend_failures_total", 4.0),
+        ("crestline_backend_requests_in_flight", 0.0),
+        ("crestline_backend_available", 1.0),
+    ] {
+        proxy.measures(&format!("{name}{backend}"), value).await;
+    }
+    proxy.measures("crestline_upstream_requests_total{upstream=\"app\"}", 10.0).await;
+    proxy.measures("crestline_reloads_total{outcome=\"success\"}", 1.0).await;
+    proxy.measures("crestline_configuration_version", 2.0).await;
+    proxy.refuses("upstreams: 7\n").await;
+    proxy.measures("crestline_reloads_total{outcome=\"refused\"}", 1.0).await;
+    proxy.measures("crestline_reload_last_succeeded", 0.0).await;
+}
+
+#[tokio::test]
+async fn a_dead_backend_shows_and_connections_are_counted() {
+    let (good, dead) = (Origin::replying("hello"), Origin::refusing());
+    let proxy = Crestline::start(&format!(
+        "
+        upstreams:
+          app: {{ backends: [\"{good}\", \"{dead}\"], health_check: off, ejection: {{ consecutive_failures: 1, eject_for: 5m }} }}
+        "
+    ))
+    .await;
+    let mut client = proxy.client().await;
+    for _ in 0..4 {
+        client.exchange(get("/")).await;
+    }
+    let dead = format!("{{upstream=\"app\",backend=\"{dead}\"}}");
+    for (name, value) in [
+        ("crestline_backend_available", 0.0),
+        ("crestline_backend_ejected", 1.0),
+        ("crestline_backend_ejections_total", 1.0),
+        ("crestline_backend_failures_total", 1.0),
+        ("crestline_backend_healthy", 1.0),
+    ] {
+        proxy.measures(&format!("{name}{dead}"), value).await;
+    }
+    proxy.measures("crestline_upstream_retries_total{upstream=\"app\"}", 1.0).await;
+    let from = |from: &str| {
+        format!("crestline_upstream_connections_total{{upstream=\"app\",from=\"{from}\"}}")
+    };
+    proxy.measures(&from("new"), 1.0).await;
+    proxy.measures(&from("pool"), 3.0).await;
+    proxy.measures("crestline_upstream_connect_seconds_count{upstream=\"app\"}", 1.0).await;
+    proxy.measures("crestline_connections", 1.0).await;
+    proxy.measures("crestline_connections_accepted_total", 1.0).await;
+    drop(client);
+    proxy.measures("crestline_connections", 0.0).await;
+    assert!(0.0 < proxy.metric("process_resident_memory_bytes").await);
+    assert!(0.0 < proxy.metric("process_open_fds").await);
+}
