@@ -246,7 +246,7 @@ fn with_file(path: Option<PathBuf>) -> Result<Good, ExitCode> {
     let loaded = config::load(&path, &mut problems);
     let file = File::read(&loaded, &mut problems).map(Arc::new);
     let mut texts = loaded.texts();
-    texts.watched.add(file.iter().flat_map(|file| file.certificates()));
+    texts.watched.add(file.iter().flat_map(|file| file.files()));
     let snapshot = file.map(|file| snapshot::assemble(file, None, &mut problems));
     show(&problems, &loaded.sources);
     let snapshot = snapshot.filter(|_| !problems.has_errors());

@@ -21,24 +21,48 @@ pub const METHODS: &str = "GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH";
 pub struct Reply {
     /// The status.
     pub status: StatusCode,
-    /// A field that belongs to this status (`Allow`, `Retry-After`).
-    pub header: Option<(HeaderName, HeaderValue)>,
+    /// Fields that belong to it (`Allow`, `Retry-After`, `Location`).
+    pub fields: Vec<(HeaderName, HeaderValue)>,
+    /// Its body; `None` for that of an error with its status.
+    pub page: Option<Page>,
+}
+
+/// A body, and what it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// Its media type; `None` where there is nothing to tell the type of.
+    pub content_type: Option<HeaderValue>,
+    /// The body.
+    pub body: Bytes,
 }
 
 impl Reply {
     /// An error with this status; a number that is none becomes `500`.
     pub fn status(status: u16) -> Self {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let header = match status {
-            StatusCode::SERVICE_UNAVAILABLE => Some((RETRY_AFTER, RETRY_AFTER_SECONDS)),
-            _ => None,
+        let fields = match status {
+            StatusCode::SERVICE_UNAVAILABLE => vec![(RETRY_AFTER, RETRY_AFTER_SECONDS)],
+            _ => Vec::new(),
         };
-        Self { status, header }
+        Self { status, fields, page: None }
+    }
+
+    /// The same answer with one more field.
+    #[must_use]
+    pub fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.fields.push((name, value));
+        self
+    }
+
+    /// The same answer with this body.
+    #[must_use]
+    pub fn showing(self, page: Page) -> Self {
+        Self { page: Some(page), ..self }
     }
 
     /// `405`, with the methods that would do.
     pub fn method_not_allowed(allowed: HeaderValue) -> Self {
-        Self { header: Some((ALLOW, allowed)), ..Self::status(405) }
+        Self::status(405).with(ALLOW, allowed)
     }
 }
 
@@ -151,7 +175,7 @@ mod tests {
 
     #[test]
     fn an_exhausted_upstream_tells_when_to_come_back() {
-        assert_eq!(Reply::status(503).header, Some((RETRY_AFTER, RETRY_AFTER_SECONDS)));
-        assert_eq!(Reply::status(502).header, None);
+        assert_eq!(Reply::status(503).fields, [(RETRY_AFTER, RETRY_AFTER_SECONDS)]);
+        assert_eq!(Reply::status(502).fields, []);
     }
 }

@@ -4,17 +4,19 @@
 //! set, each of its async hooks a boxed future) are not ours and not counted here: each part of
 //! ours is measured on its own, as the path calls it.
 
-use std::time::SystemTime;
+use std::{net::IpAddr, sync::Arc, time::SystemTime};
 
 use allocation_counter::measure;
 use crestline::{
     acme::challenges::Challenges,
     diagnostic::Problems,
+    downstream::connection::Connection,
     http1::{
         chunked::ChunkGuard,
         head::{HeadReader, Limits},
     },
     observe::request_id,
+    policy::contract::{Facts, Flow, Notes, Request, Response},
     routing::{
         host::RequestHost,
         path::{Canonical, canonicalize},
@@ -29,8 +31,9 @@ use crestline::{
         outcome::Outcome,
     },
 };
+use futures::FutureExt;
 use http::{HeaderMap, HeaderValue, Method, header::ACCEPT};
-use pingora_http::RequestHeader;
+use pingora_http::{RequestHeader, ResponseHeader};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use tokio::time::Instant;
 
@@ -167,13 +170,32 @@ fn asking_the_policies_allocates_nothing() {
     let (host, path, query) = ("shop.test", "/api", "");
     let request = RequestParts { host, path, method: &method, headers: &headers, query };
     let Found::Route(route) = snapshot.routes.find(&request) else { panic!("a route") };
-    let mut request = RequestHeader::build("POST", b"/api", None).expect("a request");
-    request.insert_header("content-length", "100").expect("a header");
+    let mut header = RequestHeader::build("POST", b"/api", None).expect("a request");
+    header.insert_header("content-length", "100").expect("a header");
+    let client = Some(IpAddr::from([192, 0, 2, 7]));
+    let connection = Connection::new(client, Arc::new([]), Arc::default(), Arc::default());
+    let id = HeaderValue::from_static("1");
+    let facts = Facts {
+        header: &header,
+        canonical: None,
+        connection: &connection,
+        client,
+        id: &id,
+        route: &route.name,
+        upstream: "app",
+        backend: None,
+    };
+    let mut answer = ResponseHeader::build(200, Some(16)).expect("an answer");
+    answer.insert_header("x-edge", "theirs").expect("a header");
     let count = allocations(|| {
-        let flow = route.policies.on_request(&request);
-        assert!(matches!(flow, crestline::policy::contract::Flow::Continue));
+        let mut notes = Notes::default();
+        let mut request = Request { facts, notes: &mut notes };
+        let flow = route.policies.on_request(&mut request).now_or_never();
+        assert!(matches!(flow, Some(Flow::Continue)));
+        let mut response = Response { header: &mut answer, facts, notes: &notes, is_own: false };
+        route.policies.on_response(&mut response).expect("it fits");
     });
-    assert_eq!(count, 0, "Policies::on_request");
+    assert_eq!(count, 0, "Policies::on_request, on_response");
 }
 
 /// `select` is Pingora's `select_with` around our `accept`; this is all of ours in it.

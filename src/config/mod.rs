@@ -165,12 +165,17 @@ impl File {
         }
     }
 
-    /// The files of certificates and keys, which are read when it is compiled.
-    pub fn certificates(&self) -> impl Iterator<Item = PathBuf> {
+    /// The files of certificates and keys, and of policies, which are read when it is compiled.
+    pub fn files(&self) -> impl Iterator<Item = PathBuf> {
         let tls = self.listeners.iter().filter_map(|listener| listener.tls.as_ref());
         let upstreams = self.upstreams.iter().filter_map(|upstream| upstream.config.as_ref());
         let shown = tls.flat_map(|tls| tls.files(&self.folder));
-        shown.chain(upstreams.flat_map(|upstream| upstream.files(&self.folder)))
+        let routes = self.routes.iter().flatten().flatten();
+        let policies = routes.flat_map(|route| &route.policies);
+        let read = policies.flat_map(|policy| policy.value.files());
+        shown
+            .chain(upstreams.flat_map(|upstream| upstream.files(&self.folder)))
+            .chain(read.map(|path| self.folder.join(path)))
     }
 
     /// The names of its routes.

@@ -265,7 +265,7 @@ impl Control {
                 let loaded = config::load(&path, &mut problems);
                 let file = File::read(&loaded, &mut problems).map(Arc::new);
                 let mut texts = loaded.texts();
-                texts.watched.add(file.iter().flat_map(|file| file.certificates()));
+                texts.watched.add(file.iter().flat_map(|file| file.files()));
                 lock(&self.watched).clone_from(&texts.watched);
                 *lock(&self.looked) = Some(watcher::read_as(&before, &texts.watched));
                 (file, texts, None)

@@ -4,12 +4,11 @@
 //! off where it passes the bound.
 
 use http::header::CONTENT_LENGTH;
-use pingora_http::RequestHeader;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::{
-    policy::contract::{Flow, Hooks},
+    policy::contract::{Build, Flow, Hooks, Request, Written},
     reply::Reply,
     units::ByteSize,
 };
@@ -28,14 +27,16 @@ pub struct Policy {
 
 impl Config {
     /// Makes the bound ready.
-    pub fn build(&self) -> Policy {
+    pub fn build(&self, _: &mut Build<'_>) -> Policy {
         Policy { bytes_max: self.0.0 }
     }
 }
 
+impl Written for Config {}
+
 impl Hooks for Policy {
-    fn on_request(&self, request: &RequestHeader) -> Flow {
-        let length = request.headers.get(CONTENT_LENGTH);
+    async fn on_request(&self, request: &mut Request<'_>) -> Flow {
+        let length = request.facts.headers().get(CONTENT_LENGTH);
         let length = length.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
         match length {
             Some(length) if self.bytes_max < length => Flow::Respond(Reply::status(413)),
@@ -51,15 +52,15 @@ impl Hooks for Policy {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::tests::Given;
 
     #[test]
     fn a_body_that_tells_its_length_is_refused_at_once() {
         let policy = Policy { bytes_max: 10 };
-        let mut request = RequestHeader::build("POST", b"/", None).unwrap();
-        assert!(matches!(policy.on_request(&request), Flow::Continue));
-        request.insert_header(CONTENT_LENGTH, "10").unwrap();
-        assert!(matches!(policy.on_request(&request), Flow::Continue));
-        request.insert_header(CONTENT_LENGTH, "11").unwrap();
-        assert!(matches!(policy.on_request(&request), Flow::Respond(reply) if reply.status == 413));
+        let refused =
+            |length| Given::request("POST", "/").field("content-length", length).refused(&policy);
+        assert_eq!(Given::request("POST", "/").refused(&policy), None);
+        assert_eq!(refused("10"), None);
+        assert_eq!(refused("11"), Some(413));
     }
 }

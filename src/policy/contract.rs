@@ -3,10 +3,27 @@
 //! A policy is two types in one file: its `Config`, as the operator wrote it, and its `Policy`,
 //! which runs and cannot fail for reasons that were known when the file was read.
 
-use pingora::Result;
-use pingora_http::{RequestHeader, ResponseHeader};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use crate::reply::Reply;
+use http::StatusCode;
+use pingora::Result;
+use pingora_http::RequestHeader;
+
+use crate::{
+    diagnostic::{Problem, Problems, Span},
+    policy::state::{Heir, States},
+};
+pub use crate::{
+    policy::exchange::{Facts, Notes, Request, Response},
+    reply::{Page, Reply},
+};
+
+/// Files that policies read may have this many bytes.
+const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// Whether a request goes on.
 #[derive(Debug)]
@@ -19,25 +36,109 @@ pub enum Flow {
 
 /// What a policy does at each step. Every step has a default: nothing.
 ///
-/// Requests pass the policies of a route in the order written, answers in the reverse order.
+/// Requests pass the policies of a route in the order written, answers in the reverse order. An
+/// answer of our own passes those that its request had come to.
 pub trait Hooks {
     /// Looks at a request before a backend is chosen.
-    fn on_request(&self, _request: &RequestHeader) -> Flow {
-        Flow::Continue
+    ///
+    /// Its future is part of every request's: what needs much room belongs into a box, made only
+    /// where it is needed.
+    fn on_request(&self, _request: &mut Request<'_>) -> impl Future<Output = Flow> + Send {
+        std::future::ready(Flow::Continue)
     }
 
     /// Changes what the origin is sent. Runs for each attempt, on a fresh copy.
-    fn on_upstream_request(&self, _header: &mut RequestHeader) -> Result<()> {
+    fn on_upstream_request(&self, _header: &mut RequestHeader, _facts: &Facts<'_>) -> Result<()> {
         Ok(())
     }
 
     /// Changes what the client is sent.
-    fn on_response(&self, _header: &mut ResponseHeader) -> Result<()> {
+    fn on_response(&self, _response: &mut Response<'_>) -> Result<()> {
         Ok(())
+    }
+
+    /// The body of an answer of our own, if this policy has one for it; `None` leaves it to those
+    /// before it.
+    fn page(&self, _status: StatusCode, _facts: &Facts<'_>) -> Option<Page> {
+        None
     }
 
     /// The largest request body in bytes, if this policy sets one.
     fn body_bytes_max(&self) -> Option<u64> {
         None
+    }
+}
+
+/// What the operator wrote of a policy.
+pub trait Written {
+    /// The files that it is read with, as they are written: where files are watched, these are.
+    fn files(&self) -> Vec<&Path> {
+        Vec::new()
+    }
+}
+
+/// What a policy is given when it is built.
+pub struct Build<'a> {
+    /// What is wrong with it; a policy with a problem need not be built.
+    pub problems: &'a mut Problems,
+    /// The folder of the main file: paths in it are seen from there.
+    pub folder: &'a Path,
+    /// Where the policy stands in the file.
+    pub span: Span,
+    /// What it may inherit of its predecessor.
+    pub(super) heir: Heir<'a>,
+    /// What it leaves to its successor.
+    pub(super) states: &'a mut States,
+}
+
+impl Build<'_> {
+    /// Tells a problem of this policy.
+    pub fn problem(&mut self, message: impl Into<String>, help: impl Into<String>) {
+        self.problem_at(self.span, message, help);
+    }
+
+    /// Tells a problem of a part of this policy.
+    pub fn problem_at(&mut self, span: Span, message: impl Into<String>, help: impl Into<String>) {
+        self.problems.push(Problem::error(message.into()).at(span).help(help.into()));
+    }
+
+    /// Reads a file whose name stands at `span`; what is wrong with it is told.
+    pub fn read(&mut self, path: &Path, span: Span) -> Option<Vec<u8>> {
+        let path = self.path(path);
+        let content = fs::metadata(&path).and_then(|facts| {
+            if !facts.is_file() {
+                return Err(io::Error::other("it is no plain file"));
+            }
+            if FILE_BYTES_MAX < facts.len() {
+                return Err(io::Error::other("it is larger than 16 MiB"));
+            }
+            fs::read(&path)
+        });
+        content
+            .map_err(|why| {
+                let message = format!("cannot read `{}`: {why}", path.display());
+                let help = "paths are seen from the folder of the main file";
+                self.problem_at(span, message, help);
+            })
+            .ok()
+    }
+
+    /// A path of the file, seen from the folder of the main file.
+    pub fn path(&self, path: &Path) -> PathBuf {
+        self.folder.join(path)
+    }
+
+    /// What lives longer than a configuration: that of the policy's predecessor (the one of the
+    /// same kind, at the same turn among its kind, on the route of the same name), if it was of
+    /// this type and `fits`; else a new one.
+    pub fn state<T: Send + Sync + 'static>(
+        &mut self,
+        fits: impl FnOnce(&T) -> bool,
+        new: impl FnOnce() -> T,
+    ) -> Arc<T> {
+        let inherited = self.heir.inherit::<T>().filter(|state| fits(state));
+        let state = inherited.unwrap_or_else(|| Arc::new(new()));
+        self.states.keep(self.heir.key, state.clone());
+        state
     }
 }

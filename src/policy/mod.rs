@@ -5,17 +5,49 @@
 //! which policies there are.
 
 mod body_limit;
+mod canonical_host;
+mod content_type;
 pub mod contract;
+mod cors;
+mod csrf;
+mod error_pages;
+pub mod exchange;
 mod fields;
+mod ip;
+mod location;
+mod maintenance;
+mod method;
+mod origin;
+mod page;
+mod pattern;
+mod redirect;
 mod request_headers;
+mod respond;
 mod response_headers;
+mod rewrite;
+mod security_headers;
+mod state;
+pub mod template;
+#[cfg(test)]
+mod tests;
+pub mod variable;
 
+use std::{collections::HashMap, path::Path};
+
+use http::StatusCode;
 use pingora::Result;
-use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_http::RequestHeader;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::policy::contract::{Flow, Hooks};
+use crate::{
+    diagnostic::{Problems, Span},
+    policy::{
+        contract::{Build, Facts, Flow, Hooks, Notes, Request, Response, Written},
+        state::{Heir, States},
+    },
+    reply::Page,
+};
 
 macro_rules! policies {
     ($($(#[$doc:meta])* $Name:ident = $module:ident,)*) => {
@@ -35,22 +67,35 @@ macro_rules! policies {
                 match self { $(Self::$Name(_) => stringify!($module),)* }
             }
 
-            fn build(&self) -> Policy {
-                match self { $(Self::$Name(config) => Policy::$Name(config.build()),)* }
+            /// The files that it is read with, as they are written.
+            pub fn files(&self) -> Vec<&Path> {
+                match self { $(Self::$Name(config) => config.files(),)* }
+            }
+
+            fn build(&self, cx: &mut Build<'_>) -> Option<Policy> {
+                match self { $(Self::$Name(config) => Option::from(config.build(cx)).map(Policy::$Name),)* }
             }
         }
 
         impl Hooks for Policy {
-            fn on_request(&self, request: &RequestHeader) -> Flow {
-                match self { $(Self::$Name(policy) => policy.on_request(request),)* }
+            async fn on_request(&self, request: &mut Request<'_>) -> Flow {
+                match self { $(Self::$Name(policy) => policy.on_request(request).await,)* }
             }
 
-            fn on_upstream_request(&self, header: &mut RequestHeader) -> Result<()> {
-                match self { $(Self::$Name(policy) => policy.on_upstream_request(header),)* }
+            fn on_upstream_request(
+                &self,
+                header: &mut RequestHeader,
+                facts: &Facts<'_>,
+            ) -> Result<()> {
+                match self { $(Self::$Name(policy) => policy.on_upstream_request(header, facts),)* }
             }
 
-            fn on_response(&self, header: &mut ResponseHeader) -> Result<()> {
-                match self { $(Self::$Name(policy) => policy.on_response(header),)* }
+            fn on_response(&self, response: &mut Response<'_>) -> Result<()> {
+                match self { $(Self::$Name(policy) => policy.on_response(response),)* }
+            }
+
+            fn page(&self, status: StatusCode, facts: &Facts<'_>) -> Option<Page> {
+                match self { $(Self::$Name(policy) => policy.page(status, facts),)* }
             }
 
             fn body_bytes_max(&self) -> Option<u64> {
@@ -67,6 +112,30 @@ policies! {
     ResponseHeaders = response_headers,
     /// The largest request body.
     BodyLimit = body_limit,
+    /// One host for a site.
+    CanonicalHost = canonical_host,
+    /// Media types of bodies that are taken.
+    ContentType = content_type,
+    /// Which pages of other sites may read answers.
+    Cors = cors,
+    /// Requests that change something must come from the site's own pages.
+    Csrf = csrf,
+    /// Bodies for errors.
+    ErrorPages = error_pages,
+    /// Who may ask, by address.
+    Ip = ip,
+    /// `503` while something is mended.
+    Maintenance = maintenance,
+    /// Methods that are taken.
+    Method = method,
+    /// Sends the client elsewhere.
+    Redirect = redirect,
+    /// An answer without asking an origin.
+    Respond = respond,
+    /// Another path or query for the origin.
+    Rewrite = rewrite,
+    /// Fields by which a browser is told to be careful.
+    SecurityHeaders = security_headers,
 }
 
 /// The policies of a route, in the order written.
@@ -74,20 +143,37 @@ policies! {
 pub struct Policies {
     list: Box<[Policy]>,
     body_bytes_max: Option<u64>,
+    states: States,
 }
 
 impl Policies {
-    /// Builds what was written.
-    pub fn build<'a>(configs: impl IntoIterator<Item = &'a PolicyConfig>) -> Self {
-        let list: Box<[Policy]> = configs.into_iter().map(PolicyConfig::build).collect();
+    /// Builds what was written, each with its place in the file. What must not be forgotten is
+    /// handed on by the policies of the same route in the predecessor.
+    pub fn build<'a>(
+        configs: impl IntoIterator<Item = (&'a PolicyConfig, Span)>,
+        folder: &Path,
+        predecessor: Option<&Self>,
+        problems: &mut Problems,
+    ) -> Self {
+        let (mut list, mut states) = (Vec::new(), States::default());
+        let mut turns: HashMap<&'static str, usize> = HashMap::new();
+        for (config, span) in configs {
+            let turn = turns.entry(config.name()).or_default();
+            let key = (config.name(), *turn);
+            *turn += 1;
+            let heir = Heir { key, of: predecessor.map(|old| &old.states) };
+            let mut cx = Build { problems, folder, span, heir, states: &mut states };
+            list.extend(config.build(&mut cx));
+        }
         let body_bytes_max = list.iter().filter_map(Hooks::body_bytes_max).min();
-        Self { list, body_bytes_max }
+        Self { list: list.into(), body_bytes_max, states }
     }
 
     /// Asks every policy about a request, until one answers it.
-    pub fn on_request(&self, request: &RequestHeader) -> Flow {
+    pub async fn on_request(&self, request: &mut Request<'_>) -> Flow {
         for policy in &self.list {
-            if let Flow::Respond(reply) = policy.on_request(request) {
+            request.notes.entered += 1;
+            if let Flow::Respond(reply) = policy.on_request(request).await {
                 return Flow::Respond(reply);
             }
         }
@@ -95,17 +181,40 @@ impl Policies {
     }
 
     /// Lets every policy change what the origin is sent.
-    pub fn on_upstream_request(&self, header: &mut RequestHeader) -> Result<()> {
-        self.list.iter().try_for_each(|policy| policy.on_upstream_request(header))
+    pub fn on_upstream_request(
+        &self,
+        header: &mut RequestHeader,
+        facts: &Facts<'_>,
+        notes: &Notes,
+    ) -> Result<()> {
+        self.list.iter().try_for_each(|policy| policy.on_upstream_request(header, facts))?;
+        for (name, value) in &notes.to_origin {
+            header.insert_header(name, value)?;
+        }
+        Ok(())
     }
 
-    /// Lets every policy change what the client is sent, the last one first.
-    pub fn on_response(&self, header: &mut ResponseHeader) -> Result<()> {
-        self.list.iter().rev().try_for_each(|policy| policy.on_response(header))
+    /// Lets every policy that the request came to change what the client is sent, the last one
+    /// first.
+    pub fn on_response(&self, response: &mut Response<'_>) -> Result<()> {
+        for (name, value) in &response.notes.to_client {
+            response.header.insert_header(name, value)?;
+        }
+        let entered = self.entered(response.notes).iter();
+        entered.rev().try_for_each(|policy| policy.on_response(response))
+    }
+
+    /// The body of an answer of our own: that of the last policy which has one.
+    pub fn page(&self, status: StatusCode, facts: &Facts<'_>) -> Option<Page> {
+        self.list.iter().rev().find_map(|policy| policy.page(status, facts))
     }
 
     /// The largest request body that all policies allow, in bytes.
     pub fn body_bytes_max(&self) -> Option<u64> {
         self.body_bytes_max
+    }
+
+    fn entered(&self, notes: &Notes) -> &[Policy] {
+        &self.list[..notes.entered.min(self.list.len())]
     }
 }

@@ -6,8 +6,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::policy::{
-    contract::Hooks,
+    contract::{Build, Facts, Hooks, Written},
     fields::{self, Edits},
+    template::FieldTemplate,
+    variable::Variable,
 };
 
 /// Edits of the header fields that the origin is sent.
@@ -22,13 +24,22 @@ pub struct Policy(Edits);
 
 impl Config {
     /// Makes the fields ready.
-    pub fn build(&self) -> Policy {
-        Policy(self.0.build())
+    pub fn build(&self, cx: &mut Build<'_>) -> Option<Policy> {
+        if self.0.values().flat_map(FieldTemplate::variables).any(Variable::needs_answer) {
+            cx.problem(
+                "there is no `{status}` before the origin is asked",
+                "remove it: it is for `response_headers`",
+            );
+            return None;
+        }
+        Some(Policy(self.0.build()))
     }
 }
 
+impl Written for Config {}
+
 impl Hooks for Policy {
-    fn on_upstream_request(&self, header: &mut RequestHeader) -> Result<()> {
-        self.0.edit_request(header)
+    fn on_upstream_request(&self, header: &mut RequestHeader, facts: &Facts<'_>) -> Result<()> {
+        self.0.edit(header, facts, None)
     }
 }

@@ -1,16 +1,16 @@
-//! Header fields of the answer that the client is sent.
+//! Header fields of the response that the client is sent.
 
 use pingora::Result;
-use pingora_http::ResponseHeader;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::policy::{
-    contract::Hooks,
+    contract::{Build, Hooks, Response, Written},
     fields::{self, Edits},
 };
 
-/// Edits of the header fields that the client is sent.
+/// Edits of the header fields that the client is sent, in answers of the origin and in
+/// Crestline's own.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(transparent)]
 #[schemars(inline)]
@@ -22,13 +22,16 @@ pub struct Policy(Edits);
 
 impl Config {
     /// Makes the fields ready.
-    pub fn build(&self) -> Policy {
+    pub fn build(&self, _: &mut Build<'_>) -> Policy {
         Policy(self.0.build())
     }
 }
 
+impl Written for Config {}
+
 impl Hooks for Policy {
-    fn on_response(&self, header: &mut ResponseHeader) -> Result<()> {
-        self.0.edit_response(header)
+    fn on_response(&self, response: &mut Response<'_>) -> Result<()> {
+        let status = response.header.status.as_u16();
+        self.0.edit(response.header, &response.facts, Some(status))
     }
 }

@@ -7,10 +7,15 @@ use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use arrayvec::ArrayVec;
 use http::{HeaderValue, Uri};
+use pingora_http::RequestHeader;
 use tokio::time::Instant;
 
 use crate::{
     downstream::connection::Exchange,
+    policy::{
+        Policies,
+        contract::{Facts, Notes},
+    },
     snapshot::Route,
     upstream::{
         Visit,
@@ -36,6 +41,8 @@ pub struct Context {
     pub(crate) route: Option<Arc<Route>>,
     /// What the origin is asked for, if it differs from what the client sent.
     pub(crate) target: Option<Uri>,
+    /// What the policies of the route noted.
+    pub(crate) notes: Notes,
     /// The attempts so far.
     pub(crate) attempts: Attempts,
     /// The place at the backend of the current attempt, or the one reserved for the first.
@@ -72,6 +79,7 @@ impl Context {
             client: None,
             route: None,
             target: None,
+            notes: Notes::default(),
             attempts: Attempts::default(),
             in_flight: None,
             is_answered: false,
@@ -83,6 +91,41 @@ impl Context {
             reason: None,
             unsent_status: None,
         }
+    }
+
+    /// What policies are told of the request; `None` before it has a route.
+    pub(crate) fn facts<'a>(&'a self, header: &'a RequestHeader) -> Option<Facts<'a>> {
+        let (route, connection) = (self.route.as_ref()?, self.connection.as_ref()?);
+        let current = self.in_flight.as_ref().map(|taken| taken.member().state.name());
+        Some(Facts {
+            header,
+            canonical: self.target.as_ref(),
+            connection,
+            client: self.client,
+            id: &self.id,
+            route: &route.name,
+            upstream: route.upstream.name(),
+            backend: current.or_else(|| self.attempts.last_backend()),
+        })
+    }
+
+    /// The same, with where they note things, and the policies themselves.
+    pub(crate) fn exchange<'a>(
+        &'a mut self,
+        header: &'a RequestHeader,
+    ) -> Option<(Facts<'a>, &'a mut Notes, &'a Policies)> {
+        let (route, connection) = (self.route.as_ref()?, self.connection.as_ref()?);
+        let facts = Facts {
+            header,
+            canonical: self.target.as_ref(),
+            connection,
+            client: self.client,
+            id: &self.id,
+            route: &route.name,
+            upstream: route.upstream.name(),
+            backend: None,
+        };
+        Some((facts, &mut self.notes, &route.policies))
     }
 
     /// Ends the current attempt: records it, tells the upstream, and gives its place back.

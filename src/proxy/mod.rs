@@ -68,7 +68,13 @@ impl Phases for Proxy {
         if let Some(page) = challenge::page(&self.live, session.req_header(), ctx) {
             return challenge::send(session, ctx, &page).await.map(|()| true);
         }
-        let flow = select::route(&self.live, session.req_header(), ctx);
+        let flow = match select::route(&self.live, session.req_header(), ctx) {
+            Ok(route) => {
+                ctx.route = Some(route);
+                select::policies(session.req_header(), ctx).await
+            }
+            Err(refused) => Flow::Respond(refused),
+        };
         match flow {
             Flow::Continue => Ok(false),
             Flow::Respond(reply) => respond::send(session, ctx, reply).await.map(|()| true),
@@ -117,7 +123,7 @@ impl Phases for Proxy {
         header: &mut RequestHeader,
         ctx: &mut Context,
     ) -> Result<()> {
-        translate::request(session.req_header().version, header, ctx)
+        translate::request(session.req_header(), header, ctx)
     }
 
     fn request_body_filter(
@@ -158,7 +164,7 @@ impl Phases for Proxy {
         }
         respond::bound(header)?;
         answered(session, header, ctx);
-        translate::response(session.req_header().version, header, ctx)
+        translate::response(session.req_header(), header, ctx)
     }
 
     fn upstream_response_body_filter(&self, ctx: &mut Context) {

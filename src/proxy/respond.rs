@@ -11,8 +11,9 @@ use pingora_proxy::Session;
 use crate::{
     downstream::stream::Downstream,
     observe::request_id::X_REQUEST_ID,
+    policy::contract::Response,
     proxy::context::Context,
-    reply::{Form, Reply},
+    reply::{Form, Page, Reply},
 };
 
 /// Sends an answer of our own, in the form that the client asked for.
@@ -22,21 +23,39 @@ pub(crate) async fn send(session: &mut Session, ctx: &mut Context, reply: Reply)
         session.set_keepalive(None);
     }
     keep_or_close(session, ctx);
-    let form = Form::asked_for(&session.req_header().headers);
-    let body = form.body(reply.status, &ctx.id);
-    let mut header = ResponseHeader::build(reply.status, Some(6))?;
-    header.insert_header(CONTENT_TYPE, form.content_type())?;
-    header.insert_header(CONTENT_LENGTH, body.len().to_string())?;
-    header.insert_header(&X_REQUEST_ID, ctx.id.clone())?;
-    if let Some((name, value)) = reply.header {
+    let Reply { status, fields, page } = reply;
+    let page = page.or_else(|| own_page(session, ctx, status)).unwrap_or_else(|| {
+        let form = Form::asked_for(&session.req_header().headers);
+        Page { content_type: Some(form.content_type()), body: form.body(status, &ctx.id) }
+    });
+    let mut header = ResponseHeader::build(status, Some(6 + fields.len()))?;
+    if let Some(content_type) = page.content_type {
+        header.insert_header(CONTENT_TYPE, content_type)?;
+    }
+    for (name, value) in fields {
         header.insert_header(name, value)?;
     }
-    let has_body = session.req_header().method != http::Method::HEAD;
+    if let (Some(facts), Some(route)) = (ctx.facts(session.req_header()), &ctx.route) {
+        let (header, notes) = (&mut header, &ctx.notes);
+        route.policies.on_response(&mut Response { header, facts, notes, is_own: true })?;
+    }
+    let may_have_body = !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    if may_have_body {
+        header.insert_header(CONTENT_LENGTH, page.body.len().to_string())?;
+    }
+    header.insert_header(&X_REQUEST_ID, ctx.id.clone())?;
+    let has_body = may_have_body && session.req_header().method != http::Method::HEAD;
     session.write_response_header(Box::new(header), !has_body).await?;
     if has_body {
-        session.write_response_body(Some(body), true).await?;
+        session.write_response_body(Some(page.body), true).await?;
     }
     Ok(())
+}
+
+/// The page that the route has for a status.
+fn own_page(session: &Session, ctx: &Context, status: StatusCode) -> Option<Page> {
+    let facts = ctx.facts(session.req_header())?;
+    ctx.route.as_ref()?.policies.page(status, &facts)
 }
 
 /// Lets the client know that its connection is not kept, once the process is leaving.

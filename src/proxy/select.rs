@@ -1,6 +1,6 @@
 //! Choosing: the route of a request, the backend of an attempt, and whether there is another.
 
-use std::{net, time::Duration};
+use std::{net, result, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
 use pingora::{Error, ErrorType, Result};
@@ -10,7 +10,7 @@ use pingora_proxy::Session;
 use tokio::time::{self, Instant};
 
 use crate::{
-    policy::contract::Flow,
+    policy::contract::{Flow, Request},
     proxy::{context::Context, origin_form},
     reply::{METHODS, Reply},
     routing::{
@@ -26,16 +26,20 @@ use crate::{
 /// So many pooled connections may turn out to be closed before they count as failures.
 const STALE_MAX: usize = 2;
 
-/// Finds the route of a request and asks its policies; refuses what no rule may see.
-pub(crate) fn route(live: &Live, request: &RequestHeader, ctx: &mut Context) -> Flow {
+/// Finds the route of a request; refuses what no rule may see, and what none is for.
+pub(crate) fn route(
+    live: &Live,
+    request: &RequestHeader,
+    ctx: &mut Context,
+) -> result::Result<Arc<Route>, Reply> {
     if let Some(refused) = refuse(request, ctx) {
-        return Flow::Respond(refused);
+        return Err(refused);
     }
     let path = match path::canonicalize(request.uri.path()) {
         Ok(path) => path,
         Err(why) => {
             ctx.reason = Some(why.reason());
-            return Flow::Respond(Reply::status(400));
+            return Err(Reply::status(400));
         }
     };
     let authority = authority(request);
@@ -43,7 +47,7 @@ pub(crate) fn route(live: &Live, request: &RequestHeader, ctx: &mut Context) -> 
     let tls = ctx.connection.as_ref().and_then(|connection| connection.tls.as_ref());
     if tls.is_some_and(|tls| !authority.is_empty() && !tls.cover(host.as_str())) {
         ctx.reason = Some("misdirected");
-        return Flow::Respond(Reply::status(421));
+        return Err(Reply::status(421));
     }
     let parts = RequestParts {
         host: host.as_str(),
@@ -57,21 +61,24 @@ pub(crate) fn route(live: &Live, request: &RequestHeader, ctx: &mut Context) -> 
         Found::Route(route) => route.clone(),
         Found::OtherMethods => {
             ctx.reason = Some("method_not_allowed");
-            return Flow::Respond(Reply::method_not_allowed(snapshot.routes.allowed(&parts)));
+            return Err(Reply::method_not_allowed(snapshot.routes.allowed(&parts)));
         }
         Found::Nothing => {
             ctx.reason = Some("no_route");
-            return Flow::Respond(Reply::status(404));
+            return Err(Reply::status(404));
         }
     };
-    if let Err(refused) = set_target(request, &route, &path, ctx) {
-        return Flow::Respond(refused);
-    }
-    let flow = route.policies.on_request(request);
+    set_target(request, &route, &path, ctx)?;
+    Ok(route)
+}
+
+/// Asks the policies of a request's route.
+pub(crate) async fn policies(request: &RequestHeader, ctx: &mut Context) -> Flow {
+    let Some((facts, notes, policies)) = ctx.exchange(request) else { return Flow::Continue };
+    let flow = policies.on_request(&mut Request { facts, notes }).await;
     if let Flow::Respond(_) = flow {
-        ctx.reason = Some("policy");
+        ctx.reason = ctx.notes.reason.or(Some("policy"));
     }
-    ctx.route = Some(route);
     flow
 }
 
@@ -115,7 +122,7 @@ fn set_target(
     route: &Route,
     path: &Canonical<'_>,
     ctx: &mut Context,
-) -> Result<(), Reply> {
+) -> result::Result<(), Reply> {
     if let Canonical::Rewritten(path) = path
         && !route.path_as_sent
     {

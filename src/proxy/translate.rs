@@ -8,13 +8,18 @@ use pingora_http::{RequestHeader, ResponseHeader};
 
 use crate::{
     observe::request_id::X_REQUEST_ID,
+    policy::contract::Response,
     proxy::{context::Context, forward, respond},
     snapshot::Host,
     upstream::{link::config::Http, outcome::NO_HTTP2},
 };
 
 /// Makes what the origin is sent of what the client sent.
-pub(crate) fn request(version: Version, header: &mut RequestHeader, ctx: &Context) -> Result<()> {
+pub(crate) fn request(
+    sent: &RequestHeader,
+    header: &mut RequestHeader,
+    ctx: &Context,
+) -> Result<()> {
     let (Some(connection), Some(route), Some(in_flight)) =
         (&ctx.connection, &ctx.route, &ctx.in_flight)
     else {
@@ -25,7 +30,7 @@ pub(crate) fn request(version: Version, header: &mut RequestHeader, ctx: &Contex
         let why = "the origin speaks HTTP/1";
         return Err(Error::explain(ErrorType::Custom(NO_HTTP2), why).into_up());
     }
-    if let Some(target) = &ctx.target {
+    if let Some(target) = ctx.notes.target.as_ref().or(ctx.target.as_ref()) {
         header.set_uri(target.clone());
     }
     // Names go on in lower case, as over HTTP/2: Pingora's second map, which keeps their case,
@@ -35,7 +40,7 @@ pub(crate) fn request(version: Version, header: &mut RequestHeader, ctx: &Contex
     let host = headers.get(header::HOST).cloned();
     forward::cleanse(headers, connection, &route.vouched);
     forward::introduce(headers, connection, &ctx.id, host.as_ref())?;
-    forward::join_cookies(headers, version)?;
+    forward::join_cookies(headers, sent.version)?;
     if route.forwarded {
         forward::add_forwarded(headers, connection, host.as_ref())?;
     }
@@ -49,7 +54,10 @@ pub(crate) fn request(version: Version, header: &mut RequestHeader, ctx: &Contex
         Host::Replace(host) => drop(headers.insert(header::HOST, host.clone())),
     }
     *header = parts.into();
-    route.policies.on_upstream_request(header)
+    match ctx.facts(sent) {
+        Some(facts) => route.policies.on_upstream_request(header, &facts, &ctx.notes),
+        None => Ok(()),
+    }
 }
 
 fn blank() -> RequestHeader {
@@ -57,9 +65,13 @@ fn blank() -> RequestHeader {
 }
 
 /// Makes what the client is sent of what the origin answered.
-pub(crate) fn response(version: Version, header: &mut ResponseHeader, ctx: &Context) -> Result<()> {
+pub(crate) fn response(
+    sent: &RequestHeader,
+    header: &mut ResponseHeader,
+    ctx: &Context,
+) -> Result<()> {
     respond::strip_hop_by_hop(header);
-    if version == Version::HTTP_10 {
+    if sent.version == Version::HTTP_10 {
         if header.version == Version::HTTP_2 && is_open_ended(header) {
             // Pingora would answer in chunks.
             let why = "an answer of HTTP/2 without a length, to a client of HTTP/1.0";
@@ -72,7 +84,10 @@ pub(crate) fn response(version: Version, header: &mut ResponseHeader, ctx: &Cont
         if route.via {
             header.append_header(header::VIA, forward::VIA_CRESTLINE.clone())?;
         }
-        route.policies.on_response(header)?;
+        if let Some(facts) = ctx.facts(sent) {
+            let notes = &ctx.notes;
+            route.policies.on_response(&mut Response { header, facts, notes, is_own: false })?;
+        }
     }
     header.insert_header(&X_REQUEST_ID, ctx.id.clone())
 }

@@ -81,10 +81,13 @@ pub fn assemble(
     let tally = Arc::new(Tally::default());
     let upstreams = upstreams(&file, predecessor, problems);
     let ledger = Arc::new(Ledger::of(file.route_names(), predecessor.map(|old| &*old.ledger)));
+    let old_routes = predecessor.iter().flat_map(|old| old.routes.routes());
     let shared = route::Shared {
         tally: tally.clone(),
         ledger: ledger.clone(),
         vouched: listener::vouched(&file, problems),
+        folder: file.folder.clone(),
+        predecessors: old_routes.map(|(_, old)| (old.name.clone(), old.clone())).collect(),
     };
     let routes = match &file.routes {
         Some(routes) => route::table(routes, &file.upstreams, &upstreams, &shared, problems),

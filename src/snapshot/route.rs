@@ -1,7 +1,8 @@
 //! A compiled route: all that a request needs to the end, found by one lookup.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -61,6 +62,10 @@ pub(super) struct Shared {
     pub(super) tally: Arc<Tally>,
     pub(super) ledger: Arc<Ledger>,
     pub(super) vouched: Arc<[HeaderName]>,
+    /// The folder of the main file.
+    pub(super) folder: PathBuf,
+    /// The routes of the configuration before, by name.
+    pub(super) predecessors: HashMap<String, Arc<Route>>,
 }
 
 type Upstreams = BTreeMap<String, Arc<Upstream>>;
@@ -136,7 +141,9 @@ fn build(
     shared: &Shared,
     problems: &mut Problems,
 ) -> Option<Route> {
-    let policies = Policies::build(config.policies.iter().map(|policy| &policy.value));
+    let written = config.policies.iter().map(|policy| (&policy.value, policy.span));
+    let old = shared.predecessors.get(&config.name.value).map(|route| &route.policies);
+    let policies = Policies::build(written, &shared.folder, old, problems);
     let target = &config.upstream;
     if !names.contains(target.value.as_str()) {
         let (route, upstream) = (&config.name.value, &target.value);

@@ -53,7 +53,7 @@ fn collect<'a>(
             name: name.clone(),
             schema: property,
             is_required: required.contains(&key.as_str()),
-            is_choice: properties(schema).count() == 1,
+            is_choice: properties(schema).count() == 1 && required.contains(&key.as_str()),
             without,
             with: property.get("default").cloned().map(&within),
         });
@@ -156,7 +156,7 @@ fn documented_defaults_are_the_real_ones() {
 }
 
 /// Defaults that are told in words, and why they are not told as values.
-const IN_WORDS: [(&str, &str); 48] = [
+const IN_WORDS: &[(&str, &str)] = &[
     ("top level.threads", "depends on the machine"),
     ("top level.graceful_shutdown_timeout_seconds", "in the midst of Pingora's code"),
     ("top level.upstream_connect_offload_threadpools", "there is no value for none"),
@@ -205,6 +205,18 @@ const IN_WORDS: [(&str, &str); 48] = [
     ("UpstreamTls.ca", "depends on the machine"),
     ("UpstreamTls.client_cert", "there is no value for none"),
     ("UpstreamTls.sni", "depends on the backend"),
+    ("Body.body", "there is no value for none"),
+    ("Body.content_type", "depends on the file"),
+    ("Body.file", "there is no value for none"),
+    ("Maintenance.page", "there is no value for none"),
+    ("Redirect.regex", "there is no value for none"),
+    ("Redirect.slash", "there is no value for none"),
+    ("Redirect.to", "there is no value for none"),
+    ("Respond.content", "there is no value for none"),
+    ("Rewrite.prefix", "there is no value for none"),
+    ("Rewrite.regex", "there is no value for none"),
+    ("SecurityHeaders.csp", "there is no value for none"),
+    ("SecurityHeaders.hsts", "there is no value for none"),
 ];
 
 #[test]
@@ -215,7 +227,7 @@ fn defaults_in_words_are_those_that_are_no_values() {
             in_words.insert(key.name.clone());
         }
     });
-    let known: BTreeSet<String> = IN_WORDS.map(|(name, _)| name.to_owned()).into();
+    let known: BTreeSet<String> = IN_WORDS.iter().map(|(name, _)| (*name).to_owned()).collect();
     assert_eq!(in_words, known, "left: told in words; right: IN_WORDS, with the reasons");
 }
 

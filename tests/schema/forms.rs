@@ -18,7 +18,7 @@ const LETTERS: &str = "0a9Zé:./%*+=~ #?_-[]@,;\\\"\t\u{1}";
 type Slot = fn(&str) -> Value;
 
 /// Kinds of values, with good ones to spoil.
-const KINDS: [(Slot, &[&str]); 14] = [
+const KINDS: [(Slot, &[&str]); 18] = [
     (|text| json!({ "trusted_proxies": [text] }), &["10.0.0.0/8", "2001:db8::/32", "::1"]),
     (
         |text| json!({ "listeners": [{ "address": text }] }),
@@ -47,6 +47,22 @@ const KINDS: [(Slot, &[&str]); 14] = [
     (|text| route("match", &json!({ "hosts": [text] })), &["a.test", "*.a_b.test.", "[::1]"]),
     (|text| route("match", &json!({ "path": text })), &["/", "/a%2Fb/", "=/a", "=  /a"]),
     (|text| route("policies", &json!([{ "body_limit": text }])), &["10MiB", "1B"]),
+    (
+        |text| route("policies", &json!([{ "ip": [text, "deny all"] }])),
+        &["allow 10.0.0.0/8", "deny  unix"],
+    ),
+    (
+        |text| route("policies", &json!([{ "content_type": [text] }])),
+        &["application/json", "image/*"],
+    ),
+    (
+        |text| route("policies", &json!([{ "cors": { "origins": [text] } }])),
+        &["*", "https://a.test:8443", "http://*.a.test"],
+    ),
+    (
+        |text| route("policies", &json!([{ "error_pages": { text: { "body": "a" } } }])),
+        &["404", "5xx", "500-504"],
+    ),
     (|text| route("host", &json!({ "replace": text })), &["a.test", "a.test:80"]),
 ];
 

@@ -78,7 +78,7 @@ fn every_key_is_tried_in_a_file_that_is_checked() {
     );
 }
 
-/// The example that ships with Crestline shows every key, some of them commented out with their
+/// The examples that ship with Crestline show every key, some of them commented out with their
 /// defaults, so that nobody has to guess one.
 #[test]
 fn the_annotated_example_shows_every_key() {
@@ -97,7 +97,9 @@ fn the_annotated_example_shows_every_key() {
             || problems.iter().all(|problem| is_warning(problem) || is_missing(problem));
         assert!(is_good, "{}", render(&problems, &sources, Color::Never));
     }
-    let shown = used_in(&uncommented(&text));
+    let policies = fs::read_to_string(root().join("conf/policies.yaml")).unwrap();
+    let mut shown = used_in(&uncommented(&text));
+    shown.extend(used_in(&policies));
     let hidden: Vec<_> = all().difference(&shown).cloned().collect();
     // Its short form says the same.
     assert_eq!(hidden, ["HealthCheck.tcp"], "left: not shown in conf/crestline.yaml");
