@@ -23,9 +23,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::watch;
 
 use crate::{
-    admin::{Admin, Names, socket},
+    admin::{Admin, Api, Names, front::Front, socket},
     control::{Control, Provenance, background::Background},
-    downstream::config::Address,
+    downstream::config::{Address, socket::Config as Options},
     drain::Drain,
     handover::{
         launch::{self, Launch},
@@ -118,6 +118,7 @@ pub fn prepare(
     start: Start,
 ) -> Result<Prepared, StartError> {
     let wanted = snapshot.listeners.iter().map(|listener| &listener.address);
+    let wanted = wanted.chain(snapshot.admin.iter().map(|admin| &admin.address));
     let mut handed = Handed::take(&wanted)?; // first of all: it takes them out of the environment
     let admission = Arc::new(Admission::new(raise_file_limit()));
     let launch = Launch::of_this_process(provenance.path.as_deref(), start.daemon);
@@ -131,7 +132,7 @@ pub fn prepare(
     let mut server = Server::new_with_opt_and_conf(opt, conf);
     server.bootstrap();
     let upgrade_sock = PathBuf::from(&server.configuration.upgrade_sock);
-    let (bound, predecessor) = if start.upgrade {
+    let (mut bound, predecessor) = if start.upgrade {
         provenance.summary = Some("taken over at an upgrade");
         let path = launch::told_upgrade_sock().unwrap_or_else(|| upgrade_sock.clone());
         succeed(&mut snapshot, &provenance, &path, &mut handed)?
@@ -141,6 +142,12 @@ pub fn prepare(
     for (listener, bound) in snapshot.listeners.iter_mut().zip(&bound) {
         listener.address = bound.address.clone();
     }
+    let front = snapshot.admin.as_mut().and_then(|admin| {
+        let bound = bound.pop()?; // the last of all
+        admin.address = bound.address.clone();
+        Some(bound)
+    });
+    let beside = front.iter().map(Bound::copy).collect::<Result<_, _>>()?;
     let addresses: Vec<Address> = bound.iter().map(|bound| bound.address.clone()).collect();
 
     let live = Arc::new(ArcSwap::from_pointee(snapshot));
@@ -152,7 +159,7 @@ pub fn prepare(
     let app = Arc::new(proxy(&server, &live));
     let edge = Edge::new(app, live.clone(), drain.clone(), admission.clone());
     let sockets = Sockets::default();
-    let listening = Listening::new(edge, bound, sockets.clone(), drain.clone(), admission);
+    let listening = Listening::new(edge, bound, beside, sockets.clone(), drain.clone(), admission);
     let listening = server.add_service(listening);
     listening.add_dependency(&background);
 
@@ -166,13 +173,25 @@ pub fn prepare(
         let outcome = succession.outcome();
         (server.add_service(background_service("succession", succession)), outcome)
     });
+    let api = Arc::new(Api {
+        control: control.clone(),
+        drain: drain.clone(),
+        handover: handover.clone(),
+        sockets: sockets.clone(),
+    });
+    if let Some(bound) = front {
+        let front = Front::new(bound, api.clone(), handover.clone());
+        let front = server.add_service(background_service("admin listener", front));
+        if let Some((succession, _)) = &succession {
+            front.add_dependency(succession); // until then, the predecessor answers
+        }
+    }
     let mut last = LastActs::new(control.clone());
     if let Some(pid_file) = pid_file {
         let bound = bind_admin(&server.configuration.pid_file, start)?;
         last.names(bound.as_ref().map(|bound| bound.place().clone()), pid_file.clone());
         let names = Names { bound, pid_file, in_place };
-        let admin = Admin::new(control.clone(), drain.clone(), handover.clone(), names);
-        let admin = server.add_service(background_service("admin", admin));
+        let admin = server.add_service(background_service("admin", Admin::new(api, names)));
         admin.add_dependency(&listening); // it is found when it serves
         if let Some((succession, _)) = &succession {
             admin.add_dependency(succession);
@@ -184,12 +203,21 @@ pub fn prepare(
     Ok(Prepared { server, addresses, last, watched, leaving })
 }
 
-/// Binds a socket for each listener.
-fn bind_all(snapshot: &Snapshot, handed: &mut Handed) -> Result<Vec<Bound>, BindError> {
+/// Where sockets are to be bound, and what they are told: the listeners, and at the end the admin
+/// listener.
+fn places(snapshot: &Snapshot) -> Vec<(Address, Options)> {
     let listeners = snapshot.file.listeners.iter().zip(&snapshot.listeners);
-    let bound = listeners.map(|(written, listener)| {
-        handed.find_or_bind(&listener.address, &written.socket)?.with(&written.socket)
-    });
+    let listeners =
+        listeners.map(|(written, listener)| (listener.address.clone(), written.socket.clone()));
+    let admin = snapshot.admin.iter().map(|admin| (admin.address.clone(), Options::default()));
+    listeners.chain(admin).collect()
+}
+
+/// Binds a socket for each place.
+fn bind_all(snapshot: &Snapshot, handed: &mut Handed) -> Result<Vec<Bound>, BindError> {
+    let places = places(snapshot).into_iter();
+    let bound =
+        places.map(|(address, options)| handed.find_or_bind(&address, &options)?.with(&options));
     bound.collect()
 }
 
@@ -202,11 +230,9 @@ fn succeed(
 ) -> Result<(Vec<Bound>, Option<successor::Predecessor>), StartError> {
     let mut inheritance = successor::wait(upgrade_sock, successor::PATIENCE)?;
     inheritance.pass_to(snapshot, provenance.texts.fingerprint());
-    let written: Vec<Address> =
-        snapshot.listeners.iter().map(|listener| listener.address.clone()).collect();
+    let (written, options): (Vec<_>, Vec<_>) = places(snapshot).into_iter().unzip();
     let claimed = inheritance.claim(&written);
-    let options = snapshot.file.listeners.iter().map(|listener| &listener.socket);
-    let bound = written.iter().zip(options).zip(claimed).map(|((address, options), claimed)| {
+    let bound = written.iter().zip(&options).zip(claimed).map(|((address, options), claimed)| {
         claimed.map_or_else(|| handed.find_or_bind(address, options), Ok)?.with(options)
     });
     match bound.collect() {

@@ -4,7 +4,11 @@
 //! set, each of its async hooks a boxed future) are not ours and not counted here: each part of
 //! ours is measured on its own, as the path calls it.
 
-use std::{net::IpAddr, sync::Arc, time::SystemTime};
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use allocation_counter::measure;
 use crestline::{
@@ -91,7 +95,8 @@ fn main() {
     telling_of_a_client_allocates_nothing();
     holding_a_host_against_a_certificate_allocates_nothing();
     looking_for_the_page_of_a_challenge_allocates_nothing();
-    println!("9 passed, 0 failed");
+    counting_a_request_allocates_nothing();
+    println!("10 passed, 0 failed");
 }
 
 fn vetting_a_head_allocates_nothing() {
@@ -109,6 +114,19 @@ fn guarding_a_chunked_body_allocates_nothing() {
         assert_eq!(guard.advance(b"5\r\nhello\r\n0\r\n\r\n"), Ok(15));
     });
     assert_eq!(count, 0, "ChunkGuard");
+}
+
+/// The first request of a route on a thread makes the cells of that thread.
+fn counting_a_request_allocates_nothing() {
+    let snapshot = snapshot();
+    let account = snapshot.upstreams["app"].account().clone();
+    let took = Duration::from_millis(3);
+    let count = allocations(|| {
+        snapshot.ledger.unrouted.count(200, took);
+        account.connected(Some(took));
+        account.connected(None);
+    });
+    assert_eq!(count, 0, "metrics");
 }
 
 /// What the table makes of a request: a route's name, `405` or `404`.

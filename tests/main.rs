@@ -9,6 +9,7 @@ mod support;
 mod acme;
 mod activation;
 mod admin;
+mod admin_listener;
 mod attack;
 mod balance;
 mod bounds;

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{
     StatusCode,
-    header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING},
+    header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING, WWW_AUTHENTICATE},
 };
 use pingora_core::protocols::http::ServerSession;
 use pingora_http::ResponseHeader;
@@ -32,6 +32,16 @@ pub(super) enum Answer {
     Page(Form, String),
     /// Step by step: a line for each, as it happens.
     Steps(mpsc::Receiver<Step>),
+}
+
+impl Answer {
+    /// Its status.
+    pub(super) fn status(&self) -> StatusCode {
+        match self {
+            Self::Whole(status, _) => *status,
+            Self::Page(..) | Self::Steps(_) => StatusCode::OK,
+        }
+    }
 }
 
 impl From<(StatusCode, Value)> for Answer {
@@ -75,6 +85,10 @@ async fn whole(
     let mut header = ResponseHeader::build(status, None)?;
     header.insert_header(CONTENT_TYPE, content_type)?;
     header.insert_header(CONTENT_LENGTH, body.len())?;
+    header.insert_header(CACHE_CONTROL, "no-store")?;
+    if status == StatusCode::UNAUTHORIZED {
+        header.insert_header(WWW_AUTHENTICATE, "Bearer")?;
+    }
     session.write_response_header(Box::new(header)).await?;
     session.write_response_body(body, true).await
 }

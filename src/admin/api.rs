@@ -1,10 +1,10 @@
 //! The API itself: paths, and what is done for them.
 
-use std::sync::Arc;
+use std::{fmt, net::SocketAddr, sync::Arc, time::SystemTime};
 
 use async_trait::async_trait;
 use http::{Method, StatusCode, header::ACCEPT};
-use log::error;
+use log::{error, info};
 use pingora_core::{
     apps::{HttpServerApp, ReusedHttpStream},
     protocols::http::ServerSession,
@@ -12,14 +12,17 @@ use pingora_core::{
 };
 use pingora_http::RequestHeader;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc,
+    time::{self, Duration as Span},
+};
 
 use crate::{
     admin::{
         answer::{Answer, body, refused, send},
-        metrics,
+        guard, metrics,
         order::{ReloadOrder, TOLERATE, UpgradeOrder, read},
-        status::Status,
+        status::{RouteStatus, Status},
     },
     control::{Control, Goal, Refusal, probation::Standing, probation::Terms},
     drain::{Drain, Order, State},
@@ -29,35 +32,69 @@ use crate::{
         refusal::Refusal as NoUpgrade,
         step::Step,
     },
+    listener::sockets::Sockets,
     metrics::Form,
     panics,
     units::Duration,
 };
 
+/// How long a client may take to send its request.
+const REQUEST_WITHIN: Span = Span::from_secs(10);
+
 /// The API itself.
 pub struct Api {
-    pub(super) control: Arc<Control>,
-    pub(super) drain: Arc<Drain>,
-    pub(super) handover: Arc<Predecessor>,
+    /// What it has charge of.
+    pub control: Arc<Control>,
+    /// How the process comes to its end.
+    pub drain: Arc<Drain>,
+    /// How it is succeeded.
+    pub handover: Arc<Predecessor>,
+    /// What it listens on, once it does.
+    pub sockets: Sockets,
+}
+
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Who {
+    /// A user of this machine, on the socket that only the owner may open.
+    User(u32),
+    /// A program, over TCP.
+    Peer(SocketAddr),
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::User(user) => write!(f, "user {user}"),
+            Self::Peer(peer) => peer.fmt(f),
+        }
+    }
+}
+
+/// One connection to the API.
+pub(super) struct Visit {
+    pub(super) api: Arc<Api>,
+    pub(super) who: Who,
 }
 
 #[async_trait]
-impl HttpServerApp for Api {
+impl HttpServerApp for Visit {
     async fn process_new_http(
         self: &Arc<Self>,
         mut session: ServerSession,
         _: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
-        if !session.read_request().await.ok()? {
-            return None;
-        }
-        session.set_keepalive(None);
-        let answer = match body(&mut session).await {
+        let asked = time::timeout(REQUEST_WITHIN, async {
+            let is_there = session.read_request().await.ok()?;
+            session.set_keepalive(None);
+            if is_there { Some(body(&mut session).await) } else { None }
+        });
+        let answer = match asked.await.ok()?? {
             Ok(body) => {
                 let request = session.req_header().clone();
                 tokio::select! {
                     biased;
-                    answer = self.answer_anyhow(&request, &body) => answer,
+                    answer = self.answer(&request, &body) => answer,
                     // An order is carried out all the same; what was only asked is not.
                     _ = session.read_body_or_idle(true), if request.method == Method::GET => {
                         return None;
@@ -75,6 +112,29 @@ impl HttpServerApp for Api {
     }
 }
 
+impl Visit {
+    /// Answers who may ask; what changes anything is told to the log.
+    async fn answer(&self, request: &RequestHeader, body: &[u8]) -> Answer {
+        let right = match self.who {
+            Who::User(_) => Ok(""),
+            Who::Peer(_) => match &self.api.control.live().load().admin {
+                Some(access) => guard::check(request, access),
+                None => Err((StatusCode::FORBIDDEN, "there is no admin listener any more")),
+            },
+        };
+        let answer = match right {
+            Ok(_) => self.api.answer_anyhow(request, body).await,
+            Err((status, why)) => Answer::Whole(status, refused(why)),
+        };
+        let (method, path) = (&request.method, request.uri.path());
+        if !matches!(*method, Method::GET | Method::HEAD) && path != "/v1/explain" {
+            let (who, right) = (self.who, right.map_or("refused", |right| right));
+            info!("admin: {method} {path:?} by {who} {right}: {}", answer.status().as_u16());
+        }
+        answer
+    }
+}
+
 impl Api {
     async fn answer_anyhow(&self, request: &RequestHeader, body: &[u8]) -> Answer {
         panics::catch(self.answer(request, body)).await.unwrap_or_else(|panic| {
@@ -89,6 +149,12 @@ impl Api {
         let whole = match (&request.method, request.uri.path()) {
             (&Method::GET, "/v1/status") => (StatusCode::OK, json!(self.status())),
             (&Method::GET, "/metrics") => return self.metrics(request),
+            (&Method::GET, "/healthz") => (StatusCode::OK, json!({ "alive": true })),
+            (&Method::GET, "/readyz") => self.readyz(),
+            (&Method::GET, "/v1/upstreams") => (StatusCode::OK, json!(self.status().upstreams)),
+            (&Method::GET, "/v1/routes") => {
+                (StatusCode::OK, json!(RouteStatus::all(&self.control.live().load())))
+            }
             (&Method::POST, "/v1/drain") => self.drain().await,
             (&Method::POST, "/v1/reload") => self.reload(body).await,
             (&Method::GET, "/v1/probation") => self.probation().await,
@@ -99,12 +165,27 @@ impl Api {
             },
             (
                 _,
-                "/metrics" | "/v1/status" | "/v1/drain" | "/v1/reload" | "/v1/probation"
-                | "/v1/explain" | "/v1/upgrade",
+                "/metrics" | "/healthz" | "/readyz" | "/v1/upstreams" | "/v1/routes" | "/v1/status"
+                | "/v1/drain" | "/v1/reload" | "/v1/probation" | "/v1/explain" | "/v1/upgrade",
             ) => (StatusCode::METHOD_NOT_ALLOWED, refused("this path takes another method")),
             _ => (StatusCode::NOT_FOUND, refused("there is no such path")),
         };
         whole.into()
+    }
+
+    /// Whether the process should be sent clients; if not, why.
+    fn readyz(&self) -> (StatusCode, Value) {
+        let mut reasons = Vec::new();
+        let state = self.drain.state();
+        if state != State::Serving {
+            reasons.push(format!("the process is {}", state.as_str()));
+        } else if self.sockets.get().is_none() {
+            reasons.push("the first checks of backends are not over".to_owned());
+        }
+        reasons.extend(self.control.live().load().unready(SystemTime::now()));
+        let is_ready = reasons.is_empty();
+        let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        (status, json!({ "ready": is_ready, "reasons": reasons }))
     }
 
     /// The page of all metrics, in the form that is asked for.

@@ -1,17 +1,19 @@
 //! The API of a running process: what the commands that talk to it ask for, as JSON over HTTP.
 //!
-//! It is served on a socket beside the pid file, which only the owner of the process may open,
-//! and never on a port that takes requests.
+//! It is served on a socket beside the pid file, which only the owner of the process may open, and
+//! where the file says so over TCP ([`front`]); never on a port that takes requests.
 
 mod answer;
 mod api;
 pub mod client;
+pub mod front;
+mod guard;
 pub mod metrics;
 pub mod order;
 pub mod socket;
 pub mod status;
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use log::{info, warn};
@@ -29,10 +31,12 @@ pub use answer::Refused;
 pub use api::Api;
 
 use crate::{
-    admin::socket::Bound,
-    control::{Control, tasks},
-    drain::Drain,
-    handover::{pid_file::PidFile, predecessor::Predecessor},
+    admin::{
+        api::{Visit, Who},
+        socket::Bound,
+    },
+    control::tasks,
+    handover::pid_file::PidFile,
 };
 
 /// Connections at a time; more wait.
@@ -57,14 +61,8 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Serves what `control` has charge of, by names that are put in their places when it starts.
-    pub fn new(
-        control: Arc<Control>,
-        drain: Arc<Drain>,
-        handover: Arc<Predecessor>,
-        names: Names,
-    ) -> Self {
-        let api = Arc::new(Api { control, drain, handover });
+    /// Serves an API by names that are put in their places when it starts.
+    pub fn new(api: Arc<Api>, names: Names) -> Self {
         Self { names: std::sync::Mutex::new(Some(names)), api }
     }
 }
@@ -81,7 +79,7 @@ impl BackgroundService for Admin {
         match published {
             Some(Ok(listener)) => {
                 info!("admin: socket opened");
-                tasks::keep("admin", || accept(&listener, &self.api, &shutdown)).await;
+                tasks::keep("admin", || accept(|| next(&listener), &self.api, &shutdown)).await;
             }
             Some(Err(why)) => warn!("admin: no socket: {why}"),
             None => {}
@@ -89,22 +87,32 @@ impl BackgroundService for Admin {
     }
 }
 
-async fn accept(listener: &UnixListener, app: &Arc<Api>, shutdown: &ShutdownWatch) {
+async fn next(listener: &UnixListener) -> io::Result<(Stream, Who)> {
+    let (stream, _) = listener.accept().await?;
+    let user = stream.peer_cred()?.uid();
+    Ok((Stream::from(stream), Who::User(user)))
+}
+
+/// Serves connections as they come, so many at a time.
+async fn accept<F>(next: impl Fn() -> F, api: &Arc<Api>, shutdown: &ShutdownWatch)
+where
+    F: Future<Output = io::Result<(Stream, Who)>>,
+{
     let free = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(place) = free.clone().acquire_owned().await else { return };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => Box::new(Stream::from(stream)),
+        let (stream, who) = match next().await {
+            Ok(next) => next,
             Err(why) => {
                 warn!("admin: a connection was not accepted: {why}");
                 time::sleep(ACCEPT_AGAIN).await;
                 continue;
             }
         };
-        let (app, shutdown) = (app.clone(), shutdown.clone());
+        let (visit, shutdown) = (Arc::new(Visit { api: api.clone(), who }), shutdown.clone());
         tokio::spawn(async move {
             let _place = place;
-            app.process_new(stream, &shutdown).await;
+            visit.process_new(Box::new(stream), &shutdown).await;
         });
     }
 }

@@ -1,6 +1,7 @@
 //! What runs: the answer to `crestline status`.
 
 mod acme;
+mod route;
 
 use std::{
     collections::BTreeMap,
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 pub use acme::AcmeStatus;
+pub use route::RouteStatus;
 
 use crate::{
     control::{Control, probation::Standing},

@@ -4,6 +4,7 @@
 //! This room only gathers: every key belongs to the module that it configures. Each upstream,
 //! listener and route is read on its own, so that one mistake does not hide another.
 
+pub mod admin;
 mod places;
 pub mod route;
 pub mod schema;
@@ -33,9 +34,10 @@ use crate::{
 };
 
 /// The keys of ours that stand at the top level.
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 11] = [
     "access_log",
     "acme",
+    "admin",
     "include",
     "lame_duck",
     "limits",
@@ -97,6 +99,10 @@ pub struct File {
     /// Default: nowhere, certificates are from files.
     #[schemars(default)]
     pub acme: Option<Spanned<acme::config::Config>>,
+    /// Where the API, `/metrics`, `/healthz` and `/readyz` are served over TCP.
+    /// Default: nowhere, only on the socket beside the `pid_file`.
+    #[schemars(default)]
+    pub admin: Option<Spanned<admin::AdminConfig>>,
     /// Groups of backends, by name, in the order written. Default: none, and a file needs one.
     #[schemars(default, with = "BTreeMap<String, upstream::config::Config>")]
     pub upstreams: Vec<Named<upstream::config::Config>>,
@@ -142,6 +148,7 @@ impl File {
             watch: false,
             lame_duck: None,
             acme: None,
+            admin: None,
             access_log: observe::access_log::config::Config::default(),
             trusted_proxies: Vec::new(),
             limits: downstream::config::process::Limits::default(),
@@ -165,16 +172,18 @@ impl File {
         }
     }
 
-    /// The files of certificates and keys, and of policies, which are read when it is compiled.
+    /// The files of certificates, keys, tokens and policies, which are read when it is compiled.
     pub fn files(&self) -> impl Iterator<Item = PathBuf> {
         let tls = self.listeners.iter().filter_map(|listener| listener.tls.as_ref());
         let upstreams = self.upstreams.iter().filter_map(|upstream| upstream.config.as_ref());
         let shown = tls.flat_map(|tls| tls.files(&self.folder));
+        let admin = self.admin.iter().filter_map(|admin| admin.file(&self.folder));
         let routes = self.routes.iter().flatten().flatten();
         let policies = routes.flat_map(|route| &route.policies);
         let read = policies.flat_map(|policy| policy.value.files());
         shown
             .chain(upstreams.flat_map(|upstream| upstream.files(&self.folder)))
+            .chain(admin)
             .chain(read.map(|path| self.folder.join(path)))
     }
 
@@ -230,6 +239,7 @@ impl File {
                 .and_then(|node| yaml::read::<Lasting>(node, "lame_duck", problems))
                 .map(|time| time.0),
             acme: find(&ours, "acme").and_then(|node| yaml::read(node, "acme", problems)),
+            admin: find(&ours, "admin").and_then(|node| yaml::read(node, "admin", problems)),
             access_log: find(&ours, "access_log")
                 .and_then(|node| yaml::read::<Short<_>>(node, "access_log", problems))
                 .map_or_else(Default::default, |log| log.0),

@@ -68,6 +68,7 @@ pub(super) fn changes(old: &File, new: &File) -> Vec<String> {
         ("limits", old.limits != new.limits),
         ("access_log", old.access_log != new.access_log),
         ("acme", old.acme != new.acme),
+        ("admin", old.admin != new.admin),
         ("lame_duck", old.lame_duck != new.lame_duck),
         ("watch", old.watch != new.watch),
     ];
@@ -93,8 +94,13 @@ pub(super) fn certificates(old: &Snapshot, new: &Snapshot) -> Vec<String> {
         before.link() != now.link() && old.written(name) == new.written(name)
     };
     let upstreams = new.upstreams.keys().filter(|name| differs(name));
+    let is_kept = match (&old.admin, &new.admin) {
+        (Some(before), Some(now)) => before.is_same(now) || old.file.admin != new.file.admin,
+        _ => true,
+    };
     listeners
         .chain(upstreams.map(|name| format!("certificates of upstream {name} changed")))
+        .chain((!is_kept).then(|| "token of admin changed".to_owned()))
         .collect()
 }
 
@@ -199,6 +205,11 @@ pub(super) fn check(old: &File, new: &File, problems: &mut Problems) {
     }
     for address in gone {
         refuse(format!("the listener `{address}` is removed"), None);
+    }
+    let place = |file: &File| file.admin.as_ref().map(|admin| admin.address.value);
+    if place(old) != place(new) {
+        let span = new.admin.as_ref().map(|admin| admin.address.span);
+        refuse("the address of `admin` is changed".to_owned(), span);
     }
     sockets(old, new, problems);
     let mut refuse = |message: String, span| {

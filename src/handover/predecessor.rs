@@ -344,8 +344,12 @@ impl Predecessor {
     fn written(&self) -> BTreeMap<String, String> {
         let snapshot = self.control.live().load();
         let pairs = snapshot.listeners.iter().zip(&snapshot.file.listeners);
+        let admin = snapshot.admin.iter().zip(&snapshot.file.admin);
+        let admin = admin
+            .map(|(bound, file)| (bound.address.to_string(), file.address.value.0.to_string()));
         pairs
             .map(|(bound, file)| (bound.address.to_string(), file.address.value.to_string()))
+            .chain(admin)
             .collect()
     }
 

@@ -7,7 +7,7 @@
 
 use std::{
     fmt, fs, io,
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
     os::{
         fd::{IntoRawFd, OwnedFd},
         unix::fs::{FileTypeExt as _, PermissionsExt as _},
@@ -84,6 +84,30 @@ impl Bound {
     /// A socket that a predecessor listens on; it `is_ours` unless systemd has it, too.
     pub fn taken_over(address: Address, socket: OwnedFd, is_ours: bool) -> Self {
         Self::new(address, socket.into(), Provenance::TakenOver { is_ours })
+    }
+
+    /// Listens, unless somebody does already, without Pingora.
+    ///
+    /// # Errors
+    /// If the port was taken in the meantime.
+    pub fn listen(self) -> io::Result<TcpListener> {
+        if !self.is_taken_over() {
+            self.socket.listen(options::backlog(&self.options))?;
+        }
+        Ok(self.socket.into())
+    }
+
+    /// The same socket by another descriptor, to be handed to a successor.
+    ///
+    /// # Errors
+    /// If there is no descriptor left.
+    pub fn copy(&self) -> Result<Open, BindError> {
+        let copied = self.socket.try_clone();
+        let (address, is_ours) = (self.address.clone(), self.provenance.is_ours());
+        match copied {
+            Ok(socket) => Ok(Open { address, socket: socket.into(), is_ours }),
+            Err(why) => Err(BindError { address, why: in_words(&why) }),
+        }
     }
 
     /// Whether a predecessor listens on it.
@@ -198,6 +222,7 @@ pub struct Listening<A> {
     app: Arc<A>,
     addresses: Vec<Address>,
     bound: Vec<Bound>,
+    beside: Vec<Open>,
     drain: Arc<Drain>,
     sockets: Sockets,
     admission: Arc<Admission>,
@@ -205,16 +230,17 @@ pub struct Listening<A> {
 
 impl<A: ServerApp + Send + Sync + 'static> Listening<A> {
     /// A service that accepts on what is `bound` for `app`, and keeps it in `sockets` for a
-    /// successor.
+    /// successor, with those `beside` that others accept on.
     pub fn new(
         app: A,
         bound: Vec<Bound>,
+        beside: Vec<Open>,
         sockets: Sockets,
         drain: Arc<Drain>,
         admission: Arc<Admission>,
     ) -> Self {
         let addresses = bound.iter().map(|bound| bound.address.clone()).collect();
-        Self { app: Arc::new(app), addresses, bound, drain, sockets, admission }
+        Self { app: Arc::new(app), addresses, bound, beside, drain, sockets, admission }
     }
 
     /// Puts every socket where Pingora looks for sockets of a predecessor.
@@ -236,6 +262,7 @@ impl<A: ServerApp + Send + Sync + 'static> Listening<A> {
             watched.push(Watched::new(address.clone(), copies.0, backlog, is_ours));
             open.push(Open { address, socket: copies.1.into(), is_ours });
         }
+        open.append(&mut self.beside);
         self.sockets.open(open);
         Ok(watched)
     }

@@ -7,6 +7,7 @@
 //! thrown away; what it takes over from its predecessor is shared, and only read.
 
 mod acme;
+mod admin;
 mod ledger;
 mod listener;
 pub mod metrics;
@@ -17,7 +18,9 @@ use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
+use tokio::time::Instant;
 
+pub use admin::Access;
 pub use ledger::Ledger;
 pub use listener::Listener;
 pub use route::{Host, Route};
@@ -43,6 +46,8 @@ pub struct Snapshot {
     pub file: Arc<File>,
     /// Where connections arrive; at least one.
     pub listeners: Box<[Listener]>,
+    /// Who may use the admin listener; `None` if there is none.
+    pub admin: Option<Access>,
     /// What is obtained by ACME; `None` if nothing is.
     pub acme: Option<Arc<Acme>>,
     /// Networks whose `X-Forwarded-*` fields count.
@@ -99,6 +104,7 @@ pub fn assemble(
     Snapshot {
         version: predecessor.map_or(1, |old| old.version + 1),
         listeners: listener::all(&file, acme.as_deref(), predecessor, &tickets, problems),
+        admin: Access::of(&file, predecessor, problems),
         acme,
         trusted: file.trusted_proxies.iter().map(|network| network.0).collect(),
         access_log: access_log.map(|(format, target)| log_to(format, target, predecessor)),
@@ -159,7 +165,12 @@ impl Snapshot {
             let why = managed.standing(now).unready(now)?;
             Some(format!("certificate for {managed}: {why}"))
         });
-        reasons.collect()
+        let required = self.upstreams.values().filter(|upstream| upstream.is_required());
+        let now = Instant::now();
+        let unfit = required.filter(|upstream| !upstream.is_fit(now));
+        let unfit =
+            unfit.map(|upstream| format!("upstream {} has no fit backend", upstream.name()));
+        reasons.chain(unfit).collect()
     }
 
     /// An upstream as the operator wrote it.

@@ -69,6 +69,10 @@ pub struct Config {
     #[serde(default)]
     #[schemars(with = "proxy_header::Version")]
     pub send_proxy_protocol: Option<proxy_header::Version>,
+    /// Whether `/readyz` says that the process is not ready while no backend may take a request.
+    /// Default: `false`.
+    #[serde(default)]
+    pub required: bool,
     /// How requests are shared out. Default: `round_robin`.
     #[serde(default)]
     pub balance: balance::Config,
@@ -225,6 +229,7 @@ impl Config {
             tls: None,
             http: Spanned::default(),
             send_proxy_protocol: None,
+            required: false,
             balance: balance::Config::default(),
             health_check: Short::default(),
             ejection: Short::default(),
@@ -282,6 +287,7 @@ impl Config {
             names: (!names.is_empty()).then(|| Dns::new(&name, names, known)),
             name,
             fixed,
+            is_required: self.required,
             balance: self.balance,
             retries_max: usize::from(self.retries.0),
             timeouts,

@@ -3,6 +3,7 @@
 //! The path asks an [`Upstream`] for a backend ([`Upstream::select`]), and tells it how the
 //! attempt ended ([`Upstream::report`]); everything else happens in the background.
 
+mod account;
 pub mod backend;
 pub mod balance;
 pub mod config;
@@ -31,20 +32,17 @@ use pingora_core::upstreams::peer::HttpPeer;
 use pingora_load_balancing::discovery::ServiceDiscovery;
 use tokio::time::Instant;
 
-use crate::{
-    counter::Counter,
-    metrics::{Durations, Reading},
-    upstream::{
-        backend::{Heeds, InFlight, Member, Probe},
-        discovery::dns::Dns,
-        health::Checks,
-        link::{Link, Sources},
-        memory::Memory,
-        outcome::Outcome,
-        proxy_header::Sender,
-        retry::RetryBudget,
-        set::{Set, Targets},
-    },
+pub use account::Account;
+
+use crate::upstream::{
+    backend::{Availability, Heeds, InFlight, Member, Probe},
+    discovery::dns::Dns,
+    health::Checks,
+    link::{Link, Sources},
+    memory::Memory,
+    outcome::Outcome,
+    proxy_header::Sender,
+    set::{Set, Targets},
 };
 
 /// How often a move to new addresses is looked at until it is done.
@@ -77,6 +75,8 @@ pub struct Parts {
     pub fixed: Targets,
     /// Backends that are given by name.
     pub names: Option<Dns>,
+    /// Whether the process is not ready while no backend is fit.
+    pub is_required: bool,
     /// How requests are shared out.
     pub balance: balance::Config,
     /// How backends are checked; `None` trusts them all.
@@ -103,46 +103,6 @@ pub struct Upstream {
     account: Arc<Account>,
     /// What a predecessor told of backends that are not found yet, by address; only at the start.
     memories: Mutex<HashMap<String, Memory>>,
-}
-
-/// What an upstream has spent; it outlives a change of its configuration.
-pub struct Account {
-    requests: Counter,
-    retries: Counter,
-    connects: Durations<1>,
-    pooled: Counter,
-    budget: Mutex<RetryBudget>,
-}
-
-impl Account {
-    /// Opens an account.
-    pub fn open() -> Arc<Self> {
-        Arc::new(Self {
-            requests: Counter::default(),
-            retries: Counter::default(),
-            connects: Durations::default(),
-            pooled: Counter::default(),
-            budget: Mutex::new(RetryBudget::new(Instant::now())),
-        })
-    }
-
-    /// Counts a connection that an attempt is made on, and how long it took unless it was pooled.
-    pub fn connected(&self, took: Option<Duration>) {
-        match took {
-            Some(took) => self.connects.record(0, took),
-            None => self.pooled.increment(),
-        }
-    }
-
-    /// The connections that were newly made, and how long they took.
-    pub fn connects(&self) -> Reading {
-        self.connects.read(0)
-    }
-
-    /// How often one from the pool was used.
-    pub fn pooled(&self) -> u64 {
-        self.pooled.get()
-    }
 }
 
 /// What a request has seen of a backend before.
@@ -226,6 +186,20 @@ impl Upstream {
         self.parts.names.as_ref()
     }
 
+    /// Whether the process is not ready while no backend is fit.
+    pub fn is_required(&self) -> bool {
+        self.parts.is_required
+    }
+
+    /// Whether any backend may take a request now.
+    pub fn is_fit(&self, now: Instant) -> bool {
+        let set = self.set.load();
+        let fit = |member: &Arc<Member>| {
+            matches!(member.availability(now), Availability::Ready | Availability::Trial)
+        };
+        set.members().iter().any(fit)
+    }
+
     /// Its name in the configuration.
     pub fn name(&self) -> &Arc<str> {
         &self.parts.name
@@ -266,7 +240,7 @@ impl Upstream {
 
     /// Counts a request that begins; the retry budget lives from it.
     pub fn count_request(&self) {
-        self.account.requests.increment();
+        self.account.count_request();
     }
 
     /// Takes a backend for one attempt: never one that failed this request, fit ones first; if
@@ -280,23 +254,17 @@ impl Upstream {
 
     /// Spends one retry of the budget, or refuses it.
     pub fn may_retry(&self, now: Instant) -> bool {
-        let account = &self.account;
-        let mut budget = account.budget.lock().unwrap_or_else(PoisonError::into_inner);
-        let granted = budget.withdraw(now, account.requests.get());
-        if granted {
-            account.retries.increment();
-        }
-        granted
+        self.account.may_retry(now)
     }
 
     /// Retries since the start.
     pub fn retries(&self) -> u64 {
-        self.account.retries.get()
+        self.account.retries()
     }
 
     /// Requests since the start.
     pub fn requests(&self) -> u64 {
-        self.account.requests.get()
+        self.account.requests()
     }
 
     /// Learns how an attempt ended: ejection counts, and a suspicious end is checked at once.

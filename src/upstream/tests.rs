@@ -241,7 +241,7 @@ fn a_changed_set_keeps_the_records_of_the_addresses_that_stay() {
     drop(in_flight);
     assert_eq!(first.state.in_flight(), 0);
     let now = Instant::now();
-    assert_eq!(first.availability(now), backend::Availability::Draining);
+    assert_eq!(first.availability(now), Availability::Draining);
 }
 
 /// A name that moves: between the old addresses and the first good check, somebody answers.
@@ -303,8 +303,8 @@ fn a_successor_inherits_by_address_and_changes_nothing_of_its_predecessor() {
     for kept in [1, 2] {
         assert!(Arc::ptr_eq(&at(&new, kept).state, &at(&old, kept).state));
     }
-    let fit = backend::Availability::Unhealthy;
-    assert_eq!(facts(&new), [(1, fit), (2, backend::Availability::Ejected), (4, fit)]);
+    let fit = Availability::Unhealthy;
+    assert_eq!(facts(&new), [(1, fit), (2, Availability::Ejected), (4, fit)]);
     assert_eq!((at(&new, 2).target.weight, at(&old, 2).target.weight), (7, 1));
     assert_eq!(new.requests(), 1);
     new.count_request();
@@ -312,7 +312,7 @@ fn a_successor_inherits_by_address_and_changes_nothing_of_its_predecessor() {
     assert_eq!(new.parts.peer.group_key, old.parts.peer.group_key, "and so is the pool");
 
     let trusting = succeeding(Some(&old), &format!("{backends}, health_check: off, ejection: off"));
-    let ready = backend::Availability::Ready;
+    let ready = Availability::Ready;
     assert_eq!(facts(&trusting), [(1, ready), (2, ready), (4, ready)]);
     assert_eq!(facts(&old), before);
     assert!(old.members().iter().zip(&records).all(|(now, then)| Arc::ptr_eq(now, then)));
@@ -330,8 +330,8 @@ fn a_late_failure_ejects_nothing_from_an_upstream_that_does_not_eject() {
     new.take_over();
     let now = Instant::now();
     old.report(&at(&old, 1), Outcome::Refused, now);
-    assert_eq!(at(&old, 1).availability(now), backend::Availability::Ejected);
-    assert_eq!(at(&new, 1).availability(now), backend::Availability::Ready);
+    assert_eq!(at(&old, 1).availability(now), Availability::Ejected);
+    assert_eq!(at(&new, 1).availability(now), Availability::Ready);
 }
 
 /// What may be the case with a backend.

@@ -171,6 +171,8 @@ const IN_WORDS: &[(&str, &str)] = &[
     ("top level.working_directory", "depends on where it is started"),
     ("top level.lame_duck", "there is no value for none"),
     ("top level.acme", "there is no value for none"),
+    ("top level.admin", "there is no value for none"),
+    ("Admin.token", "there is no value for none"),
     ("Acme.ca", "there is no value for none"),
     ("Acme.external_account", "there is no value for none"),
     ("top level.listeners", "decided after reading: see the next test"),

@@ -121,6 +121,8 @@ const UNSEEN: &[(&str, &str)] = &[
     ("acme_storage", "whether a path is a folder"),
     ("acme_unnamed", "what is missing: it may stand in another file"),
     ("acme_unused", "whether anybody needs it: that may stand in another file"),
+    ("admin_public", "keys that mean nothing without another"),
+    ("admin_token_missing", "whether a file is there"),
     ("fill_empty", "what a variable holds"),
     ("fill_file_missing", "whether a file is there"),
     ("fill_key", "that nothing is filled into a key"),

@@ -123,6 +123,11 @@ impl Crestline {
         Self::spawn(command(arguments), 1, tempfile::tempdir().unwrap()).await
     }
 
+    /// Starts it with arguments alone. Returns at once.
+    pub(crate) async fn start_unready(arguments: &[&str]) -> Self {
+        Self::spawn(command(arguments), 0, tempfile::tempdir().unwrap()).await
+    }
+
     /// Starts it with a file and listening sockets that are open already. Returns when it listens.
     pub(crate) async fn start_handed(sockets: [Option<OwnedFd>; 2], yaml: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();

@@ -1,0 +1,68 @@
+//! The admin listener: the API over TCP, for programs that scrape and probe.
+//!
+//! It answers from the first moment on, so that a probe hears that the process is not ready yet,
+//! and to the last. A successor takes it over as it takes listeners: nobody is refused meanwhile,
+//! and what waits in the queue is answered by the new process.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use async_trait::async_trait;
+use log::{error, info};
+use pingora_core::{
+    protocols::l4::stream::Stream, server::ShutdownWatch, services::background::BackgroundService,
+};
+use tokio::net::TcpListener;
+
+use crate::{
+    admin::{
+        accept,
+        api::{Api, Who},
+    },
+    control::tasks,
+    handover::predecessor::Predecessor,
+    listener::bind::Bound,
+};
+
+/// The service that answers over TCP.
+pub struct Front {
+    bound: Mutex<Option<Bound>>,
+    api: Arc<Api>,
+    handover: Arc<Predecessor>,
+}
+
+impl Front {
+    /// Serves the API on a socket that is bound.
+    pub fn new(bound: Bound, api: Arc<Api>, handover: Arc<Predecessor>) -> Self {
+        Self { bound: Mutex::new(Some(bound)), api, handover }
+    }
+}
+
+#[async_trait]
+impl BackgroundService for Front {
+    /// Serves to the end of the process, or until a successor does.
+    async fn start(&self, shutdown: ShutdownWatch) {
+        let bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(bound) = bound else { return };
+        let address = bound.address.clone();
+        let listener = match bound.listen().and_then(TcpListener::from_std) {
+            Ok(listener) => listener,
+            Err(why) => return error!("admin: cannot listen on {address}: {why}"),
+        };
+        info!("admin: listens on {address}");
+        let serve =
+            tasks::keep("admin listener", || accept(|| next(&listener), &self.api, &shutdown));
+        tokio::select! {
+            () = serve => {}
+            () = self.handover.handed_over() => {}
+        }
+    }
+}
+
+async fn next(listener: &TcpListener) -> io::Result<(Stream, Who)> {
+    let (stream, peer): (_, SocketAddr) = listener.accept().await?;
+    Ok((Stream::from(stream), Who::Peer(peer)))
+}

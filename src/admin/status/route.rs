@@ -1,0 +1,36 @@
+//! How the requests of a route ended.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::{observe::requests::CLASSES, snapshot::Snapshot};
+
+/// A route, and what is counted of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RouteStatus {
+    /// Its name.
+    pub name: String,
+    /// Where its requests go.
+    pub upstream: Option<String>,
+    /// Its requests since the process began, by class of their status.
+    pub requests: BTreeMap<&'static str, u64>,
+}
+
+impl RouteStatus {
+    /// All routes of a snapshot, by name.
+    pub fn all(snapshot: &Snapshot) -> Vec<Self> {
+        let written = snapshot.file.routes.iter().flatten().flatten();
+        let upstreams: BTreeMap<&str, &str> =
+            written.map(|route| (&*route.name.value, &*route.upstream.value)).collect();
+        // Without routes, there is one upstream.
+        let only = snapshot.upstreams.keys().next().map(String::as_str);
+        let routes = snapshot.ledger.routes().map(|(name, requests)| {
+            let upstream = upstreams.get(name).copied().or(only).map(str::to_owned);
+            let counts = requests.read().map(|read| read.count());
+            let requests = CLASSES.into_iter().zip(counts).collect();
+            Self { name: name.to_owned(), upstream, requests }
+        });
+        routes.collect()
+    }
+}

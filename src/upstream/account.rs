@@ -1,0 +1,79 @@
+//! What an upstream has spent: its requests, retries and connections.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use crate::{
+    counter::Counter,
+    metrics::{Durations, Reading},
+    upstream::retry::RetryBudget,
+};
+
+/// What an upstream has spent; it outlives a change of its configuration.
+pub struct Account {
+    requests: Counter,
+    retries: Counter,
+    connects: Durations<1>,
+    pooled: Counter,
+    budget: Mutex<RetryBudget>,
+}
+
+impl Account {
+    /// Opens an account.
+    pub fn open() -> Arc<Self> {
+        Arc::new(Self {
+            requests: Counter::default(),
+            retries: Counter::default(),
+            connects: Durations::default(),
+            pooled: Counter::default(),
+            budget: Mutex::new(RetryBudget::new(Instant::now())),
+        })
+    }
+
+    /// Counts a request that begins; the retry budget lives from it.
+    pub fn count_request(&self) {
+        self.requests.increment();
+    }
+
+    /// Requests since the start.
+    pub fn requests(&self) -> u64 {
+        self.requests.get()
+    }
+
+    /// Spends one retry of the budget, or refuses it.
+    pub fn may_retry(&self, now: Instant) -> bool {
+        let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
+        let granted = budget.withdraw(now, self.requests.get());
+        if granted {
+            self.retries.increment();
+        }
+        granted
+    }
+
+    /// Retries since the start.
+    pub fn retries(&self) -> u64 {
+        self.retries.get()
+    }
+
+    /// Counts a connection that an attempt is made on, and how long it took unless it was pooled.
+    pub fn connected(&self, took: Option<Duration>) {
+        match took {
+            Some(took) => self.connects.record(0, took),
+            None => self.pooled.increment(),
+        }
+    }
+
+    /// The connections that were newly made, and how long they took.
+    pub fn connects(&self) -> Reading {
+        self.connects.read(0)
+    }
+
+    /// How often one from the pool was used.
+    pub fn pooled(&self) -> u64 {
+        self.pooled.get()
+    }
+}
