@@ -43,7 +43,10 @@ use tokio::time::Instant;
 
 const FILE: &str = "
 upstreams:
-  app: { backends: [127.0.0.1:3031, 127.0.0.1:3032, 127.0.0.1:3033], health_check: off }
+  app:
+    backends: [127.0.0.1:3031, 127.0.0.1:3032, 127.0.0.1:3033]
+    health_check: off
+    ejection: { failure_share: 50%, latency_factor: 3 }
 routes:
   - name: any
     match: { methods: [GET, POST, HEAD] }
@@ -230,8 +233,9 @@ fn choosing_and_reporting_a_backend_allocates_nothing() {
         assert_eq!(availability, Availability::Ready);
         let in_flight = InFlight::take(member, availability).expect("it is free");
         upstream.report(in_flight.member(), Outcome::Status(200), now);
+        upstream.report_latency(in_flight.member(), Duration::from_millis(3));
     });
-    assert_eq!(count, 0, "availability, InFlight, report");
+    assert_eq!(count, 0, "availability, InFlight, report, report_latency");
 
     // And Pingora's share, for the record: it must not grow unnoticed.
     let whole = allocations(|| drop(upstream.select(now, |_| Visit::None)));

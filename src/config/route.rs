@@ -15,6 +15,7 @@ use crate::{
         pattern::PathPattern,
         wanted::{ByName, Parameter},
     },
+    units::{self, Duration},
     yaml::{self, Entry, Node, Short, Spanned, Value},
 };
 
@@ -49,6 +50,12 @@ pub struct RouteConfig {
     /// Whether `Via: 1.1 crestline` is added in both directions. Default: `false`.
     #[serde(default)]
     pub via: bool,
+    /// How long a request may take to the head of its answer, all attempts and the pauses between
+    /// them included; then it gets `504`. Over HTTP/2 from the client, also how long the answer
+    /// may pause. Default: none, what the upstream's `timeouts` allow.
+    #[serde(default, deserialize_with = "some_time")]
+    #[schemars(with = "Duration", extend("pattern" = units::POSITIVE))]
+    pub timeout: Option<Duration>,
     /// The upstream that answers.
     pub upstream: Spanned<String>,
 }
@@ -85,6 +92,10 @@ pub struct MatchConfig {
 fn written<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
     let empty = "expected a value, found nothing\nhelp: leave the key out to match all";
     Option::deserialize(from)?.map(Some).ok_or_else(|| D::Error::custom(empty))
+}
+
+fn some_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    units::positive(deserializer).map(Some)
 }
 
 /// Keys of `match` that are easily written a line too high.

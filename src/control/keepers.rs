@@ -113,18 +113,26 @@ async fn keep(
     in_force: watch::Receiver<bool>,
 ) {
     let watches = Mutex::new(Watches::default());
-    let mut keeper = in_force.clone();
+    let (mut keeper, judging) = (in_force.clone(), in_force.clone());
     let mut first_round = Some(first_round);
     let tended = tasks::keep("upstreams", || {
         // Whoever waits for the first round waits for one start alone.
         tend(&upstream, &watches, first_round.take(), in_force.clone())
     });
+    let judged = tasks::keep("outliers", || judge(&upstream, judging.clone()));
     tokio::select! {
-        () = tended => {}
+        ((), ()) = async { tokio::join!(tended, judged) } => {}
         () = async { while keeper.changed().await.is_ok() {} } => {}
     }
     let mut tasks = mem::take(&mut lock(&watches).tasks);
     tasks.shutdown().await;
+}
+
+/// Judges what traffic shows of the backends, once the upstream is in force.
+async fn judge(upstream: &Upstream, mut in_force: watch::Receiver<bool>) {
+    if in_force.wait_for(|in_force| *in_force).await.is_ok() {
+        upstream.judge_outliers().await;
+    }
 }
 
 /// Looks names up when they are due, and watches the backends that there are. Holds `first_round`

@@ -19,8 +19,10 @@ use http::HeaderValue;
 use ipnet::IpNet;
 use pingora_core::protocols::{Digest, raw_connect::ProxyDigest};
 use pingora_http::ResponseHeader;
+use tokio::time::Instant;
 
 use crate::{
+    clock,
     downstream::{
         clients::Counted,
         config::Bounds,
@@ -58,6 +60,8 @@ pub struct Connection {
     patience: AtomicU64,
     /// Whether the wait for the origin has begun.
     has_begun: AtomicBool,
+    /// When the head of an answer must be here, in milliseconds of [`clock`]; 0 is never.
+    limit: AtomicU64,
     /// Where it is counted, and whether it may be kept.
     drain: Arc<Drain>,
     /// Requests that are being answered.
@@ -98,6 +102,7 @@ impl Connection {
             tunnel: AtomicBool::new(false),
             patience: AtomicU64::new(0),
             has_begun: AtomicBool::new(false),
+            limit: AtomicU64::new(0),
             drain,
             requests: AtomicU32::new(0),
             is_stalled: AtomicBool::new(false),
@@ -192,6 +197,27 @@ impl Connection {
         let millis = patience.map_or(0, |patience| patience.as_millis().max(1));
         self.patience.store(u64::try_from(millis).unwrap_or(u64::MAX), Relaxed);
         self.has_begun.store(false, Relaxed);
+    }
+
+    /// Ends the exchange if the head of an answer is not here by then; `None` is never. For
+    /// HTTP/1 alone: streams of HTTP/2 share their connection.
+    pub fn set_limit(&self, limit: Option<Instant>) {
+        // Whole milliseconds are counted, and none is too early.
+        let millis = limit.map_or(0, |limit| clock::millis(limit).saturating_add(1));
+        if millis != self.limit.load(Relaxed) {
+            self.limit.store(millis, Relaxed);
+        }
+    }
+
+    /// How long it is until the head of an answer must be here.
+    pub fn limit(&self) -> Option<Duration> {
+        match self.limit.load(Relaxed) {
+            0 => None,
+            limit => {
+                let now = clock::millis(Instant::now());
+                Some(Duration::from_millis(limit.saturating_sub(now)))
+            }
+        }
     }
 
     /// How long the origin may be silent.

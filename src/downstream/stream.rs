@@ -9,6 +9,7 @@
 
 mod facts;
 mod pace;
+mod silence;
 
 use std::{
     fmt, io,
@@ -32,10 +33,10 @@ use crate::{
     clock::Alarm,
     downstream::{
         connection::Connection,
-        error::{BadBody, OriginSilent},
+        error::BadBody,
         http2::Http2,
         socket::duplicate,
-        stream::pace::Pace,
+        stream::{pace::Pace, silence::Silence},
         tunnel::Tunnel,
     },
     http1::chunked::ChunkGuard,
@@ -74,8 +75,8 @@ pub struct Downstream {
     stall: Option<Alarm>,
     /// Whether bytes were written that may still wait in the buffer below.
     unflushed: bool,
-    /// Keeps the time that [`Connection::await_origin`] sets.
-    silence: Option<Alarm>,
+    /// Keeps the times that [`Connection::await_origin`] and [`Connection::set_limit`] set.
+    silence: Silence,
     /// What passes to the client once there is a tunnel.
     tunnel: Option<Box<Tunnel>>,
 }
@@ -96,7 +97,7 @@ impl Downstream {
             has_ended: false,
             stall: None,
             unflushed: false,
-            silence: None,
+            silence: Silence::default(),
             tunnel: None,
         }
     }
@@ -222,7 +223,7 @@ impl Downstream {
     /// Between the end of a request and the end of its answer only two things matter: that the
     /// connection breaks, and that the origin is silent for too long.
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Poll::Ready(silent) = self.poll_silence(cx) {
+        if let Poll::Ready(silent) = self.silence.poll_patience(&self.connection, cx) {
             return Poll::Ready(Err(silent.into()));
         }
         // A client that closed its side may still wait for its answer. Pingora would not poll again
@@ -231,21 +232,6 @@ impl Downstream {
             self.has_ended = ready!(self.poll_fill(cx))? == 0;
         }
         Poll::Pending // enough is read ahead; the rest waits in the kernel
-    }
-
-    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<OriginSilent> {
-        let Some(patience) = self.connection.patience() else { return Poll::Pending };
-        let begins = self.connection.wait_begins();
-        match &mut self.silence {
-            None => self.silence = Some(Alarm::after(patience)),
-            Some(alarm) if begins => alarm.set(patience),
-            Some(_) => {}
-        }
-        if let Some(alarm) = &mut self.silence {
-            ready!(alarm.poll_ring(cx));
-        }
-        self.connection.await_origin(None);
-        Poll::Ready(OriginSilent)
     }
 
     /// Hands out pending bytes as far as they belong to the body.
@@ -317,8 +303,14 @@ impl AsyncRead for Downstream {
         if self.unflushed && Pin::new(&mut self.inner).poll_flush(cx)?.is_ready() {
             self.unflushed = false;
         }
-        if !self.is_raw() && self.body_is_over() {
-            return self.poll_idle(cx);
+        if !self.is_raw() {
+            let this = &mut *self;
+            if let Poll::Ready(silent) = this.silence.poll_limit(&this.connection, cx) {
+                return Poll::Ready(Err(silent.into()));
+            }
+            if self.body_is_over() {
+                return self.poll_idle(cx);
+            }
         }
         let before = buf.filled().len();
         let read = if self.pending.is_empty() {

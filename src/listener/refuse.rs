@@ -83,6 +83,8 @@ impl Refuser {
             backend: None,
             attempts: 0,
             via: &"",
+            replayed: None,
+            is_too_long_to_replay: false,
             reason: Some(refusal.reason),
             user_agent: None,
             referer: None,

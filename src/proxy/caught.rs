@@ -53,8 +53,13 @@ pub(crate) trait Phases: Send + Sync {
         ctx: &mut Context,
     ) -> Result<()>;
 
-    fn request_body_filter(&self, body: Option<&Bytes>, end: bool, ctx: &mut Context)
-    -> Result<()>;
+    fn request_body_filter(
+        &self,
+        session: &mut Session,
+        body: Option<&Bytes>,
+        end: bool,
+        ctx: &mut Context,
+    ) -> Result<()>;
 
     fn response_filter(
         &self,
@@ -167,12 +172,12 @@ impl<P: Phases> ProxyHttp for Caught<P> {
 
     async fn request_body_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         body: &mut Option<Bytes>,
         end: bool,
         ctx: &mut Context,
     ) -> Result<()> {
-        settle(catch_now(|| self.0.request_body_filter(body.as_ref(), end, ctx)), ctx)
+        settle(catch_now(|| self.0.request_body_filter(session, body.as_ref(), end, ctx)), ctx)
     }
 
     async fn response_filter(

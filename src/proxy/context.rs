@@ -43,6 +43,12 @@ pub struct Context {
     pub(crate) target: Option<Uri>,
     /// What the policies of the route noted.
     pub(crate) notes: Notes,
+    /// When the head of an answer must be here, whatever happens; `None` is never.
+    pub(crate) deadline: Option<Instant>,
+    /// How long the origin asked to be left alone, before the next attempt.
+    pub(crate) pause: Option<Duration>,
+    /// What became of the body when another attempt was wanted.
+    pub(crate) replay: Option<Replay>,
     /// The attempts so far.
     pub(crate) attempts: Attempts,
     /// The place at the backend of the current attempt, or the one reserved for the first.
@@ -80,6 +86,9 @@ impl Context {
             route: None,
             target: None,
             notes: Notes::default(),
+            deadline: None,
+            pause: None,
+            replay: None,
             attempts: Attempts::default(),
             in_flight: None,
             is_answered: false,
@@ -137,6 +146,37 @@ impl Context {
     }
 }
 
+impl Context {
+    /// Whether the time of the route is over.
+    pub(crate) fn is_late(&self, now: Instant) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= now)
+    }
+
+    /// When the head of an answer must be here that is asked for at `from`: within the time of
+    /// an attempt, and within that of the route.
+    pub(crate) fn limit(&self, from: Instant) -> Option<Instant> {
+        let per_try = self.route.as_ref().and_then(|route| route.upstream.retry_policy().per_try);
+        let per_try = per_try.map(|time| from + time);
+        self.deadline.into_iter().chain(per_try).min()
+    }
+
+    /// Whether the request's body can be sent again: all that was read of it is kept, and it is
+    /// no longer than the upstream allows.
+    pub(crate) fn keeps_body(&self, is_truncated: bool) -> bool {
+        let max = self.route.as_ref().map_or(0, |route| route.upstream.retry_policy().buffer);
+        !is_truncated && self.body_bytes <= max
+    }
+}
+
+/// What became of the body when another attempt was wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Replay {
+    /// So many bytes were sent again.
+    Sent(u64),
+    /// It was too long to be kept, so that there was no other attempt.
+    TooLong,
+}
+
 /// The attempts of one request, in order.
 #[derive(Default)]
 pub(crate) struct Attempts {
@@ -158,6 +198,11 @@ impl Attempts {
     /// Whether another can be recorded.
     pub(crate) fn is_full(&self) -> bool {
         self.list.is_full()
+    }
+
+    /// Whether there is room for one more alone.
+    pub(crate) fn is_nearly_full(&self) -> bool {
+        self.list.remaining_capacity() <= 1
     }
 
     /// How the last one ended.

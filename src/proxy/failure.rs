@@ -14,6 +14,7 @@ use crate::{
         error::{BadBody, BodyTooSlow, OriginSilent},
         refused,
     },
+    proxy::select::DEADLINE,
     tls::origin::Fault,
     upstream::outcome::{Outcome, tls_fault},
 };
@@ -36,6 +37,9 @@ pub(crate) fn of_connecting(error: &Error) -> Outcome {
         _ => Outcome::ConnectError,
     }
 }
+
+/// The error by which an answer is turned down: the next attempt has its place already.
+pub(crate) const TURNED_DOWN: ErrorType = ErrorType::Custom("turned down");
 
 /// How an attempt ended that had a connection.
 pub(crate) fn of_exchange(error: &Error, is_reused: bool, is_answered: bool) -> Outcome {
@@ -118,17 +122,8 @@ fn is_refused_late(error: &Error) -> bool {
 /// Whether a request may be sent once more after its connection failed.
 ///
 /// Not after any byte of an answer. A method that is not idempotent only if a pooled connection
-/// was closed before the origin can have done anything: at once. And only if the body is whole.
-pub(crate) fn may_repeat(
-    error: &Error,
-    outcome: Outcome,
-    method: &Method,
-    body: Body,
-    took: Duration,
-) -> bool {
-    if body == Body::Partial {
-        return false;
-    }
+/// was closed before the origin can have done anything: at once.
+pub(crate) fn may_repeat(error: &Error, outcome: Outcome, method: &Method, took: Duration) -> bool {
     match outcome {
         Outcome::Tls(_) | Outcome::RefusedStream | Outcome::Unprocessed => true,
         // A connection of HTTP/2 carries other requests: it says nothing of this one that it broke.
@@ -137,15 +132,6 @@ pub(crate) fn may_repeat(
         Outcome::Reset => method.is_idempotent() && is_silent(error),
         _ => false,
     }
-}
-
-/// Whether the request's body can be sent again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Body {
-    /// All that was read of it is kept.
-    Whole,
-    /// It outgrew the buffer.
-    Partial,
 }
 
 /// What the client is told, and why.
@@ -180,6 +166,7 @@ pub(crate) fn verdict(error: &Error, last: Option<Outcome>) -> Verdict {
         Some(Outcome::ConnectTimeout) => say(504, "connect_timeout"),
         Some(Outcome::Timeout) => say(504, "origin_timeout"),
         Some(Outcome::Reset | Outcome::Stale | Outcome::Unprocessed) => say(502, "origin_reset"),
+        Some(Outcome::Deadline) => say(504, DEADLINE),
         Some(Outcome::Nonsense | Outcome::Status(_)) => say(502, "origin_nonsense"),
     }
 }
@@ -192,6 +179,7 @@ fn status_of(error: &Error) -> Option<Verdict> {
         502 => "origin_nonsense",
         505 => "http_1_0",
         503 => "no_backend",
+        504 => DEADLINE,
         _ => "policy",
     };
     Some(Verdict { status: Some(status), reason })

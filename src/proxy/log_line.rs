@@ -6,7 +6,10 @@ use pingora_proxy::Session;
 use crate::{
     downstream::connection::Connection,
     observe::access_log::{AccessLog, line::Entry},
-    proxy::{context::Context, select},
+    proxy::{
+        context::{Context, Replay},
+        select,
+    },
 };
 
 /// The status of a request whose client left before there was one (nginx's number).
@@ -40,6 +43,11 @@ pub(crate) fn write(log: &AccessLog, session: &Session, ctx: &Context, status: u
         backend: ctx.attempts.last_backend(),
         attempts: ctx.attempts.len(),
         via: &ctx.attempts,
+        replayed: match ctx.replay {
+            Some(Replay::Sent(bytes)) => Some(bytes),
+            _ => None,
+        },
+        is_too_long_to_replay: ctx.replay == Some(Replay::TooLong),
         reason: ctx.reason,
         user_agent: text(header::USER_AGENT),
         referer: text(header::REFERER),

@@ -32,10 +32,7 @@ use crate::{
         refused,
     },
     policy::contract::Flow,
-    proxy::{
-        caught::Phases,
-        failure::{Body, Verdict},
-    },
+    proxy::{caught::Phases, context::Replay, failure::Verdict},
     reply::Reply,
     snapshot::Live,
     upstream::outcome::Outcome,
@@ -70,6 +67,7 @@ impl Phases for Proxy {
         }
         let flow = match select::route(&self.live, session.req_header(), ctx) {
             Ok(route) => {
+                ctx.deadline = route.timeout.map(|timeout| ctx.started + timeout);
                 ctx.route = Some(route);
                 select::policies(session.req_header(), ctx).await
             }
@@ -128,6 +126,7 @@ impl Phases for Proxy {
 
     fn request_body_filter(
         &self,
+        session: &mut Session,
         body: Option<&Bytes>,
         end: bool,
         ctx: &mut Context,
@@ -138,8 +137,7 @@ impl Phases for Proxy {
             return Err(Error::explain(ErrorType::HTTPStatus(413), "body limit").into_down());
         }
         if end {
-            ctx.is_sent = true;
-            select::await_origin(ctx, |timeouts| timeouts.first_byte);
+            select::sent(session, ctx);
         }
         Ok(())
     }
@@ -163,6 +161,9 @@ impl Phases for Proxy {
             };
         }
         respond::bound(header)?;
+        if select::turn_down(session, header, ctx) {
+            return Err(Error::explain(failure::TURNED_DOWN, "another is asked").into_up());
+        }
         answered(session, header, ctx);
         translate::response(session.req_header(), header, ctx)
     }
@@ -178,19 +179,31 @@ impl Phases for Proxy {
         ctx: &mut Context,
         is_reused: bool,
     ) {
+        if error.etype == failure::TURNED_DOWN {
+            error.set_retry(true);
+            return;
+        }
         if error.etype == ErrorType::ReadTimedout && !ctx.is_sent {
             error.as_down(); // it is the client that the origin waited for
         }
         let has_spoken = ctx.is_answered || 0 < ctx.interim;
-        let outcome = failure::of_exchange(error, is_reused, has_spoken);
-        let body =
-            if session.as_ref().retry_buffer_truncated() { Body::Partial } else { Body::Whole };
-        let took = ctx.attempt_started.elapsed();
+        let mut outcome = failure::of_exchange(error, is_reused, has_spoken);
+        let now = Instant::now();
+        if !has_spoken && ctx.is_late(now) {
+            ctx.reason = ctx.reason.or(Some(select::DEADLINE));
+            if outcome == Outcome::Timeout && !ctx.is_sent {
+                outcome = Outcome::Deadline;
+            }
+        }
+        let took = now.saturating_duration_since(ctx.attempt_started);
         let method = &session.req_header().method;
-        let may_repeat = !has_spoken && failure::may_repeat(error, outcome, method, body, took);
+        let mut again = !has_spoken && failure::may_repeat(error, outcome, method, took);
+        if again && !ctx.keeps_body(session.as_ref().retry_buffer_truncated()) {
+            ctx.replay = Some(Replay::TooLong);
+            again = false;
+        }
         ctx.end_attempt(outcome);
-        let again = may_repeat && select::may_try_again(ctx);
-        error.set_retry(again);
+        error.set_retry(again && select::may_try_again(ctx));
     }
 
     async fn fail_to_proxy(
@@ -250,6 +263,9 @@ fn receive(session: &mut Session, ctx: &mut Context, connection: Arc<Connection>
     // A client that has sent its request may close its side and still wait for the answer.
     session.as_downstream_mut().set_abort_on_close(false);
     connection.await_origin(None);
+    if !session.is_http2() {
+        connection.set_limit(None);
+    }
     let headers = &session.req_header().headers;
     ctx.id = forward::id_of(headers, &connection);
     ctx.client = forward::client_of(headers, &connection);
@@ -264,6 +280,8 @@ fn answered(session: &mut Session, header: &ResponseHeader, ctx: &mut Context) {
     if let (Some(in_flight), Some(route)) = (&ctx.in_flight, &ctx.route) {
         let outcome = Outcome::Status(header.status.as_u16());
         route.upstream.report(in_flight.member(), outcome, now);
+        let latency = now.saturating_duration_since(ctx.attempt_started);
+        route.upstream.report_latency(in_flight.member(), latency);
         if header.status == 101
             && let Some(connection) = &ctx.connection
         {
@@ -271,6 +289,9 @@ fn answered(session: &mut Session, header: &ResponseHeader, ctx: &mut Context) {
             connection.open_tunnel();
             session.set_read_timeout(Some(route.upstream.timeouts().tunnel));
         }
+    }
+    if let Some(connection) = ctx.connection.as_ref().filter(|_| !session.is_http2()) {
+        connection.set_limit(None);
     }
     respond::keep_or_close(session, ctx);
     select::await_origin(ctx, |timeouts| timeouts.between_bytes);

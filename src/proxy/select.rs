@@ -1,17 +1,24 @@
 //! Choosing: the route of a request, the backend of an attempt, and whether there is another.
 
-use std::{net, result, sync::Arc, time::Duration};
+use std::{
+    net, result,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
 use pingora::{Error, ErrorType, Result};
 use pingora_core::{protocols::l4::socket::SocketAddr, upstreams::peer::HttpPeer};
-use pingora_http::RequestHeader;
+use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 use tokio::time::{self, Instant};
 
 use crate::{
     policy::contract::{Flow, Request},
-    proxy::{context::Context, origin_form},
+    proxy::{
+        context::{Context, Replay},
+        origin_form,
+    },
     reply::{METHODS, Reply},
     routing::{
         host::RequestHost,
@@ -20,8 +27,14 @@ use crate::{
         table::Found,
     },
     snapshot::{Live, Route},
-    upstream::{Timeouts, link::config::Http, outcome::Outcome, proxy_header::Sender, retry},
+    upstream::{
+        Timeouts, Visit, backend::Member, link::config::Http, outcome::Outcome,
+        proxy_header::Sender, retry::pause::retry_after,
+    },
 };
+
+/// The reason that the access log gives when the time of a route was over.
+pub(crate) const DEADLINE: &str = "deadline";
 
 /// So many pooled connections may turn out to be closed before they count as failures.
 const STALE_MAX: usize = 2;
@@ -135,6 +148,76 @@ fn set_target(
     Ok(())
 }
 
+/// Turns an answer down, and takes a place at the backend that is asked instead, if the answer is
+/// worth another attempt, there is time for one, and somebody to ask: another backend, or the same
+/// one if it says when (`Retry-After`). Else the answer is the client's.
+pub(crate) fn turn_down(session: &Session, answer: &ResponseHeader, ctx: &mut Context) -> bool {
+    let (Some(route), Some(in_flight)) = (&ctx.route, &ctx.in_flight) else { return false };
+    let policy = route.upstream.retry_policy();
+    let method = &session.req_header().method;
+    let is_over = policy.max <= ctx.attempts.retries() || ctx.attempts.is_nearly_full();
+    if is_over || 0 < ctx.interim || !policy.on.meets_answer(method, answer.status, &answer.headers)
+    {
+        return false;
+    }
+    if !ctx.keeps_body(session.as_ref().retry_buffer_truncated()) {
+        ctx.replay = Some(Replay::TooLong);
+        return false;
+    }
+    let now = Instant::now();
+    let this = in_flight.member().state.clone();
+    let visit_others = |member: &Member| match ctx.attempts.visit(member) {
+        _ if Arc::ptr_eq(&member.state, &this) => Visit::Failed,
+        visit => visit,
+    };
+    let mut pause = None;
+    let other = route.upstream.select(now, visit_others).or_else(|| {
+        let asked = retry_after(&answer.headers, SystemTime::now());
+        let asked = asked.filter(|asked| *asked <= policy.retry_after_max)?;
+        pause = Some(asked);
+        // This one said when, however often it was asked before.
+        let is_this = |member: &Member| Arc::ptr_eq(&member.state, &this);
+        route.upstream.select(
+            now,
+            |member| {
+                if is_this(member) { Visit::None } else { Visit::Failed }
+            },
+        )
+    });
+    let Some(other) = other else { return false };
+    if ctx.is_late(now + pause.unwrap_or_default()) || !route.upstream.may_retry(now) {
+        return false;
+    }
+    ctx.end_attempt(Outcome::Status(answer.status.as_u16()));
+    (ctx.in_flight, ctx.pause) = (Some(other), pause);
+    true
+}
+
+/// Waits until the next attempt may begin: by chance, or as long as the origin asked; not at all
+/// after a pooled connection that was closed already.
+async fn pause(ctx: &mut Context) -> Result<()> {
+    let Some(route) = &ctx.route else { return Ok(()) };
+    let backoff = &route.upstream.retry_policy().backoff;
+    let pause = ctx.pause.take().unwrap_or_else(|| match ctx.attempts.last() {
+        Some(last) if last.is_blameless() => Duration::ZERO,
+        _ => backoff.pause(ctx.attempts.retries()),
+    });
+    if ctx.is_late(Instant::now() + pause) {
+        return Err(late(ctx));
+    }
+    if pause != Duration::ZERO {
+        time::sleep(pause).await;
+    }
+    Ok(())
+}
+
+/// The error of a request whose time is over.
+#[expect(clippy::unnecessary_box_returns, reason = "errors of Pingora travel in boxes")]
+fn late(ctx: &mut Context) -> Box<Error> {
+    ctx.reason = Some(DEADLINE);
+    Error::explain(ErrorType::HTTPStatus(504), "the time of the route is over")
+}
+
 /// Takes a place at the backend of the next attempt, if there is one.
 pub(crate) fn backend(ctx: &mut Context, now: Instant) {
     let Some(route) = &ctx.route else { return };
@@ -146,19 +229,42 @@ pub(crate) fn backend(ctx: &mut Context, now: Instant) {
 
 /// Makes the peer of the next attempt; after a failure, a moment later.
 pub(crate) async fn peer(session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
-    if ctx.in_flight.is_none() {
-        if !ctx.attempts.last().is_some_and(Outcome::is_blameless) {
-            time::sleep(retry::backoff(ctx.attempts.retries())).await;
-        }
+    if 0 < ctx.attempts.len() {
+        pause(ctx).await?;
         ctx.attempt_started = Instant::now();
-        backend(ctx, ctx.attempt_started);
+        if 0 < ctx.body_bytes {
+            ctx.replay = Some(Replay::Sent(ctx.body_bytes));
+        }
+    }
+    let now = ctx.attempt_started;
+    if ctx.in_flight.is_none() {
+        backend(ctx, now);
     }
     let (Some(in_flight), Some(route)) = (&ctx.in_flight, &ctx.route) else {
         return Error::e_explain(ErrorType::ConnectError, "no backend is left to try");
     };
-    let mut peer = route.upstream.peer_for(in_flight.member(), || sender(session, ctx));
+    let limit = ctx.limit(now).map(|limit| limit.saturating_duration_since(now));
+    if limit == Some(Duration::ZERO) {
+        return Err(late(ctx));
+    }
+    let mut peer = route.upstream.peer_for(in_flight.member(), || sender(session, ctx), limit);
     let http = route.upstream.link().http();
-    peer.options.read_timeout = read_timeout(session, http, route.upstream.timeouts());
+    let options = &mut peer.options;
+    options.read_timeout = read_timeout(session, http, route.upstream.timeouts());
+    if session.is_http2() {
+        options.read_timeout = limit.into_iter().chain(options.read_timeout).min();
+    }
+    if let Some(deadline) = ctx.deadline {
+        let left = deadline.saturating_duration_since(now);
+        options.write_timeout = options.write_timeout.map(|time| time.min(left));
+    }
+    if let Some(connection) = &ctx.connection
+        && !session.is_http2()
+    {
+        // Only what is sent already can be late by its origin's fault.
+        let is_sent = session.is_body_empty();
+        connection.set_limit(if is_sent { ctx.limit(now) } else { ctx.deadline });
+    }
     if http == Http::Auto && needs_http1(session) {
         peer.options.set_http_version(1, 1);
     }
@@ -187,15 +293,17 @@ fn needs_http1(session: &Session) -> bool {
 
 /// Whether another attempt may follow the one that just failed.
 pub(crate) fn may_try_again(ctx: &Context) -> bool {
-    let Some(route) = &ctx.route else { return false };
-    if ctx.attempts.is_full() {
+    let (Some(route), Some(last)) = (&ctx.route, ctx.attempts.last()) else { return false };
+    if ctx.attempts.is_full() || !route.upstream.retry_policy().on.meets(last) {
         return false;
     }
-    if ctx.attempts.last().is_some_and(Outcome::is_blameless) && ctx.attempts.stale() <= STALE_MAX {
+    if last.is_blameless() && ctx.attempts.stale() <= STALE_MAX {
         return true; // the backend is not to blame, and a new connection will tell
     }
-    ctx.attempts.retries() <= route.upstream.retries_max()
-        && route.upstream.may_retry(Instant::now())
+    let now = Instant::now();
+    ctx.attempts.retries() <= route.upstream.retry_policy().max
+        && !ctx.is_late(now)
+        && route.upstream.may_retry(now)
 }
 
 /// What Pingora itself keeps. [`await_origin`] keeps the time of an answer, once a request over
@@ -207,6 +315,20 @@ fn read_timeout(session: &mut Session, http: Http, timeouts: &Timeouts) -> Optio
     }
     let is_kept = http == Http::One && !session.is_http2() && session.is_body_empty();
     (!is_kept).then_some(timeouts.first_byte.max(timeouts.between_bytes))
+}
+
+/// Notes that the request is sent whole: from now on the origin has its time, and the attempt.
+pub(crate) fn sent(session: &mut Session, ctx: &mut Context) {
+    ctx.is_sent = true;
+    await_origin(ctx, |timeouts| timeouts.first_byte);
+    if let Some(connection) = &ctx.connection
+        && !session.is_http2()
+        && !session.is_body_empty()
+        && !ctx.is_answered
+    {
+        let limit = ctx.limit(Instant::now());
+        connection.set_limit(limit);
+    }
 }
 
 /// Waits for the origin from now on, for as long as its upstream allows.

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     path::PathBuf,
     sync::Arc,
+    time::Duration,
 };
 
 use http::{HeaderName, HeaderValue};
@@ -46,6 +47,8 @@ pub struct Route {
     pub forwarded: bool,
     /// Whether `Via` is added.
     pub via: bool,
+    /// How long the head of an answer may take, whatever happens; `None` is for ever.
+    pub timeout: Option<Duration>,
     /// Who answers.
     pub upstream: Arc<Upstream>,
     /// Counts how the requests of this configuration ended.
@@ -127,6 +130,7 @@ impl Route {
             path_as_sent: false,
             forwarded: false,
             via: false,
+            timeout: None,
             upstream,
             tally: shared.tally.clone(),
             vouched: shared.vouched.clone(),
@@ -168,6 +172,7 @@ fn build(
         path_as_sent: config.path == PathConfig::AsSent,
         forwarded: config.forwarded,
         via: config.via,
+        timeout: config.timeout.map(|timeout| timeout.0),
         upstream: upstreams.get(&target.value)?.clone(),
         tally: shared.tally.clone(),
         vouched: shared.vouched.clone(),

@@ -88,7 +88,7 @@ fn an_upstream_has_checks_retries_and_bounds_unless_told_otherwise() {
     let upstream = &compiled.upstreams["app"];
     assert_eq!(&**upstream.name(), "app");
     assert_eq!(upstream.members().len(), 1);
-    assert_eq!(upstream.retries_max(), 3);
+    assert_eq!(upstream.retry_policy().max, 3);
     let checks = upstream.checks().expect("checks");
     assert_eq!((checks.every, checks.timeout), (Duration::from_secs(5), Duration::from_secs(1)));
     assert_eq!(checks.thresholds, Thresholds { healthy_after: 1, unhealthy_after: 2 });

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::{
     counter::Counter,
     metrics::{Durations, Reading},
-    upstream::retry::RetryBudget,
+    upstream::retry::{RetryBudget, budget::Share},
 };
 
 /// What an upstream has spent; it outlives a change of its configuration.
@@ -20,6 +20,8 @@ pub struct Account {
     connects: Durations<1>,
     pooled: Counter,
     budget: Mutex<RetryBudget>,
+    /// Held by whoever counts the ejected and ejects one more.
+    pub(super) ejecting: Mutex<()>,
 }
 
 impl Account {
@@ -31,6 +33,7 @@ impl Account {
             connects: Durations::default(),
             pooled: Counter::default(),
             budget: Mutex::new(RetryBudget::new(Instant::now())),
+            ejecting: Mutex::default(),
         })
     }
 
@@ -45,9 +48,9 @@ impl Account {
     }
 
     /// Spends one retry of the budget, or refuses it.
-    pub fn may_retry(&self, now: Instant) -> bool {
+    pub fn may_retry(&self, now: Instant, share: &Share) -> bool {
         let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
-        let granted = budget.withdraw(now, self.requests.get());
+        let granted = budget.withdraw(now, self.requests.get(), share);
         if granted {
             self.retries.increment();
         }

@@ -11,7 +11,7 @@
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
 };
@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use tokio::{sync::Notify, time::Instant};
 
 use crate::upstream::{
-    ejection::{Entry, Gate},
+    ejection::{Entry, Gate, observed::Observed},
     link,
     target::Target,
 };
@@ -97,6 +97,8 @@ pub struct BackendState {
     pub gate: Gate,
     /// Wakes the checks of this backend before their time.
     pub suspicion: Notify,
+    /// What traffic shows of it, where that is judged.
+    observed: OnceLock<Box<Observed>>,
 }
 
 impl BackendState {
@@ -113,6 +115,7 @@ impl BackendState {
             ejections: AtomicU64::new(0),
             gate: Gate::default(),
             suspicion: Notify::new(),
+            observed: OnceLock::new(),
         }
     }
 
@@ -161,6 +164,16 @@ impl BackendState {
     /// Marks that discovery dropped the address, or found it again.
     pub fn set_draining(&self, draining: bool) {
         self.draining.store(draining, Relaxed);
+    }
+
+    /// Makes room for what traffic shows of it.
+    pub fn begin_to_observe(&self) {
+        self.observed.get_or_init(Box::default);
+    }
+
+    /// What traffic shows of it; `None` where nobody has asked.
+    pub fn observed(&self) -> Option<&Observed> {
+        self.observed.get().map(|observed| &**observed)
     }
 
     /// Requests that it is answering now.
@@ -310,7 +323,7 @@ mod tests {
 
         let rules =
             Rules { consecutive_failures: 1, eject_for: Duration::from_secs(1), max_ejected: 1.0 };
-        state.gate.failed(now, &rules, true);
+        state.gate.failed(now, &rules, || true);
         assert_eq!(member.availability(now), Availability::Ejected);
         let later = now + Duration::from_millis(1_001);
         assert_eq!(member.availability(later), Availability::Trial);
@@ -321,7 +334,7 @@ mod tests {
         let (member, now) = (member(), Instant::now());
         let rules =
             Rules { consecutive_failures: 1, eject_for: Duration::from_secs(1), max_ejected: 1.0 };
-        member.state.gate.failed(now, &rules, true);
+        member.state.gate.failed(now, &rules, || true);
         let availability = |probe, ejection| {
             let state = &member.state;
             state.availability(Heeds { probe, ejection }, now)

@@ -6,7 +6,6 @@ mod timeouts;
 
 use std::{
     collections::BTreeSet,
-    num::NonZeroU32,
     os::unix,
     path::{Path, PathBuf},
     str::FromStr,
@@ -15,32 +14,29 @@ use std::{
 
 use pingora_core::protocols::l4::socket::SocketAddr;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde::{Deserialize, Deserializer, de::Error as _};
+use serde::{Deserialize, Deserializer};
 
 pub use address::{Address, AddressError};
 pub use timeouts::TimeoutsConfig;
 
 use crate::{
     diagnostic::{Problem, Problems},
-    units::{self, Duration, Percent},
+    units,
     upstream::{
         Account, Parts, Upstream, balance,
         discovery::dns::{Dns, Name},
-        ejection::{EJECT_FOR_MAX, Rules},
-        health,
+        ejection, health,
         link::{
             Link, Sources,
             config::{Http, TlsConfig},
         },
-        proxy_header,
+        proxy_header, retry,
         set::Targets,
         target::Target,
     },
-    yaml::{self, Short, Spanned, Word},
+    yaml::{Short, Spanned, Word},
 };
 
-/// Retries beyond this many serve nobody: Pingora makes 16 attempts at most.
-const RETRIES_MAX: u8 = 10;
 /// The largest share of a backend.
 const WEIGHT_MAX: u16 = 256;
 
@@ -81,10 +77,13 @@ pub struct Config {
     pub health_check: Short<health::config::Config>,
     /// When observed failures take a backend out of service. Default: `{}`.
     #[serde(default)]
-    pub ejection: Short<EjectionConfig>,
-    /// How often one request is tried again on another backend. Default: `3`.
+    pub ejection: Short<ejection::config::Config>,
+    /// What becomes of a request when no backend is fit to take it. Default: `fail`.
     #[serde(default)]
-    pub retries: Retries,
+    pub on_no_healthy: OnNoHealthy,
+    /// How often one request is tried again on another backend, or when and how. Default: `3`.
+    #[serde(default)]
+    pub retries: Short<retry::config::Config>,
     /// How long the parts of an exchange may take. Default: `{}`.
     #[serde(default)]
     pub timeouts: TimeoutsConfig,
@@ -140,85 +139,26 @@ impl<'de> Deserialize<'de> for Weight {
     }
 }
 
-/// How often one request is tried again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
-#[schemars(inline)]
-pub struct Retries(#[schemars(range(max = RETRIES_MAX))] u8);
-
-impl Default for Retries {
-    fn default() -> Self {
-        Self(3)
-    }
+/// What becomes of a request when no backend is fit to take it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnNoHealthy {
+    /// It gets `503` at once.
+    #[default]
+    Fail,
+    /// Backends are tried that their checks found down, since checks may be wrong about all.
+    Any,
 }
 
-impl<'de> Deserialize<'de> for Retries {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        units::in_range(deserializer, 0..=RETRIES_MAX).map(Self)
-    }
-}
-
-/// When traffic takes a backend out of service.
-///
-/// What the operator writes under `ejection:`.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-#[schemars(rename = "Ejection")]
-pub struct EjectionConfig {
-    /// So many failures in a row eject: connections that fail, break or time out, and the
-    /// statuses 502, 503 and 504. Default: `3`.
-    pub consecutive_failures: NonZeroU32,
-    /// For how long, at most 5 minutes; each relapse doubles it, up to that. Default: `10s`.
-    #[serde(deserialize_with = "penalty")]
-    #[schemars(extend("pattern" = units::POSITIVE))]
-    pub eject_for: Duration,
-    /// The share of the upstream's backends that may be ejected at a time. Default: `50%`.
-    pub max_ejected: Percent,
-    #[serde(skip)]
-    is_off: bool,
-}
-
-impl Default for EjectionConfig {
-    fn default() -> Self {
-        Self {
-            consecutive_failures: const { NonZeroU32::new(3).expect("3 is not 0") },
-            eject_for: Duration::from_secs(10),
-            max_ejected: Percent::new(50),
-            is_off: false,
+impl OnNoHealthy {
+    /// In the word of the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Fail => "fail",
+            Self::Any => "any",
         }
     }
 }
-
-impl FromStr for EjectionConfig {
-    type Err = NotOff;
-
-    fn from_str(text: &str) -> Result<Self, NotOff> {
-        match text {
-            "off" => Ok(Self { is_off: true, ..Self::default() }),
-            _ => Err(NotOff(text.to_owned())),
-        }
-    }
-}
-
-impl Word for EjectionConfig {
-    fn word(_: &mut SchemaGenerator) -> Schema {
-        yaml::words(&[("off", "Never ejects a backend.")])
-    }
-}
-
-/// Reads a penalty, which no relapse could make longer than the longest there is.
-fn penalty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let penalty = units::positive(deserializer)?;
-    if EJECT_FOR_MAX < penalty.0 {
-        let max = Duration(EJECT_FOR_MAX);
-        return Err(D::Error::custom(format!("`{penalty}` is out of range: at most {max}")));
-    }
-    Ok(penalty)
-}
-
-/// The only word that ejection knows.
-#[derive(Debug, thiserror::Error)]
-#[error("`{0}` is no way to eject\nhelp: write `off`, or a mapping such as `{{ eject_for: 10s }}`")]
-pub struct NotOff(String);
 
 impl Config {
     /// An upstream of these backends, all else by default.
@@ -233,7 +173,8 @@ impl Config {
             balance: balance::Config::default(),
             health_check: Short::default(),
             ejection: Short::default(),
-            retries: Retries::default(),
+            on_no_healthy: OnNoHealthy::default(),
+            retries: Short::default(),
             timeouts: TimeoutsConfig::default(),
         }
     }
@@ -283,13 +224,15 @@ impl Config {
         let known = predecessor.and_then(Upstream::names);
         let parts = Parts {
             checks: self.health_check.build(&link, sources, problems).map(Arc::new),
-            ejection: (!self.ejection.is_off).then(|| self.ejection.rules()),
+            ejection: self.ejection.rules(),
+            outliers: self.ejection.outliers(problems),
+            on_no_healthy: self.on_no_healthy,
             names: (!names.is_empty()).then(|| Dns::new(&name, names, known)),
             name,
             fixed,
             is_required: self.required,
             balance: self.balance,
-            retries_max: usize::from(self.retries.0),
+            retries: self.retries.build(problems),
             timeouts,
             link,
             sources: sources.clone(),
@@ -325,15 +268,5 @@ impl Config {
             }
         }
         (fixed, names)
-    }
-}
-
-impl EjectionConfig {
-    fn rules(&self) -> Rules {
-        Rules {
-            consecutive_failures: self.consecutive_failures.get(),
-            eject_for: self.eject_for.0,
-            max_ejected: self.max_ejected.as_fraction(),
-        }
     }
 }

@@ -86,7 +86,7 @@ mod tests {
         let (old, now) = (state(Probe::Passing), Instant::now());
         let rules =
             Rules { consecutive_failures: 1, eject_for: Duration::from_secs(9), max_ejected: 1.0 };
-        old.gate.failed(now, &rules, true);
+        old.gate.failed(now, &rules, || true);
         let new = told(&old, Heeds::ALL, now).expect("something to tell");
         assert_eq!(new.availability(Heeds::ALL, now), Availability::Ejected);
     }

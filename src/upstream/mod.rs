@@ -14,20 +14,22 @@ pub mod link;
 pub mod memory;
 pub mod metrics;
 pub mod outcome;
+mod panic;
 pub mod peer;
 pub mod proxy_header;
+mod report;
 pub mod retry;
 pub mod set;
 pub mod target;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
-use log::{info, warn};
+use log::info;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_load_balancing::discovery::ServiceDiscovery;
 use tokio::time::Instant;
@@ -36,11 +38,12 @@ pub use account::Account;
 
 use crate::upstream::{
     backend::{Availability, Heeds, InFlight, Member, Probe},
+    config::OnNoHealthy,
     discovery::dns::Dns,
+    ejection::outliers::Outliers,
     health::Checks,
     link::{Link, Sources},
     memory::Memory,
-    outcome::Outcome,
     proxy_header::Sender,
     set::{Set, Targets},
 };
@@ -83,8 +86,12 @@ pub struct Parts {
     pub checks: Option<Arc<Checks>>,
     /// When a backend is ejected; `None` never.
     pub ejection: Option<ejection::Rules>,
-    /// Retries of one request.
-    pub retries_max: usize,
+    /// When a window of traffic ejects a backend; `None` never.
+    pub outliers: Option<Outliers>,
+    /// What becomes of a request when no backend is fit.
+    pub on_no_healthy: OnNoHealthy,
+    /// When a request is tried again, and how.
+    pub retries: retry::Policy,
     /// How long things may take.
     pub timeouts: Timeouts,
     /// How connections are made.
@@ -101,6 +108,8 @@ pub struct Upstream {
     parts: Parts,
     set: ArcSwap<Set>,
     account: Arc<Account>,
+    /// Whether the last that was found fit for a request was nobody, and unhealthy ones are tried.
+    panics: AtomicBool,
     /// What a predecessor told of backends that are not found yet, by address; only at the start.
     memories: Mutex<HashMap<String, Memory>>,
 }
@@ -129,7 +138,9 @@ impl Upstream {
         let old = predecessor.map(|old| old.set.load_full());
         let set = Set::new(&targets, parts.balance, heeds(&parts), &parts.peer, old.as_deref());
         let memories = Mutex::default();
-        Self { set: ArcSwap::from_pointee(set), account, parts, memories }
+        begin_to_observe(&parts, &set);
+        let panics = AtomicBool::new(false);
+        Self { set: ArcSwap::from_pointee(set), account, parts, panics, memories }
     }
 
     /// Comes into force after a predecessor, whose tasks have ended: facts that nobody will look
@@ -205,9 +216,9 @@ impl Upstream {
         &self.parts.name
     }
 
-    /// Retries of one request, at most.
-    pub fn retries_max(&self) -> usize {
-        self.parts.retries_max
+    /// When a request is tried again, and how.
+    pub fn retry_policy(&self) -> &retry::Policy {
+        &self.parts.retries
     }
 
     /// How long things may take.
@@ -225,11 +236,19 @@ impl Upstream {
         self.parts.peer.group_key
     }
 
-    /// The peer of an attempt for a client.
-    pub fn peer_for(&self, member: &Member, client: impl FnOnce() -> Sender) -> Box<HttpPeer> {
+    /// The peer of an attempt for a client; a connection is made within `limit`.
+    pub fn peer_for(
+        &self,
+        member: &Member,
+        client: impl FnOnce() -> Sender,
+        limit: Option<Duration>,
+    ) -> Box<HttpPeer> {
         let Parts { link, timeouts, sources, .. } = &self.parts;
         let mut peer = Box::new(member.peer.clone());
         link.introduce(&mut peer, client, timeouts, sources);
+        if let Some(limit) = limit {
+            Link::hasten(&mut peer, limit);
+        }
         peer
     }
 
@@ -244,17 +263,20 @@ impl Upstream {
     }
 
     /// Takes a backend for one attempt: never one that failed this request, fit ones first; if
-    /// none is left, an ejected one whose checks pass (fail open).
+    /// none is left, an ejected one whose checks pass (fail open); where the upstream says so and
+    /// nobody is fit, one whose checks fail.
     pub fn select(&self, now: Instant, visit: impl Fn(&Member) -> Visit) -> Option<InFlight> {
         let set = self.set.load();
         set.next(now, |member| visit(member) == Visit::None)
             .or_else(|| set.next(now, |member| visit(member) == Visit::Stale))
             .or_else(|| set.any_ejected(now, |member| visit(member) != Visit::Failed))
+            .inspect(|_| self.calm_down(&set, now))
+            .or_else(|| self.any_in_panic(&set, now, |member| visit(member) != Visit::Failed))
     }
 
     /// Spends one retry of the budget, or refuses it.
     pub fn may_retry(&self, now: Instant) -> bool {
-        self.account.may_retry(now)
+        self.account.may_retry(now, &self.parts.retries.budget)
     }
 
     /// Retries since the start.
@@ -265,34 +287,6 @@ impl Upstream {
     /// Requests since the start.
     pub fn requests(&self) -> u64 {
         self.account.requests()
-    }
-
-    /// Learns how an attempt ended: ejection counts, and a suspicious end is checked at once.
-    pub fn report(&self, member: &Member, outcome: Outcome, now: Instant) {
-        let state = &member.state;
-        if outcome.is_suspicious() {
-            state.suspicion.notify_one();
-        }
-        if outcome.is_failure() {
-            state.count_failure();
-        }
-        let Some(rules) = &self.parts.ejection else { return };
-        if outcome.is_success() {
-            if state.gate.succeeded(now) {
-                info!("ejection: {} {} returned", self.name(), state.name());
-            }
-        } else if outcome.is_failure() {
-            let set = self.set.load();
-            let room = set.ejected() < rules.ejected_max(set.members().len());
-            if let Some((penalty, failures)) = state.gate.failed(now, rules, room) {
-                state.count_ejection();
-                let (upstream, backend) = (self.name(), state.name());
-                warn!(
-                    "ejection: {upstream} {backend} ejected for {penalty:?} \
-                     ({failures} failures in a row, the last: {outcome})"
-                );
-            }
-        }
     }
 
     /// Looks up what is due, and puts a new set in force if the addresses changed.
@@ -343,6 +337,7 @@ impl Upstream {
         }
         let Parts { balance, peer, .. } = &self.parts;
         let new = Set::new(targets, *balance, heeds(&self.parts), peer, Some(&old));
+        begin_to_observe(&self.parts, &new);
         let new = Arc::new(new);
         self.set.store(new.clone());
         for member in old.members() {
@@ -351,6 +346,13 @@ impl Upstream {
                 info!("discovery: {} {} dropped", self.name(), member.state.name());
             }
         }
+    }
+}
+
+/// Makes room for what a window shows of each backend, so that no request has to.
+fn begin_to_observe(parts: &Parts, set: &Set) {
+    if parts.outliers.is_some() {
+        set.members().iter().for_each(|member| member.state.begin_to_observe());
     }
 }
 

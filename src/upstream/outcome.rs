@@ -35,6 +35,8 @@ pub enum Outcome {
     Stale,
     /// The client left, or erred, while the backend was at work.
     ClientLeft,
+    /// The time of its route was over before the request was sent.
+    Deadline,
     /// Something of our own failed.
     Internal,
 }
@@ -44,7 +46,7 @@ impl Outcome {
     pub fn is_failure(self) -> bool {
         match self {
             Self::Status(status) => matches!(status, 502..=504),
-            Self::ClientLeft | Self::Internal => false,
+            Self::ClientLeft | Self::Deadline | Self::Internal => false,
             _ if self.is_blameless() => false,
             _ => true,
         }
@@ -82,6 +84,7 @@ impl fmt::Display for Outcome {
             Self::Nonsense => f.write_str("nonsense"),
             Self::Stale => f.write_str("stale"),
             Self::ClientLeft => f.write_str("client_left"),
+            Self::Deadline => f.write_str("deadline"),
             Self::Internal => f.write_str("internal"),
         }
     }

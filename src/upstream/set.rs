@@ -102,7 +102,8 @@ impl Set {
         self.members.iter().filter(|member| member.state.gate.is_ejected()).count()
     }
 
-    fn any(
+    /// Takes any backend that `wanted` accepts and that `take` takes.
+    pub fn any(
         &self,
         wanted: &impl Fn(&Member) -> bool,
         take: impl Fn(&Arc<Member>) -> Option<InFlight>,

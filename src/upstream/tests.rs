@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     diagnostic::Problems,
-    upstream::{ejection::Rules, target::Target},
+    upstream::{ejection::Rules, outcome::Outcome, target::Target},
     yaml,
 };
 
@@ -103,7 +103,7 @@ fn a_backend_that_is_not_fit_gets_nothing() {
         |member: &Member| member.state.set_probe(Probe::Failing),
         |member: &Member| member.state.set_draining(true),
         |member: &Member| {
-            member.state.gate.failed(Instant::now(), &ONE_FAILURE, true);
+            member.state.gate.failed(Instant::now(), &ONE_FAILURE, || true);
         },
     ] {
         let upstream = three("");
@@ -123,7 +123,7 @@ fn a_request_never_goes_back_to_a_backend_that_failed_it() {
     };
     assert_eq!(counts(&upstream, 30, failed_first)[0], 0);
     assert_eq!(counts(&upstream, 30, |_| Visit::Failed), [0, 0, 0]);
-    at(&upstream, 1).state.gate.failed(Instant::now(), &ONE_FAILURE, true);
+    at(&upstream, 1).state.gate.failed(Instant::now(), &ONE_FAILURE, || true);
     assert_eq!(counts(&upstream, 30, |_| Visit::Failed), [0, 0, 0], "nor when it is ejected");
 }
 
@@ -136,7 +136,7 @@ fn what_is_left_is_tried_from_the_best_to_the_worst() {
         _ => Visit::None,
     };
     assert_eq!(counts(&upstream, 10, stale_third), [0, 10, 0], "a fresh one first");
-    at(&upstream, 2).state.gate.failed(Instant::now(), &ONE_FAILURE, true);
+    at(&upstream, 2).state.gate.failed(Instant::now(), &ONE_FAILURE, || true);
     assert_eq!(counts(&upstream, 10, stale_third), [0, 0, 10], "then a stale one");
     at(&upstream, 3).state.set_probe(Probe::Failing);
     assert_eq!(counts(&upstream, 10, stale_third), [0, 10, 0], "then an ejected one");
@@ -350,7 +350,7 @@ impl Case {
     /// Brings a backend into this case, as it will be a minute after `base`.
     fn apply(self, member: &Member, base: Instant) {
         let state = &member.state;
-        let eject = |at| state.gate.failed(at, &ONE_FAILURE, true);
+        let eject = |at| state.gate.failed(at, &ONE_FAILURE, || true);
         match self {
             Self::Ready => {}
             Self::Pending => state.set_probe(Probe::Pending),
@@ -410,5 +410,119 @@ proptest! {
             prop_assert_eq!(taken.as_ref().map(|taken| kind(of(taken.member()))), best);
         }
         prop_assert!(upstream.members().iter().all(|member| member.state.in_flight() == 0));
+    }
+}
+
+/// Ends a slice of the windows of an upstream that judges them.
+fn end_slice(upstream: &Upstream, now: Instant) {
+    let Parts { ejection: Some(rules), outliers: Some(outliers), .. } = &upstream.parts else {
+        panic!("no window is judged")
+    };
+    upstream.end_slice(now, rules, outliers);
+}
+
+fn ejected(upstream: &Upstream) -> Vec<u16> {
+    let members = upstream.members();
+    members
+        .iter()
+        .filter(|member| member.state.gate.is_ejected())
+        .map(|member| port(member))
+        .collect()
+}
+
+#[test]
+fn a_share_of_failures_ejects_though_they_are_never_in_a_row() {
+    let upstream = three("ejection: { failure_share: 40%, min_requests: 10 }");
+    let now = Instant::now();
+    end_slice(&upstream, now);
+    for member in upstream.members() {
+        let bad = if port(&member) == 2 { 503 } else { 200 };
+        for status in [200, bad, 200, bad].into_iter().cycle().take(12) {
+            upstream.report(&member, Outcome::Status(status), now);
+        }
+    }
+    assert_eq!(ejected(&upstream), [0; 0]);
+    end_slice(&upstream, now);
+    assert_eq!(ejected(&upstream), [2]);
+
+    // What was before the ejection does not eject it again.
+    let later = now + Duration::from_secs(11);
+    end_slice(&upstream, later);
+    upstream.report(&at(&upstream, 2), Outcome::Status(200), later);
+    (0..3).for_each(|_| end_slice(&upstream, later));
+    assert_eq!(ejected(&upstream), [0; 0]);
+}
+
+#[test]
+fn who_answers_later_than_the_others_is_ejected() {
+    let upstream = three("ejection: { latency_factor: 3, min_requests: 10 }");
+    let now = Instant::now();
+    end_slice(&upstream, now);
+    for member in upstream.members() {
+        let millis = if port(&member) == 3 { 110 } else { 10 };
+        for _ in 0..10 {
+            upstream.report(&member, Outcome::Status(200), now);
+            upstream.report_latency(&member, Duration::from_millis(millis));
+        }
+    }
+    end_slice(&upstream, now);
+    assert_eq!(ejected(&upstream), [3]);
+}
+
+#[test]
+fn when_nobody_is_fit_the_upstream_says_whether_anybody_is_tried() {
+    let now = Instant::now();
+    for (word, is_tried) in [("fail", false), ("any", true)] {
+        let upstream = three(&format!("on_no_healthy: {word}"));
+        for member in upstream.members() {
+            member.state.set_probe(Probe::Failing);
+        }
+        assert_eq!(upstream.select(now, fresh).is_some(), is_tried, "{word}");
+        assert!(upstream.select(now, |_| Visit::Failed).is_none(), "{word}: nobody twice");
+
+        at(&upstream, 1).state.set_probe(Probe::Passing);
+        let failed_at_1 =
+            |member: &Member| if port(member) == 1 { Visit::Failed } else { Visit::None };
+        assert!(upstream.select(now, failed_at_1).is_none(), "{word}: one is fit");
+        assert_eq!(counts(&upstream, 9, fresh), [9, 0, 0], "{word}");
+    }
+    let dropped = three("on_no_healthy: any");
+    dropped.members().iter().for_each(|member| member.state.set_draining(true));
+    assert!(dropped.select(now, fresh).is_none(), "nobody is tried that discovery dropped");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whoever fails, however and whenever.
+    #[test]
+    fn never_more_are_ejected_than_may_be(
+        percent in 0u8..=100,
+        events in prop::collection::vec((1u16..=6, 0u8..6, 0u64..20_000), 1..200),
+    ) {
+        let backends: Vec<String> = (1..=6).map(|port| format!("127.0.0.1:{port}")).collect();
+        let upstream = upstream(&format!(
+            "backends: [{}], ejection: {{ max_ejected: {percent}%, consecutive_failures: 2,
+             failure_share: 50%, success_rate_deviations: 1, latency_factor: 2, min_requests: 1 }}",
+            backends.join(", ")
+        ));
+        let max = 6 * usize::from(percent) / 100;
+        let mut now = Instant::now();
+        for (port, kind, millis) in events {
+            now += Duration::from_millis(millis);
+            let member = at(&upstream, port);
+            match kind {
+                0 => upstream.report(&member, Outcome::Reset, now),
+                1 => upstream.report(&member, Outcome::Status(503), now),
+                2 | 3 => {
+                    upstream.report(&member, Outcome::Status(200), now);
+                    upstream.report_latency(&member, Duration::from_millis(millis));
+                }
+                _ => end_slice(&upstream, now),
+            }
+            prop_assert!(ejected(&upstream).len() <= max);
+            let until = member.state.gate.ejected_until();
+            prop_assert!(until.is_none_or(|until| until <= now + ejection::EJECT_FOR_MAX));
+        }
     }
 }

@@ -47,6 +47,10 @@ pub struct Entry<'a> {
     pub attempts: usize,
     /// The attempts, as `address:outcome` with commas.
     pub via: &'a dyn Display,
+    /// Bytes of the request's body that were sent once more, to another backend.
+    pub replayed: Option<u64>,
+    /// Whether the body was too long to be sent once more, where that was wanted.
+    pub is_too_long_to_replay: bool,
     /// Why Crestline itself refused or failed the request, in one word.
     pub reason: Option<&'a str>,
     /// The client's `User-Agent`.
@@ -125,6 +129,12 @@ fn json(entry: &Entry<'_>, out: &mut Vec<u8>) {
         // Addresses and outcomes are ours: nothing in them needs escaping.
         let written = write!(out, ",\"via\":\"{}\"", entry.via);
         debug_assert!(written.is_ok(), "memory takes every byte");
+    }
+    if let Some(replayed) = entry.replayed {
+        number_field(out, "replayed_bytes", replayed);
+    }
+    if entry.is_too_long_to_replay {
+        text_field(out, "replay", b"too_long");
     }
     if let Some(reason) = entry.reason {
         text_field(out, "reason", reason.as_bytes());

@@ -34,6 +34,8 @@ fn entry() -> Entry<'static> {
         backend: Some("127.0.0.1:3032"),
         attempts: 2,
         via: &"127.0.0.1:3031:refused,127.0.0.1:3032:200",
+        replayed: Some(1_024),
+        is_too_long_to_replay: true,
         reason: None,
         user_agent: Some(b"curl/8 \xff"),
         referer: None,
@@ -54,6 +56,7 @@ fn a_json_line_is_one_line_of_json_whatever_the_client_sent() {
     let parsed: serde_json::Value = serde_json::from_str(&line).unwrap();
     assert_eq!(parsed["path"], "/a\u{1b}[31m\"\r\nb?c=\\");
     assert_eq!(parsed["total_ms"], 1.042);
+    assert_eq!((&parsed["replayed_bytes"], &parsed["replay"]), (&1_024.into(), &"too_long".into()));
     assert_eq!((&parsed["tls_version"], &parsed["tls_resumed"]), (&"TLSv1.3".into(), &true.into()));
     assert_eq!(parsed["tls_client_subject"], r"CN=a\2C");
     assert_eq!(parsed["tls_client_sans"].as_str(), Some("DNS:a.test"));

@@ -104,12 +104,13 @@ impl Phases for Clumsy {
 
     fn request_body_filter(
         &self,
+        session: &mut Session,
         body: Option<&Bytes>,
         end: bool,
         ctx: &mut Context,
     ) -> Result<()> {
         Self::stumble_later("request_body_filter", ctx);
-        self.0.request_body_filter(body, end, ctx)
+        self.0.request_body_filter(session, body, end, ctx)
     }
 
     fn response_filter(

@@ -1,19 +1,19 @@
 //! What is in force for an upstream, setting by setting, for those who ask why.
 
-use crate::upstream::config::Config;
+use crate::upstream::config::{Config, OnNoHealthy};
 
 impl Config {
     /// The settings that decide how requests fare, each with its key and its value; those that
     /// were not written have their defaults.
     pub fn settings(&self) -> Vec<(&'static str, String)> {
-        let Self { tls, http, health_check, ejection, retries, timeouts, .. } = self;
+        let Self { tls, http, health_check, ejection, on_no_healthy, retries, timeouts, .. } = self;
         let mut settings = tls.as_ref().map_or_else(Vec::new, |tls| tls.settings());
         settings.push(("http", http.as_str().to_owned()));
         if let Some(version) = self.send_proxy_protocol {
             settings.push(("send_proxy_protocol", version.as_str().to_owned()));
         }
+        settings.extend(retries.settings());
         settings.extend([
-            ("retries", retries.0.to_string()),
             ("timeouts.connect", timeouts.connect.to_string()),
             ("timeouts.first_byte", timeouts.first_byte.to_string()),
             ("timeouts.between_bytes", timeouts.between_bytes.to_string()),
@@ -27,14 +27,9 @@ impl Config {
             settings.push(("timeouts.ping", ping.to_string()));
         }
         settings.extend(health_check.settings());
-        if ejection.is_off {
-            settings.push(("ejection", "off".to_owned()));
-        } else {
-            settings.extend([
-                ("ejection.consecutive_failures", ejection.consecutive_failures.to_string()),
-                ("ejection.eject_for", ejection.eject_for.to_string()),
-                ("ejection.max_ejected", ejection.max_ejected.to_string()),
-            ]);
+        settings.extend(ejection.settings());
+        if *on_no_healthy != OnNoHealthy::default() {
+            settings.push(("on_no_healthy", on_no_healthy.as_str().to_owned()));
         }
         settings
     }

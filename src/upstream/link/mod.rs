@@ -19,6 +19,7 @@ use std::{
         Arc, LazyLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use pingora_core::{
@@ -141,6 +142,14 @@ impl Link {
         let client = client();
         peer.group_key = MIXED.hash_one((peer.group_key, client));
         peer.options.custom_l4 = Some(Arc::new(self.dial(timeouts, sources, client)));
+    }
+
+    /// Bounds the time in which the connection of a peer is made, its handshake included.
+    pub fn hasten(peer: &mut HttpPeer, limit: Duration) {
+        let sooner = |time: Option<Duration>| Some(time.map_or(limit, |time| time.min(limit)));
+        let options = &mut peer.options;
+        options.connection_timeout = sooner(options.connection_timeout);
+        options.total_connection_timeout = sooner(options.total_connection_timeout);
     }
 
     /// Makes connections as for a check of ours, within a time.
