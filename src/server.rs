@@ -300,7 +300,8 @@ fn h2_options(header_list: ByteSize) -> H2Options {
         .max_concurrent_streams(STREAMS_MAX)
         .max_local_error_reset_streams(Some(H2_MISTAKES))
         .initial_window_size(H2_STREAM_WINDOW)
-        .initial_connection_window_size(H2_CONNECTION_WINDOW);
+        .initial_connection_window_size(H2_CONNECTION_WINDOW)
+        .enable_connect_protocol();
     options
 }
 

@@ -24,6 +24,8 @@ mod failover;
 mod forwarding;
 mod grpc;
 mod h2_abuse;
+mod h2_bodies;
+mod h2_websocket;
 mod h2c;
 mod health;
 mod includes;

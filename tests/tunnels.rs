@@ -280,7 +280,7 @@ async fn to(origin: &Origin, tunnel: &str) -> Crestline {
 }
 
 /// Accepts, and sends each frame back, unmasked.
-async fn echo(mut exchange: Exchange) -> After {
+pub(crate) async fn echo(mut exchange: Exchange) -> After {
     exchange.send(ACCEPTED).await;
     while let Ok(start) = exchange.bytes(6).await {
         let length = usize::from(start[1] & 0x7f);
@@ -293,7 +293,7 @@ async fn echo(mut exchange: Exchange) -> After {
 }
 
 /// A text frame of a client (RFC 6455 §5.2).
-fn masked(text: &str) -> Vec<u8> {
+pub(crate) fn masked(text: &str) -> Vec<u8> {
     const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
     let length = u8::try_from(text.len()).unwrap();
     let bytes = text.bytes().zip(KEY.iter().cycle()).map(|(byte, key)| byte ^ key);
@@ -301,7 +301,7 @@ fn masked(text: &str) -> Vec<u8> {
 }
 
 /// A text frame of a server.
-fn plain(text: &str) -> Vec<u8> {
+pub(crate) fn plain(text: &str) -> Vec<u8> {
     let length = u8::try_from(text.len()).unwrap();
     [0x81, length].into_iter().chain(text.bytes()).collect()
 }

@@ -192,8 +192,7 @@ pub struct LimitsConfig {
     /// Default: `16KiB`.
     pub target_size: Spanned<ByteSize>,
     /// What a client must send of a body in each second on average, once it has been waited for
-    /// as long as `timeouts.body` says; `408` below. Over HTTP/1 only. `0B` asks for nothing.
-    /// Default: `240B`.
+    /// as long as `timeouts.body` says; `408` below. `0B` asks for nothing. Default: `240B`.
     pub body_rate: ByteSize,
 }
 

@@ -8,7 +8,6 @@
 //! INVARIANT: no byte beyond the current request's body is ever handed out, except in a tunnel.
 
 mod facts;
-mod pace;
 mod silence;
 
 use std::{
@@ -32,12 +31,8 @@ use tokio::{
 use crate::{
     clock::Alarm,
     downstream::{
-        connection::Connection,
-        error::BadBody,
-        http2::Http2,
-        socket::duplicate,
-        stream::{pace::Pace, silence::Silence},
-        tunnel::Tunnel,
+        connection::Connection, error::BadBody, http2::Http2, pace::Pace, socket::duplicate,
+        stream::silence::Silence, tunnel::Tunnel,
     },
     http1::chunked::ChunkGuard,
 };

@@ -11,6 +11,7 @@ mod refuse;
 mod secure;
 mod serve;
 pub mod sockets;
+mod streams;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -42,6 +43,7 @@ use crate::{
         introduction::{Failure, Introduction},
         refuse::Refuser,
         serve::Speaks,
+        streams::Streams,
     },
     panics,
     snapshot::{Listener, Live},
@@ -50,6 +52,8 @@ use crate::{
 /// The application that Pingora's accept loops call: it stands before `app`, which answers.
 pub struct Edge<A> {
     app: Arc<A>,
+    /// The same, for HTTP/2.
+    streams: Arc<Streams<A>>,
     live: Live,
     drain: Arc<Drain>,
     admission: Arc<Admission>,
@@ -70,7 +74,8 @@ impl<A> Edge<A> {
     /// Puts an edge before `app`. A connection is bound by the configuration that is in force
     /// when it arrives.
     pub fn new(app: Arc<A>, live: Live, drain: Arc<Drain>, admission: Arc<Admission>) -> Self {
-        Self { app, refuser: Refuser::new(live.clone()), live, drain, admission }
+        let (streams, refuser) = (Arc::new(Streams(app.clone())), Refuser::new(live.clone()));
+        Self { app, streams, live, drain, admission, refuser }
     }
 
     /// Gives an accepted connection a seat; `None` if there is none, and it is closed.
@@ -155,7 +160,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
         // In a box, so that an idle connection does not hold the room that its beginning takes.
         let begun = Box::pin(self.begin(stream, arrival, shutdown)).await;
         let Some((stream, speaks)) = begun else { return };
-        serve::serve(&self.app, stream, speaks, &self.refuser, shutdown).await;
+        let apps = (&self.app, &self.streams);
+        serve::serve(apps, stream, speaks, &self.refuser, shutdown).await;
     }
 
     /// Brings a connection to its first request: introduced, and encrypted where it has to be.

@@ -35,7 +35,7 @@ use crate::{
         refusal::Refusal,
     },
     http2::PREFACE,
-    listener::refuse::Refuser,
+    listener::{refuse::Refuser, streams::Streams},
 };
 
 /// How long an idle connection is kept once the listeners are closed: a request that is on its
@@ -63,7 +63,7 @@ pub(crate) enum Speaks {
 
 /// Serves a connection until it closes.
 pub(crate) async fn serve<A>(
-    app: &Arc<A>,
+    (app, streams): (&Arc<A>, &Arc<Streams<A>>),
     mut stream: Box<Downstream>,
     speaks: Speaks,
     refuser: &Refuser,
@@ -87,7 +87,7 @@ pub(crate) async fn serve<A>(
             Next::Request(head) => head,
             Next::Http2 => {
                 // In a box, so that idle connections that speak HTTP/1 do not hold its room.
-                return Box::pin(serve_http2(app, stream, shutdown)).await;
+                return Box::pin(serve_http2(streams, stream, shutdown)).await;
             }
             Next::Refused(refusal) => {
                 return Box::pin(refuser.refuse(&mut stream, refusal)).await;
@@ -109,15 +109,18 @@ pub(crate) async fn serve<A>(
 }
 
 /// Lets Pingora speak HTTP/2 until the connection closes.
-async fn serve_http2<A>(app: &Arc<A>, mut stream: Box<Downstream>, shutdown: &ShutdownWatch)
-where
+async fn serve_http2<A>(
+    streams: &Arc<Streams<A>>,
+    mut stream: Box<Downstream>,
+    shutdown: &ShutdownWatch,
+) where
     A: HttpServerApp + Send + Sync + 'static,
 {
     stream.set_http2();
     let connection = stream.connection().clone();
     // Pingora sends both GOAWAYs, and waits for ever for the answer between them.
     tokio::select! {
-        _ = app.process_new(stream, shutdown) => {}
+        _ = streams.process_new(stream, shutdown) => {}
         () = abandoned(&connection, shutdown) => {}
         () = gives_way(&connection) => {}
     }

@@ -195,7 +195,9 @@ fn of_client(error: &Error) -> Verdict {
         // The client closed its side in the middle of its body, and may still listen.
         ErrorType::ConnectionClosed => say(400, "client_abort"),
         ErrorType::WriteTimedout => Verdict { status: None, reason: refused::WRITE_TIMEOUT },
-        ErrorType::WriteError if has_timed_out(error) => {
+        ErrorType::WriteError | ErrorType::ReadError | ErrorType::H2Error
+            if has_timed_out(error) =>
+        {
             Verdict { status: None, reason: refused::WRITE_TIMEOUT }
         }
         ErrorType::ReadError | ErrorType::WriteError => {
@@ -218,6 +220,8 @@ fn is_silent(error: &Error) -> bool {
 /// Whether the stream itself gave a write up.
 fn has_timed_out(error: &Error) -> bool {
     let cause = error.root_cause().downcast_ref::<io::Error>();
+    // Over HTTP/2 all that was under way on the connection ends with it.
+    let cause = cause.or_else(|| http2(error)?.get_io());
     cause.is_some_and(|cause| cause.kind() == io::ErrorKind::TimedOut)
 }
 

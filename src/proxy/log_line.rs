@@ -31,7 +31,7 @@ pub(crate) fn write(log: &AccessLog, session: &Session, ctx: &Context, status: u
         method: request.method.as_str(),
         host: select::authority(request),
         target: request.raw_path(),
-        protocol: protocol(request.version),
+        protocol: protocol(session),
         tls: ctx.connection.as_deref().map(Connection::tls_entry).unwrap_or_default(),
         status,
         bytes: session.body_bytes_sent() as u64,
@@ -54,9 +54,11 @@ pub(crate) fn write(log: &AccessLog, session: &Session, ctx: &Context, status: u
     });
 }
 
-fn protocol(version: Version) -> &'static str {
-    match version {
+fn protocol(session: &Session) -> &'static str {
+    match session.req_header().version {
         Version::HTTP_10 => "HTTP/1.0",
+        // A WebSocket speaks HTTP/1.1 to everybody but its client.
+        _ if session.as_downstream().is_custom() => "HTTP/2.0",
         Version::HTTP_2 => "HTTP/2.0",
         _ => "HTTP/1.1",
     }

@@ -30,6 +30,7 @@ use crate::{
     downstream::{
         connection::{Connection, Exchange},
         refused,
+        upload::is_stream,
     },
     policy::contract::Flow,
     proxy::{caught::Phases, context::Replay, failure::Verdict},
@@ -263,7 +264,7 @@ fn receive(session: &mut Session, ctx: &mut Context, connection: Arc<Connection>
     // A client that has sent its request may close its side and still wait for the answer.
     session.as_downstream_mut().set_abort_on_close(false);
     connection.await_origin(None);
-    if !session.is_http2() {
+    if !is_stream(session.as_downstream()) {
         connection.set_limit(None);
     }
     let headers = &session.req_header().headers;
@@ -277,6 +278,7 @@ fn answered(session: &mut Session, header: &ResponseHeader, ctx: &mut Context) {
     let now = Instant::now();
     ctx.is_answered = true;
     ctx.first_byte = Some(now.saturating_duration_since(ctx.started));
+    let is_stream = is_stream(session.as_downstream());
     if let (Some(in_flight), Some(route)) = (&ctx.in_flight, &ctx.route) {
         let outcome = Outcome::Status(header.status.as_u16());
         route.upstream.report(in_flight.member(), outcome, now);
@@ -286,11 +288,13 @@ fn answered(session: &mut Session, header: &ResponseHeader, ctx: &mut Context) {
             && let Some(connection) = &ctx.connection
         {
             connection.await_origin(None);
-            connection.open_tunnel();
+            if !is_stream {
+                connection.open_tunnel(); // others have streams on a connection of HTTP/2
+            }
             session.set_read_timeout(Some(route.upstream.timeouts().tunnel));
         }
     }
-    if let Some(connection) = ctx.connection.as_ref().filter(|_| !session.is_http2()) {
+    if let Some(connection) = ctx.connection.as_ref().filter(|_| !is_stream) {
         connection.set_limit(None);
     }
     respond::keep_or_close(session, ctx);

@@ -9,7 +9,7 @@ use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 use crate::{
-    downstream::stream::Downstream,
+    downstream::{stream::Downstream, upload::is_stream},
     observe::request_id::X_REQUEST_ID,
     policy::contract::Response,
     proxy::context::Context,
@@ -85,7 +85,8 @@ pub(crate) fn bound(header: &ResponseHeader) -> Result<()> {
 pub(crate) fn break_off(session: &Session) {
     let Some(answer) = session.response_written() else { return };
     let has_end = |name| answer.headers.contains_key(name);
-    if session.is_http2() || has_end(CONTENT_LENGTH) || has_end(TRANSFER_ENCODING) {
+    let is_stream = is_stream(session.as_downstream());
+    if is_stream || has_end(CONTENT_LENGTH) || has_end(TRANSFER_ENCODING) {
         return; // the client sees that the end is missing
     }
     let stream = session.stream().and_then(|stream| stream.as_any().downcast_ref::<Downstream>());

@@ -14,6 +14,7 @@ use pingora_proxy::Session;
 use tokio::time::{self, Instant};
 
 use crate::{
+    downstream::upload::is_stream,
     policy::contract::{Flow, Request},
     proxy::{
         context::{Context, Replay},
@@ -251,7 +252,7 @@ pub(crate) async fn peer(session: &mut Session, ctx: &mut Context) -> Result<Box
     let http = route.upstream.link().http();
     let options = &mut peer.options;
     options.read_timeout = read_timeout(session, http, route.upstream.timeouts());
-    if session.is_http2() {
+    if is_stream(session.as_downstream()) && !session.is_upgrade_req() {
         options.read_timeout = limit.into_iter().chain(options.read_timeout).min();
     }
     if let Some(deadline) = ctx.deadline {
@@ -259,7 +260,7 @@ pub(crate) async fn peer(session: &mut Session, ctx: &mut Context) -> Result<Box
         options.write_timeout = options.write_timeout.map(|time| time.min(left));
     }
     if let Some(connection) = &ctx.connection
-        && !session.is_http2()
+        && !is_stream(session.as_downstream())
     {
         // Only what is sent already can be late by its origin's fault.
         let is_sent = session.is_body_empty();
@@ -313,7 +314,8 @@ fn read_timeout(session: &mut Session, http: Http, timeouts: &Timeouts) -> Optio
     if session.is_upgrade_req() {
         return Some(timeouts.tunnel);
     }
-    let is_kept = http == Http::One && !session.is_http2() && session.is_body_empty();
+    let is_kept =
+        http == Http::One && !is_stream(session.as_downstream()) && session.is_body_empty();
     (!is_kept).then_some(timeouts.first_byte.max(timeouts.between_bytes))
 }
 
@@ -322,7 +324,7 @@ pub(crate) fn sent(session: &mut Session, ctx: &mut Context) {
     ctx.is_sent = true;
     await_origin(ctx, |timeouts| timeouts.first_byte);
     if let Some(connection) = &ctx.connection
-        && !session.is_http2()
+        && !is_stream(session.as_downstream())
         && !session.is_body_empty()
         && !ctx.is_answered
     {

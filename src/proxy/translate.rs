@@ -2,7 +2,7 @@
 
 use std::mem;
 
-use http::{Version, header, request::Parts as ReqParts};
+use http::{HeaderValue, Version, header, request::Parts as ReqParts};
 use pingora::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 
@@ -14,7 +14,10 @@ use crate::{
     upstream::{link::config::Http, outcome::NO_HTTP2},
 };
 
-/// Makes what the origin is sent of what the client sent.
+const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
+
+/// Makes what the origin is sent of what the client sent; `header` is what Pingora has made of
+/// that so far.
 pub(crate) fn request(
     sent: &RequestHeader,
     header: &mut RequestHeader,
@@ -36,11 +39,16 @@ pub(crate) fn request(
     // Names go on in lower case, as over HTTP/2: Pingora's second map, which keeps their case,
     // would cost more than all the rest of this.
     let mut parts: ReqParts = mem::replace(header, blank()).into();
+    let is_http2 = [sent.version, parts.version] == [Version::HTTP_2; 2];
     let headers = &mut parts.headers;
     let host = headers.get(header::HOST).cloned();
     forward::cleanse(headers, connection, &route.vouched);
     forward::introduce(headers, connection, &ctx.id, host.as_ref())?;
     forward::join_cookies(headers, sent.version)?;
+    if is_http2 && sent.headers.get(header::TE).is_some_and(|te| te == "trailers") {
+        // gRPC asks for it; where there is a body, Pingora takes it off as of HTTP/1.
+        headers.insert(header::TE, TRAILERS);
+    }
     if route.forwarded {
         forward::add_forwarded(headers, connection, host.as_ref())?;
     }

@@ -24,6 +24,11 @@ impl Pace {
         self.since.get_or_insert_with(Instant::now);
     }
 
+    /// The client is not waited for any more.
+    pub(super) fn rests(&mut self) {
+        self.since = None;
+    }
+
     /// So many bytes have come.
     pub(super) fn advance(&mut self, bytes: usize, bounds: &Bounds) -> Result<(), BodyTooSlow> {
         self.received += bytes as u64;
