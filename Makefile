@@ -8,7 +8,7 @@ SOAK_UPGRADES ?= 200
 SOAK_SECONDS ?= 0
 ATTACK_CONNECTIONS ?= 2000
 
-.PHONY: help demo build test check unit integration soak attack docs deny audit bench bench-routing setup bench-setup clean
+.PHONY: help demo build test check unit integration soak attack h2-cost docs deny audit bench bench-routing setup bench-setup clean
 
 help: ## Shows this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ soak: setup ## SOAK_UPGRADES upgrades in a row under load, over SOAK_SECONDS at 
 
 attack: setup ## ATTACK_CONNECTIONS of slowhttptest, four ways, while a client that behaves is timed
 	ATTACK_CONNECTIONS=$(ATTACK_CONNECTIONS) $(CARGO) test --test integration -- --nocapture attack::
+
+h2-cost: setup ## What floods over HTTP/2 cost the processor and memory, by a release build
+	$(CARGO) test --release --test integration -- --nocapture h2_cost::
 
 deny: setup ## Licences, bans and sources of all packages
 	@command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny

@@ -25,6 +25,7 @@ mod forwarding;
 mod grpc;
 mod h2_abuse;
 mod h2_bodies;
+mod h2_cost;
 mod h2_websocket;
 mod h2c;
 mod health;

@@ -220,6 +220,14 @@ impl Crestline {
         line.trim_end_matches("kB").trim().parse().unwrap()
     }
 
+    /// How long processors have worked for it, in user space and in the kernel.
+    pub(crate) fn processor(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.id())).unwrap();
+        let fields = stat.rsplit_once(')').unwrap().1.split_whitespace();
+        let ticks: u64 = fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+        Duration::from_millis(ticks * 10) // Linux shows a hundredth of a second, everywhere
+    }
+
     /// The address of its first listener.
     pub(crate) fn address(&self) -> &str {
         &self.addresses[0]
