@@ -65,8 +65,8 @@ clean: ## Removes what was built
 	$(CARGO) clean
 
 # Pingora's compression and aws-lc build with cmake and a C compiler; the tests use curl, openssl,
-# sslscan, h2load, slowhttptest and ss, pebble is the CA that they ask, and systemd judges its units,
-# and promtool (of prometheus) its metrics.
+# sslscan, h2load, nghttp, slowhttptest and ss, Node and Python as clients; pebble is the CA that
+# they ask, systemd judges its units, and promtool (of prometheus) its metrics.
 setup:
 	@packages=; \
 	command -v cmake >/dev/null || packages="$$packages cmake"; \
@@ -76,6 +76,9 @@ setup:
 	command -v openssl >/dev/null || packages="$$packages openssl"; \
 	command -v sslscan >/dev/null || packages="$$packages sslscan"; \
 	command -v h2load >/dev/null || packages="$$packages nghttp2-client"; \
+	command -v nghttp >/dev/null || packages="$$packages nghttp2-client"; \
+	command -v node >/dev/null || packages="$$packages nodejs"; \
+	/usr/bin/python3 -c 'import h2, grpc' 2>/dev/null || packages="$$packages python3-h2 python3-grpcio"; \
 	command -v pebble >/dev/null || packages="$$packages pebble"; \
 	command -v slowhttptest >/dev/null || packages="$$packages slowhttptest"; \
 	command -v ss >/dev/null || packages="$$packages iproute2"; \

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use bytes::{BufMut, Bytes, BytesMut};
 use h2::{Reason, RecvStream, server::SendResponse};
 use http::{HeaderMap, Request, Response};
-use tokio::sync::Notify;
+use tokio::{process::Command, sync::Notify};
 
 use crate::support::{
     Asks, Crestline, Front, H2Answer, H2Client, H2Origin, Pair, connect_http2,
@@ -242,4 +242,34 @@ async fn a_client_that_leaves_ends_its_calls_at_the_origin() {
     let answer = soon("a head", answer).await.unwrap();
     drop((client, up, answer));
     soon("the end of the call", cancelled.1.notified()).await;
+}
+
+/// As programs make them: grpcio, over TLS.
+#[tokio::test]
+async fn grpcio_makes_all_four_kinds_of_calls() {
+    let (origin, pair) = (origin(&Cancelled::default()).await, Pair::of(&["localhost"]));
+    let listeners = "listeners: [{ address: \"127.0.0.1:0\", \
+        tls: { certificates: [{ cert: a.pem, key: a.key }] } }]\n";
+    let files = [("a.pem", pair.cert.as_str()), ("a.key", &pair.key)];
+    let yaml = format!("{listeners}{}", app(&origin, ""));
+    let proxy = Crestline::start_among(&files, &[], &yaml).await;
+    let port = proxy.address().rsplit_once(':').unwrap().1;
+    let mut client = Command::new("/usr/bin/python3");
+    client.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/grpc_client.py"));
+    client.args([&format!("localhost:{port}"), "a.pem"]).current_dir(proxy.folder());
+    // It would ask a proxy of the environment for the way.
+    client.env_remove("https_proxy").env_remove("HTTPS_PROXY").kill_on_drop(true);
+    let output = soon("grpcio", client.output()).await.expect("python3 is installed: make setup");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout).lines().collect::<Vec<_>>(),
+        [
+            "unary: one 0 in words",
+            "client streams: one two 0 in words",
+            "server streams: one two failed 13 in words",
+            "both stream: one two three 0 in words",
+            "deadline: DEADLINE_EXCEEDED",
+        ],
+        "{told}"
+    );
 }
