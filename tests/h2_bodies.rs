@@ -1,13 +1,13 @@
 //! Bodies and answers over HTTP/2 have the same bounds as over HTTP/1, each on its own stream.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::Request;
-use tokio::time;
+use tokio::{sync::Notify, time};
 
 use crate::support::{
-    Crestline, H2Client, H2Origin, Origin, eventually,
+    Crestline, H2Answer, H2Client, H2Origin, Origin, eventually,
     http2::{H2Stream, piece},
     soon,
 };
@@ -30,6 +30,34 @@ async fn bounded(backend: &impl ToString, listener: &str, more: &str) -> Crestli
         "
     ))
     .await
+}
+
+/// The end comes in a frame of its own, as most clients send it. Said twice to an origin of
+/// HTTP/1, it would be the beginning of another request.
+#[tokio::test]
+async fn an_origin_is_told_once_that_a_body_has_ended() {
+    let has_come = Arc::new(Notify::new());
+    let notifies = has_come.clone();
+    let origin = Origin::with(move |mut exchange| {
+        let notifies = notifies.clone();
+        async move {
+            exchange.piece().await.unwrap();
+            notifies.notify_one();
+            exchange.reply("hello").await
+        }
+    });
+    let proxy = bounded(&origin, "", "").await;
+    let client = H2Client::connect(&proxy).await;
+    for _ in 0..3 {
+        let H2Stream { mut up, answer } = client.begin(upload()).await;
+        up.send_data(Bytes::from_static(b"some"), false).unwrap();
+        soon("the body", has_come.notified()).await;
+        up.send_data(Bytes::new(), true).unwrap();
+        let answer = H2Answer::read(soon("an answer", answer).await.unwrap()).await;
+        assert_eq!(answer.body, b"hello");
+    }
+    let methods: Vec<_> = origin.requests().into_iter().map(|asked| asked.method).collect();
+    assert_eq!(methods, ["POST"; 3]);
 }
 
 /// A request of which one byte comes gets 408 whoever the origin is; its connection lives on.

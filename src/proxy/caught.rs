@@ -56,7 +56,7 @@ pub(crate) trait Phases: Send + Sync {
     fn request_body_filter(
         &self,
         session: &mut Session,
-        body: Option<&Bytes>,
+        body: &mut Option<Bytes>,
         end: bool,
         ctx: &mut Context,
     ) -> Result<()>;
@@ -177,7 +177,7 @@ impl<P: Phases> ProxyHttp for Caught<P> {
         end: bool,
         ctx: &mut Context,
     ) -> Result<()> {
-        settle(catch_now(|| self.0.request_body_filter(session, body.as_ref(), end, ctx)), ctx)
+        settle(catch_now(|| self.0.request_body_filter(session, body, end, ctx)), ctx)
     }
 
     async fn response_filter(

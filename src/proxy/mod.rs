@@ -128,16 +128,19 @@ impl Phases for Proxy {
     fn request_body_filter(
         &self,
         session: &mut Session,
-        body: Option<&Bytes>,
+        body: &mut Option<Bytes>,
         end: bool,
         ctx: &mut Context,
     ) -> Result<()> {
-        ctx.body_bytes += body.map_or(0, |body| body.len() as u64);
+        ctx.body_bytes += body.as_ref().map_or(0, |body| body.len() as u64);
         let max = ctx.route.as_ref().and_then(|route| route.policies.body_bytes_max());
         if max.is_some_and(|max| max < ctx.body_bytes) {
             return Err(Error::explain(ErrorType::HTTPStatus(413), "body limit").into_down());
         }
         if end {
+            // Over HTTP/2 the end often comes in a frame of its own. Pingora would write that as a
+            // chunk without bytes, and the end once more: the origin's next request.
+            *body = body.take().filter(|body| !body.is_empty());
             select::sent(session, ctx);
         }
         Ok(())

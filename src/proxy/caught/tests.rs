@@ -105,7 +105,7 @@ impl Phases for Clumsy {
     fn request_body_filter(
         &self,
         session: &mut Session,
-        body: Option<&Bytes>,
+        body: &mut Option<Bytes>,
         end: bool,
         ctx: &mut Context,
     ) -> Result<()> {
