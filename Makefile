@@ -41,7 +41,7 @@ soak: setup ## SOAK_UPGRADES upgrades in a row under load, over SOAK_SECONDS at 
 		--exact --nocapture soak::upgrades_in_a_row_lose_nothing
 
 attack: setup ## ATTACK_CONNECTIONS of slowhttptest, four ways, while a client that behaves is timed
-	ATTACK_CONNECTIONS=$(ATTACK_CONNECTIONS) $(CARGO) test --test integration -- --nocapture attack::
+	ATTACK_CONNECTIONS=$(ATTACK_CONNECTIONS) $(CARGO) test --release --test integration -- --nocapture attack::
 
 h2-cost: setup ## What floods over HTTP/2 cost the processor and memory, by a release build
 	$(CARGO) test --release --test integration -- --nocapture h2_cost::
@@ -65,8 +65,8 @@ clean: ## Removes what was built
 	$(CARGO) clean
 
 # Pingora's compression and aws-lc build with cmake and a C compiler; the tests use curl, openssl,
-# sslscan, h2load, nghttp, slowhttptest and ss, Node and Python as clients; pebble is the CA that
-# they ask, systemd judges its units, and promtool (of prometheus) its metrics.
+# sslscan, h2load, nghttp, slowhttptest and ss, Node, Python and a browser as clients; pebble is the
+# CA that they ask, systemd judges its units, and promtool (of prometheus) its metrics.
 setup:
 	@packages=; \
 	command -v cmake >/dev/null || packages="$$packages cmake"; \
@@ -77,6 +77,7 @@ setup:
 	command -v sslscan >/dev/null || packages="$$packages sslscan"; \
 	command -v h2load >/dev/null || packages="$$packages nghttp2-client"; \
 	command -v nghttp >/dev/null || packages="$$packages nghttp2-client"; \
+	command -v chromium >/dev/null || packages="$$packages chromium"; \
 	command -v node >/dev/null || packages="$$packages nodejs"; \
 	/usr/bin/python3 -c 'import h2, grpc' 2>/dev/null || packages="$$packages python3-h2 python3-grpcio"; \
 	command -v pebble >/dev/null || packages="$$packages pebble"; \

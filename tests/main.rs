@@ -14,6 +14,7 @@ mod attack;
 mod balance;
 mod bounds;
 mod breaks;
+mod browser;
 mod clients;
 mod command_line;
 mod config;
