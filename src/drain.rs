@@ -68,7 +68,7 @@ pub struct Load {
     pub connections: u64,
     /// Requests that are being answered, tunnels included.
     pub requests: u64,
-    /// Tunnels: `WebSocket` connections.
+    /// Tunnels: `WebSocket` connections, and those that are relayed.
     pub tunnels: u64,
 }
 
@@ -77,7 +77,7 @@ impl fmt::Display for Load {
         let counts = [
             (self.connections, "connection"),
             (self.requests, "request"),
-            (self.tunnels, "WebSocket"),
+            (self.tunnels, "tunnel"),
         ];
         for (index, (count, word)) in counts.into_iter().enumerate() {
             let comma = if index == 0 { "" } else { ", " };
@@ -361,6 +361,6 @@ mod tests {
     #[test]
     fn people_read_what_is_in_flight() {
         let load = Load { connections: 2, requests: 1, tunnels: 0 };
-        assert_eq!(load.to_string(), "2 connections, 1 request, 0 WebSockets");
+        assert_eq!(load.to_string(), "2 connections, 1 request, 0 tunnels");
     }
 }

@@ -11,6 +11,7 @@
 //! 10  admin                            the API of a running process, and its client
 //!  9  handover                         one process takes the place of another
 //!  8  listener  proxy  control         accept | the HTTP data path | the slow path
+//!     stream                           the TCP data path
 //!     explain                          what becomes of a request, and why
 //!  7  snapshot                         the compiled configuration in force
 //!  6  config                           the file as the operator wrote it
@@ -54,6 +55,7 @@ pub mod reply;
 pub mod routing;
 pub mod server;
 pub mod snapshot;
+pub mod stream;
 pub mod systemd;
 pub mod tls;
 pub mod units;

@@ -11,10 +11,12 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use futures::FutureExt;
 use log::{info, warn};
 use pingora::server::{RunArgs, Server, configuration::Opt};
 use pingora_core::{
     apps::HttpServerOptions,
+    connectors::ConnectorOptions,
     protocols::http::v2::server::{H2Options, default_h2_options},
     services::background::background_service,
 };
@@ -36,7 +38,7 @@ use crate::{
     },
     http2::guard::STREAMS_MAX,
     listener::{
-        Edge,
+        Edge, Relay,
         admission::Admission,
         bind::{BindError, Bound, Listening},
         handed::{Handed, HandedError},
@@ -48,6 +50,7 @@ use crate::{
         stop::{LastActs, Stop, Watched},
     },
     snapshot::{Live, Snapshot},
+    stream,
     tls::origin,
     units::ByteSize,
 };
@@ -157,7 +160,8 @@ pub fn prepare(
     let background = server.add_service(background_service("upstreams", background));
 
     let app = Arc::new(proxy(&server, &live));
-    let edge = Edge::new(app, live.clone(), drain.clone(), admission.clone());
+    let edge =
+        Edge::new(app, relay(&server, &live), live.clone(), drain.clone(), admission.clone());
     let sockets = Sockets::default();
     let listening = Listening::new(edge, bound, beside, sockets.clone(), drain.clone(), admission);
     let listening = server.add_service(listening);
@@ -253,6 +257,16 @@ fn proxy(server: &Server, live: &Live) -> HttpProxy<Caught<Proxy>> {
     proxy.h2_options = Some(h2_options(header_list));
     proxy.server_options = Some(server_options(idle.0));
     proxy
+}
+
+/// What passes connections on as they come.
+fn relay(server: &Server, live: &Live) -> Relay {
+    let options = ConnectorOptions::from_server_conf(&server.configuration);
+    let relay = Arc::new(stream::Relay::new(live.clone(), options));
+    Arc::new(move |relayed, target| {
+        let relay = relay.clone();
+        async move { relay.relay(relayed, target).await }.boxed()
+    })
 }
 
 /// Binds the admin socket; a successor's takes its place later.

@@ -91,6 +91,7 @@ in force for the upstream
   ejection.eject_for             10s                     default
   ejection.max_ejected           50%                     default
 in force for the listener
+  protocol                       http                    default
   h2c                            false                   default
   timeouts.header                5s                      app.yaml:3
   timeouts.idle                  75s                     default

@@ -60,6 +60,8 @@ mod soak;
 mod sockets;
 mod status;
 mod stop;
+mod stream;
+mod stream_names;
 mod streaming;
 mod systemd;
 mod tidy;

@@ -11,7 +11,7 @@ use std::{
 };
 
 /// Modules by floor. Floors count upward; those of one floor do not know each other.
-const FLOORS: [(&str, u32); 31] = [
+const FLOORS: [(&str, u32); 32] = [
     ("clock", 0),
     ("counter", 0),
     ("diagnostic", 0),
@@ -35,6 +35,7 @@ const FLOORS: [(&str, u32); 31] = [
     ("config", 6),
     ("snapshot", 7),
     ("proxy", 8),
+    ("stream", 8),
     ("listener", 8),
     ("control", 8),
     ("explain", 8),

@@ -235,7 +235,7 @@ async fn a_frame_that_never_ends_is_broken_and_gets_no_close_frame() {
     its_end(&proxy).await;
     assert_eq!(client.rest().await.0, b"\x82\x05ab");
     eventually("the end of the process", || !proxy.is_running()).await;
-    proxy.logs("with 1 connection, 1 request, 1 WebSocket cut off").await;
+    proxy.logs("with 1 connection, 1 request, 1 tunnel cut off").await;
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! What runs: the answer to `crestline status`.
 
 mod acme;
+mod listener;
 mod route;
 
 use std::{
@@ -86,6 +87,12 @@ pub struct VersionStatus {
 pub struct ListenerStatus {
     /// Where it listens.
     pub address: String,
+    /// What is spoken on it: `http` or `tcp`.
+    #[serde(default)]
+    pub protocol: String,
+    /// The upstreams that connections are relayed to as they come.
+    #[serde(default)]
+    pub relays_to: Vec<String>,
     /// Whether it speaks HTTP/2 with prior knowledge.
     pub h2c: bool,
     /// What it shows its clients; `None` in plaintext.
@@ -195,6 +202,8 @@ impl Status {
                 .iter()
                 .map(|listener| ListenerStatus {
                     address: listener.address.to_string(),
+                    protocol: listener.relays.protocol.as_str().to_owned(),
+                    relays_to: listener.relays.upstreams(),
                     h2c: listener.h2c,
                     tls: listener.tls.as_ref().map(|keyring| tls(listener, &keyring.now(), now)),
                 })
@@ -276,54 +285,6 @@ impl fmt::Display for Status {
         configuration.fmt(f)?;
         listeners.iter().try_for_each(|listener| listener.fmt(f))?;
         upstreams.iter().try_for_each(|upstream| write!(f, "\n{upstream}"))
-    }
-}
-
-impl fmt::Display for ListenerStatus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { address, h2c, tls } = self;
-        let Some(tls) = tls else {
-            return writeln!(f, "listener {address}{}", if *h2c { " (h2c)" } else { "" });
-        };
-        let TlsStatus { handshakes, resumed_handshakes: resumed, failed_handshakes, .. } = tls;
-        let clients = match tls.client_certificates.as_str() {
-            "" | "off" => String::new(),
-            mode => format!(", client certificates {mode}"),
-        };
-        write!(f, "listener {address} (tls{clients}); handshakes: {handshakes}")?;
-        if 0 < *resumed {
-            write!(f, " ({resumed} resumed)")?;
-        }
-        write!(f, ", failed: {failed_handshakes}")?;
-        if 0 < *failed_handshakes {
-            let reasons = tls.failed_by_reason.iter();
-            let reasons: Vec<_> = reasons.map(|(why, count)| format!("{why} {count}")).collect();
-            write!(f, " ({})", reasons.join(", "))?;
-        }
-        writeln!(f)?;
-        for CertificateStatus { names, key, expires, days_left, ocsp_until, acme } in
-            &tls.certificates
-        {
-            write!(f, "  {}  {key}, ", names.join(", "))?;
-            if let Some(acme) = acme.as_ref().filter(|acme| acme.self_signed) {
-                write!(f, "self-signed meanwhile; {acme}")?;
-                continue;
-            }
-            let s = if *days_left == 1 { "" } else { "s" };
-            let left = match days_left {
-                ..0 => "expired".to_owned(),
-                left => format!("in {left} day{s}"),
-            };
-            write!(f, "until {expires} ({left})")?;
-            if let Some(until) = ocsp_until {
-                write!(f, ", OCSP until {until}")?;
-            }
-            match acme {
-                Some(acme) => write!(f, "; {acme}")?,
-                None => writeln!(f)?,
-            }
-        }
-        Ok(())
     }
 }
 

@@ -125,7 +125,7 @@ mod tests {
     fn people_read_what_is_left() {
         let in_flight = Load { connections: 2, requests: 1, tunnels: 0 };
         let mut progress = Progress { pid: 7, state: "leaving", in_flight };
-        let expected = "process 7: leaving, 2 connections, 1 request, 0 WebSockets";
+        let expected = "process 7: leaving, 2 connections, 1 request, 0 tunnels";
         assert_eq!(progress.to_string(), expected);
         progress.state = "gone";
         assert_eq!(progress.to_string(), "process 7: gone");

@@ -198,9 +198,12 @@ impl File {
     pub fn http2_bounds(&self) -> (ByteSize, Duration) {
         let speakers = || self.listeners.iter().filter(|listener| listener.speaks_http2());
         let size = speakers().map(|listener| listener.limits.header_size.value).max();
-        let idle = speakers().map(|listener| listener.timeouts.idle).max();
+        let idle = speakers().map(|listener| listener.timeouts.idle.value).max();
         let default = downstream::config::Config::default();
-        (size.unwrap_or(default.limits.header_size.value), idle.unwrap_or(default.timeouts.idle))
+        (
+            size.unwrap_or(default.limits.header_size.value),
+            idle.unwrap_or(default.timeouts.idle.value),
+        )
     }
 
     /// Makes types of what was loaded; all that is wrong with its form goes to `problems`.

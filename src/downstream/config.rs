@@ -1,7 +1,9 @@
 //! A listener as the operator writes it, and the bounds of its connections.
 
 pub mod process;
+pub mod protocol;
 pub mod proxy_protocol;
+mod settings;
 pub mod socket;
 
 use std::{
@@ -33,6 +35,18 @@ use crate::{
 pub struct Config {
     /// Where to listen: `0.0.0.0:80`, `[::]:80` (IPv4 as well), or `unix:/path`.
     pub address: Spanned<Address>,
+    /// What is spoken. Default: `http`.
+    #[serde(default)]
+    pub protocol: Spanned<protocol::Protocol>,
+    /// Where a listener of `protocol: tcp` relays connections, and with `tls` what is said within.
+    /// Default: nowhere, if those are passed through that ask for certain names.
+    #[serde(default)]
+    pub upstream: Option<Spanned<String>>,
+    /// Connections that are relayed as they come, TLS untouched, by the name that they ask for.
+    /// All others fare as without this. Default: none.
+    #[serde(default)]
+    #[schemars(with = "Vec<protocol::PassthroughConfig>", length(min = 1))]
+    pub passthrough: Option<Spanned<Vec<Spanned<protocol::PassthroughConfig>>>>,
     /// Whether clients may speak HTTP/2 with prior knowledge on this plaintext listener.
     /// Default: `false`.
     #[serde(default)]
@@ -139,21 +153,21 @@ pub struct TimeoutsConfig {
     #[schemars(extend("pattern" = units::POSITIVE))]
     pub handshake: Spanned<Duration>,
     /// A request head, from its first byte to its last. Default: `10s`.
-    #[serde(deserialize_with = "units::positive")]
+    #[serde(deserialize_with = "positive")]
     #[schemars(extend("pattern" = units::POSITIVE))]
-    pub header: Duration,
+    pub header: Spanned<Duration>,
     /// Between an answer and the next request. Default: `75s`.
-    #[serde(deserialize_with = "units::positive")]
+    #[serde(deserialize_with = "positive")]
     #[schemars(extend("pattern" = units::POSITIVE))]
-    pub idle: Duration,
+    pub idle: Spanned<Duration>,
     /// Between two pieces of a request's body. Default: `30s`.
-    #[serde(deserialize_with = "units::positive")]
+    #[serde(deserialize_with = "positive")]
     #[schemars(extend("pattern" = units::POSITIVE))]
-    pub body: Duration,
+    pub body: Spanned<Duration>,
     /// How long a client may not take any of its answer. Default: `30s`.
-    #[serde(deserialize_with = "units::positive")]
+    #[serde(deserialize_with = "positive")]
     #[schemars(extend("pattern" = units::POSITIVE))]
-    pub write: Duration,
+    pub write: Spanned<Duration>,
 }
 
 /// Reads a time that must not be zero, with its place.
@@ -168,10 +182,10 @@ impl Default for TimeoutsConfig {
     fn default() -> Self {
         Self {
             handshake: Spanned::new(Duration::from_secs(10)),
-            header: Duration::from_secs(10),
-            idle: Duration::from_secs(75),
-            body: Duration::from_secs(30),
-            write: Duration::from_secs(30),
+            header: Spanned::new(Duration::from_secs(10)),
+            idle: Spanned::new(Duration::from_secs(75)),
+            body: Spanned::new(Duration::from_secs(30)),
+            write: Spanned::new(Duration::from_secs(30)),
         }
     }
 }
@@ -193,7 +207,7 @@ pub struct LimitsConfig {
     pub target_size: Spanned<ByteSize>,
     /// What a client must send of a body in each second on average, once it has been waited for
     /// as long as `timeouts.body` says; `408` below. `0B` asks for nothing. Default: `240B`.
-    pub body_rate: ByteSize,
+    pub body_rate: Spanned<ByteSize>,
 }
 
 /// A byte now and then keeps nobody busy: this is slower than any modem.
@@ -211,7 +225,7 @@ impl Default for LimitsConfig {
             header_size: Spanned::new(ByteSize(LIMITS.header_size as u64)),
             header_fields: Spanned::new(LIMITS.header_fields),
             target_size: Spanned::new(ByteSize(LIMITS.target_size as u64)),
-            body_rate: ByteSize(BODY_RATE),
+            body_rate: Spanned::new(ByteSize(BODY_RATE)),
         }
     }
 }
@@ -271,6 +285,9 @@ impl Config {
     pub fn at(address: Address) -> Self {
         Self {
             address: Spanned::new(address),
+            protocol: Spanned::default(),
+            upstream: None,
+            passthrough: None,
             h2c: Spanned::new(false),
             tls: None,
             timeouts: TimeoutsConfig::default(),
@@ -280,35 +297,9 @@ impl Config {
         }
     }
 
-    /// What is in force, setting by setting; what was not written has its default.
-    pub fn settings(&self) -> Vec<(&'static str, String)> {
-        let Self { h2c, tls, timeouts, limits, proxy_protocol, .. } = self;
-        let mut settings = match tls {
-            None => vec![("h2c", h2c.to_string())],
-            Some(tls) => tls.settings(),
-        };
-        if tls.is_some() {
-            settings.push(("timeouts.handshake", timeouts.handshake.to_string()));
-        }
-        settings.extend([
-            ("timeouts.header", timeouts.header.to_string()),
-            ("timeouts.idle", timeouts.idle.to_string()),
-            ("timeouts.body", timeouts.body.to_string()),
-            ("timeouts.write", timeouts.write.to_string()),
-            ("limits.header_size", limits.header_size.to_string()),
-            ("limits.header_fields", limits.header_fields.to_string()),
-            ("limits.target_size", limits.target_size.to_string()),
-            ("limits.body_rate", limits.body_rate.to_string()),
-        ]);
-        if let Some(told) = proxy_protocol {
-            settings.push(("proxy_protocol.required", told.required.to_string()));
-        }
-        settings
-    }
-
     /// Whether clients may speak HTTP/2.
     pub fn speaks_http2(&self) -> bool {
-        self.h2c.value || self.tls.is_some()
+        self.speaks_http() && (self.h2c.value || self.tls.is_some())
     }
 
     /// Checks what has its meaning with TLS only, or without it, and the limits; makes the bounds.
@@ -320,11 +311,12 @@ impl Config {
             problems.push(problem.help("remove it: HTTP/2 is always offered over TLS"));
         }
         let is_written = timeouts.handshake.span != Span::default();
-        if is_written && tls.is_none() {
+        if is_written && tls.is_none() && self.passthrough.is_none() {
             let message = "`handshake` does nothing on a listener without `tls`";
             let problem = Problem::error(message).at(timeouts.handshake.span);
             problems.push(problem.help("remove it, or give the listener certificates"));
         }
+        self.check_protocol(problems);
         self.socket.check(&self.address, problems);
         let proxy_protocol = self.proxy_protocol.as_ref();
         Bounds {

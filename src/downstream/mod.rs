@@ -10,6 +10,7 @@ mod http2;
 mod pace;
 pub mod proxy_protocol;
 pub mod refused;
+pub mod relayed;
 pub mod seat;
 pub mod socket;
 pub mod stream;

@@ -48,6 +48,14 @@ pub const PROXY_PROTOCOL_TIMEOUT: &str = "proxy_protocol_timeout";
 pub const HEADER_TIMEOUT: &str = "header_timeout";
 /// A request without TLS where TLS is spoken.
 pub const PLAIN_HTTP_ON_TLS: &str = "plain_http_on_tls";
+/// A connection asked in its handshake for a name that nothing is relayed for.
+pub const UNKNOWN_NAME: &str = "unknown_name";
+/// A connection that is relayed by its name spoke no TLS.
+pub const NO_TLS: &str = "no_tls";
+/// The first message of a handshake that is looked at was too long.
+pub const HELLO_TOO_LONG: &str = "hello_too_long";
+/// One was not complete in the time for a handshake.
+pub const HELLO_TIMEOUT: &str = "hello_timeout";
 /// A request's body stopped.
 pub const CLIENT_TIMEOUT: &str = "client_timeout";
 /// A request's body came too slowly.
@@ -56,7 +64,7 @@ pub const BODY_TOO_SLOW: &str = "body_too_slow";
 pub const WRITE_TIMEOUT: &str = "write_timeout";
 
 /// The words beside those for malformed requests.
-const WORDS: [&str; 17] = [
+const WORDS: [&str; 21] = [
     CONNECTIONS,
     CONNECTIONS_PER_CLIENT,
     ACCEPTS_PER_CLIENT,
@@ -68,6 +76,10 @@ const WORDS: [&str; 17] = [
     PROXY_PROTOCOL_TIMEOUT,
     HEADER_TIMEOUT,
     PLAIN_HTTP_ON_TLS,
+    UNKNOWN_NAME,
+    NO_TLS,
+    HELLO_TOO_LONG,
+    HELLO_TIMEOUT,
     CLIENT_TIMEOUT,
     BODY_TOO_SLOW,
     WRITE_TIMEOUT,

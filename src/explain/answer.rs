@@ -80,6 +80,13 @@ pub enum Outcome {
         /// The value of `Allow`.
         allow: String,
     },
+    /// The connection is relayed as it comes, or what is said within its TLS.
+    Relayed {
+        /// To this upstream.
+        upstream: String,
+        /// For the name that its client asks for; `None` if no name matters.
+        sni: Option<String>,
+    },
     /// The client is given no certificate, and there is no connection.
     NoHandshake {
         /// The alert that it gets.

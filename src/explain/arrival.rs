@@ -9,6 +9,7 @@ use crate::{
     explain::{Certificate, Listener, Oracle, Outcome, question::Asked},
     http1::{authority::Authority, refusal::Refusal},
     routing::{host::RequestHost, path},
+    snapshot::{self, RelayTarget},
     tls::keyring::Keyring,
 };
 
@@ -22,7 +23,9 @@ impl Oracle<'_> {
         let all = || self.file().listeners.iter().zip(&self.snapshot.listeners).enumerate();
         let mut here = all().filter(|(_, (_, listener))| on_port(&listener.address));
         // Without TLS, a client gets an answer where TLS is spoken, and no use.
-        let fits = here.clone().find(|(_, (_, listener))| listener.tls.is_some() == is_tls);
+        let fits = here
+            .clone()
+            .find(|(_, (_, listener))| listener.tls.is_some() == is_tls || !listener.speaks_http());
         let is_there = here.clone().next().is_some();
         let Some((index, (config, listener))) = fits.or_else(|| here.find(|_| !is_tls)) else {
             let others = all().map(|(_, (_, other))| other.address.to_string()).collect();
@@ -35,7 +38,13 @@ impl Oracle<'_> {
             settings: self.settings(&at, config.settings()),
             ..Listener::none(port, Vec::new(), false)
         };
-        let judge = || judge(asked, Some(config.limits.target_size.value.0));
+        if let Some(outcome) = passed(listener, asked) {
+            return (told, Err(outcome));
+        }
+        let judge = || match &listener.relays.rest {
+            Some(target) => Err(relayed(target, None)),
+            None => judge(asked, Some(config.limits.target_size.value.0)),
+        };
         let Some(keyring) = listener.tls.as_ref().map(|tls| tls.now()) else {
             return (told, judge());
         };
@@ -55,10 +64,38 @@ impl Oracle<'_> {
             place: self.place(written),
         });
         let host = RequestHost::new(&asked.authority);
-        let is_covered = asked.authority.is_empty() || certificate.names.cover(host.as_str());
+        let is_covered = !listener.speaks_http()
+            || asked.authority.is_empty()
+            || certificate.names.cover(host.as_str());
         let misdirected = || Outcome::Refused { status: 421, reason: "misdirected".to_owned() };
         (told, if is_covered { judge() } else { Err(misdirected()) })
     }
+}
+
+/// What becomes of a connection by the name that it asks for, if that decides.
+fn passed(listener: &snapshot::Listener, asked: &Asked) -> Option<Outcome> {
+    let names = listener.relays.names.as_ref()?;
+    let name = Some(&asked.server_name).filter(|name| asked.is_tls && !is_address(name));
+    if let Some(target) = name.and_then(|name| names.find(name)) {
+        return Some(relayed(target, name));
+    }
+    if !listener.relays.is_closed() {
+        return None;
+    }
+    Some(if asked.is_tls {
+        Outcome::NoHandshake { alert: "unrecognized_name".to_owned() }
+    } else {
+        Outcome::Refused { status: 400, reason: "no_tls".to_owned() }
+    })
+}
+
+fn relayed(target: &RelayTarget, sni: Option<&String>) -> Outcome {
+    Outcome::Relayed { upstream: target.upstream.name().to_string(), sni: sni.cloned() }
+}
+
+/// Clients name no addresses in a handshake.
+fn is_address(server_name: &str) -> bool {
+    server_name.starts_with('[') || server_name.parse::<std::net::IpAddr>().is_ok()
 }
 
 /// What is refused before routes are asked.
@@ -81,9 +118,6 @@ fn judge(asked: &Asked, target_max: Option<u64>) -> Result<(), Outcome> {
 
 /// Which certificate a client is given that can verify any.
 fn given(keyring: &Keyring, server_name: &str) -> Option<usize> {
-    // Clients name no addresses.
-    let is_address =
-        server_name.starts_with('[') || server_name.parse::<std::net::IpAddr>().is_ok();
-    let found = keyring.find((!is_address).then_some(server_name))?;
+    let found = keyring.find((!is_address(server_name)).then_some(server_name))?;
     keyring.certificates().iter().position(|one| Arc::ptr_eq(one, found))
 }

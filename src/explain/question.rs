@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 pub struct Question {
     /// The method.
     pub method: String,
-    /// The URL, with its scheme and host.
+    /// The URL, with its scheme and host; `tcp://host:port` and `tls://host:port` ask about a
+    /// connection that carries anything.
     pub url: String,
     /// Header fields, each as `name: value`.
     #[serde(default)]
@@ -64,7 +65,7 @@ impl Question {
         let authority = authority.as_str().trim_end_matches(':');
         let has_port = authority.len() != uri.host().unwrap_or_default().len();
         let port = match (uri.port_u16(), uri.scheme_str()) {
-            (Some(port), Some("http" | "https")) if 0 < port => port,
+            (Some(port), Some("http" | "https" | "tcp" | "tls")) if 0 < port => port,
             (None, Some("http")) if !has_port => 80,
             (None, Some("https")) if !has_port => 443,
             _ => return Err(no_url()),
@@ -80,7 +81,7 @@ impl Question {
         Ok(Asked {
             method: read,
             server_name: uri.host().unwrap_or_default().trim_end_matches('.').to_ascii_lowercase(),
-            is_tls: uri.scheme_str() == Some("https"),
+            is_tls: matches!(uri.scheme_str(), Some("https" | "tls")),
             authority: given.unwrap_or_else(|| authority.to_owned()),
             port,
             path: uri.path().to_owned(),

@@ -27,6 +27,15 @@ impl Display for Explanation {
             Outcome::OtherMethods { allow } => {
                 writeln!(f, "route      none for {method}: 405, Allow: {allow}")?;
             }
+            Outcome::Relayed { upstream, sni: Some(name) } => {
+                writeln!(
+                    f,
+                    "relayed    to upstream {upstream}, TLS untouched, for the name {name}"
+                )?;
+            }
+            Outcome::Relayed { upstream, sni: None } => {
+                writeln!(f, "relayed    to upstream {upstream}")?;
+            }
             Outcome::NoHandshake { alert } => {
                 writeln!(f, "refused    in the handshake: {alert}")?;
             }

@@ -20,15 +20,18 @@ use pingora_core::{
 use pingora_timeout::timeout;
 use tokio::io::{AsyncRead, ReadBuf};
 
-use crate::downstream::{
-    config::proxy_protocol::Rules,
-    connection::contains,
-    proxy_protocol::{Malformed, Parsed, Told, is_header, parse},
-    refused::{
-        HEADER_TIMEOUT, PROXY_PROTOCOL_MALFORMED, PROXY_PROTOCOL_MISSING, PROXY_PROTOCOL_TIMEOUT,
-        PROXY_PROTOCOL_UNTRUSTED, SILENT,
+use crate::{
+    downstream::{
+        config::proxy_protocol::Rules,
+        connection::contains,
+        proxy_protocol::{Malformed, Parsed, Told, is_header, parse},
+        refused::{
+            HEADER_TIMEOUT, PROXY_PROTOCOL_MALFORMED, PROXY_PROTOCOL_MISSING,
+            PROXY_PROTOCOL_TIMEOUT, PROXY_PROTOCOL_UNTRUSTED, SILENT,
+        },
+        seat::Waiting,
     },
-    seat::Waiting,
+    listener::serve::leaving,
 };
 
 /// So much is read at once.
@@ -130,12 +133,6 @@ fn poll_more(
     ready!(Pin::new(socket).poll_read(cx, &mut read))?;
     bytes.extend_from_slice(read.filled());
     Poll::Ready(Ok(read.filled().len()))
-}
-
-/// Waits until the listeners are closed, and a header on its way had time to arrive.
-async fn leaving(shutdown: &ShutdownWatch) {
-    let _ = shutdown.clone().wait_for(|closing| *closing).await;
-    tokio::time::sleep(super::serve::CLOSE_IDLE_AFTER).await;
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ pub mod bind;
 pub mod handed;
 mod introduction;
 mod options;
+mod peek;
 mod refuse;
 mod secure;
 mod serve;
@@ -20,6 +21,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 use ipnet::IpNet;
 use log::{debug, error};
 use pingora_core::{
@@ -27,6 +29,7 @@ use pingora_core::{
     protocols::{Stream, l4::socket},
     server::ShutdownWatch,
 };
+use tokio::time::Instant;
 
 use crate::{
     downstream::{
@@ -34,6 +37,7 @@ use crate::{
         connection::Connection,
         proxy_protocol::Told,
         refused,
+        relayed::Relayed,
         seat::Seat,
         stream::Downstream,
     },
@@ -41,27 +45,41 @@ use crate::{
     listener::{
         admission::Admission,
         introduction::{Failure, Introduction},
+        peek::Begins,
         refuse::Refuser,
         serve::Speaks,
         streams::Streams,
     },
     panics,
-    snapshot::{Listener, Live},
+    snapshot::{Listener, Live, RelayTarget},
+    tls::accept::refuse_name,
 };
 
-/// The application that Pingora's accept loops call: it stands before `app`, which answers.
+/// Passes the bytes of a connection on as they come, until it is over.
+pub type Relay = Arc<dyn Fn(Relayed, RelayTarget) -> BoxFuture<'static, ()> + Send + Sync>;
+
+/// The application that Pingora's accept loops call: it stands before `app`, which answers, and
+/// before `relay`, which passes on.
 pub struct Edge<A> {
     app: Arc<A>,
     /// The same, for HTTP/2.
     streams: Arc<Streams<A>>,
+    relay: Relay,
     live: Live,
     drain: Arc<Drain>,
     admission: Arc<Admission>,
     refuser: Refuser,
 }
 
+/// A connection of which it is known what becomes of it.
+enum Begun {
+    Http(Box<Downstream>, Speaks),
+    Relay(Box<Relayed>, RelayTarget),
+}
+
 /// A connection that was accepted, of which nothing was read.
 struct Arrival {
+    started: Instant,
     listener: Listener,
     /// The address of the other side; `None` on a Unix socket.
     peer: Option<IpAddr>,
@@ -73,9 +91,15 @@ struct Arrival {
 impl<A> Edge<A> {
     /// Puts an edge before `app`. A connection is bound by the configuration that is in force
     /// when it arrives.
-    pub fn new(app: Arc<A>, live: Live, drain: Arc<Drain>, admission: Arc<Admission>) -> Self {
+    pub fn new(
+        app: Arc<A>,
+        relay: Relay,
+        live: Live,
+        drain: Arc<Drain>,
+        admission: Arc<Admission>,
+    ) -> Self {
         let (streams, refuser) = (Arc::new(Streams(app.clone())), Refuser::new(live.clone()));
-        Self { app, streams, live, drain, admission, refuser }
+        Self { app, streams, relay, live, drain, admission, refuser }
     }
 
     /// Gives an accepted connection a seat; `None` if there is none, and it is closed.
@@ -90,6 +114,7 @@ impl<A> Edge<A> {
         let seat = self.admission.seat(limits, stream.id());
         let seat = seat.map_err(|reason| refuse(listener, peer, reason)).ok()?;
         Some(Arrival {
+            started: Instant::now(),
             listener: listener.clone(),
             peer,
             seat,
@@ -105,7 +130,7 @@ impl<A> Edge<A> {
         arrival: Arrival,
         shutdown: &ShutdownWatch,
     ) -> Option<(Stream, Connection, Listener)> {
-        let Arrival { listener, peer, seat, trusted, limits } = arrival;
+        let Arrival { listener, peer, seat, trusted, limits, .. } = arrival;
         let mut introduction = Introduction::OfTheClient;
         if let Some(rules) = &listener.bounds.proxy_protocol {
             (stream, introduction) =
@@ -159,27 +184,93 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
     async fn serve(&self, stream: Stream, arrival: Arrival, shutdown: &ShutdownWatch) {
         // In a box, so that an idle connection does not hold the room that its beginning takes.
         let begun = Box::pin(self.begin(stream, arrival, shutdown)).await;
-        let Some((stream, speaks)) = begun else { return };
-        let apps = (&self.app, &self.streams);
-        serve::serve(apps, stream, speaks, &self.refuser, shutdown).await;
+        match begun {
+            None => {}
+            Some(Begun::Http(stream, speaks)) => {
+                let apps = (&self.app, &self.streams);
+                serve::serve(apps, stream, speaks, &self.refuser, shutdown).await;
+            }
+            Some(Begun::Relay(relayed, target)) => (self.relay)(*relayed, target).await,
+        }
     }
 
-    /// Brings a connection to its first request: introduced, and encrypted where it has to be.
+    /// Brings a connection to its first request, or to where it is relayed: introduced, looked
+    /// at, and encrypted where it has to be.
     async fn begin(
         &self,
         stream: Stream,
         arrival: Arrival,
         shutdown: &ShutdownWatch,
-    ) -> Option<(Box<Downstream>, Speaks)> {
-        let (stream, connection, listener) = self.introduce(stream, arrival, shutdown).await?;
-        if listener.tls.is_none() {
-            let speaks = if listener.h2c { Speaks::Either } else { Speaks::Http1 };
-            return Some((Box::new(Downstream::new(stream, Arc::new(connection))), speaks));
+    ) -> Option<Begun> {
+        let started = arrival.started;
+        let (mut stream, connection, listener) = self.introduce(stream, arrival, shutdown).await?;
+        let address = listener.address.to_string();
+        let relayed = |stream, connection, sni| {
+            Box::new(Relayed { stream, connection, listener: address, sni, started })
+        };
+        let mut sni = None;
+        if let Some(names) = &listener.relays.names {
+            let begins;
+            (stream, begins) = self.look(stream, &connection, &listener, shutdown).await?;
+            let target = begins.name().and_then(|name| names.find(name)).cloned();
+            if let Some(target) = target {
+                return Some(Begun::Relay(relayed(stream, connection, begins.into_name()), target));
+            }
+            if listener.relays.is_closed() {
+                self.turn_away(stream, &connection, &listener, &begins).await;
+                return None;
+            }
+            sni = begins.into_name();
         }
-        let waiting = connection.waiting().cloned()?;
-        tokio::select! {
-            secured = secure::handshake(stream, connection, listener, &self.refuser) => secured,
-            () = waiting.called() => None,
+        let mut speaks = if listener.h2c { Speaks::Either } else { Speaks::Http1 };
+        let mut connection = connection;
+        if listener.tls.is_some() {
+            let waiting = connection.waiting().cloned()?;
+            (stream, connection, speaks) = tokio::select! {
+                secured = secure::handshake(stream, connection, &listener, &self.refuser) => secured?,
+                () = waiting.called() => return None,
+            };
+        }
+        Some(match listener.relays.rest {
+            Some(target) => Begun::Relay(relayed(stream, connection, sni), target),
+            None => Begun::Http(Box::new(Downstream::new(stream, Arc::new(connection))), speaks),
+        })
+    }
+
+    /// Looks at what a client begins with; `None` if it is refused or gone.
+    async fn look(
+        &self,
+        stream: Stream,
+        connection: &Connection,
+        listener: &Listener,
+        shutdown: &ShutdownWatch,
+    ) -> Option<(Stream, Begins)> {
+        match peek::look(stream, connection, shutdown).await {
+            Ok(looked) => Some(looked),
+            Err(None) => None,
+            Err(Some(reason)) => {
+                let status = if reason == refused::HELLO_TOO_LONG { 400 } else { 408 };
+                self.refuser.relay(listener, connection, None, (status, reason));
+                None
+            }
+        }
+    }
+
+    /// Closes a connection that nothing is relayed for.
+    async fn turn_away(
+        &self,
+        mut stream: Stream,
+        connection: &Connection,
+        listener: &Listener,
+        begins: &Begins,
+    ) {
+        let why = match begins {
+            Begins::Tls(_) => (404, refused::UNKNOWN_NAME),
+            Begins::Otherwise => (400, refused::NO_TLS),
+        };
+        self.refuser.relay(listener, connection, begins.name(), why);
+        if let Begins::Tls(_) = begins {
+            refuse_name(&mut stream).await;
         }
     }
 }

@@ -9,11 +9,17 @@ use pingora_timeout::timeout;
 use tokio::io::AsyncWriteExt;
 
 use crate::{
-    downstream::{refused, stream::Downstream},
+    downstream::{connection::Connection, refused, stream::Downstream},
     http1::refusal::Refusal,
-    observe::{access_log::line::Entry, request_id},
+    observe::{
+        access_log::{
+            line::{Entry, Tls},
+            relay,
+        },
+        request_id,
+    },
     reply::{Form, METHODS},
-    snapshot::Live,
+    snapshot::{Listener, Live},
 };
 
 /// A refused client gets no longer than this to take its answer.
@@ -56,6 +62,36 @@ impl Refuser {
         // A client that does not take its answer, or has left, is closed all the same.
         let _ = timeout(PATIENCE, sent).await;
         Shutdown::shutdown(stream).await;
+    }
+
+    /// Counts and logs a connection that is relayed nowhere.
+    pub(crate) fn relay(
+        &self,
+        listener: &Listener,
+        connection: &Connection,
+        sni: Option<&str>,
+        (status, reason): (u16, &'static str),
+    ) {
+        refused::count(reason);
+        let snapshot = self.live.load();
+        let Some(log) = &snapshot.access_log else { return };
+        log.write_relay(&relay::Entry {
+            id: request_id::new().as_bytes(),
+            client: connection.client,
+            listener: &listener.address.to_string(),
+            tls: Tls { sni, ..connection.tls_entry() },
+            status,
+            sent: 0,
+            received: 0,
+            total: Duration::ZERO,
+            connect: None,
+            first_byte: None,
+            upstream: None,
+            backend: None,
+            attempts: 0,
+            via: &"",
+            reason: Some(reason),
+        });
     }
 
     /// Counts and logs the request.

@@ -23,9 +23,9 @@ const PLAINTEXT: Refusal = Refusal { status: 400, reason: PLAIN_HTTP_ON_TLS };
 pub(super) async fn handshake(
     socket: Stream,
     connection: Connection,
-    listener: Listener,
+    listener: &Listener,
     refuser: &Refuser,
-) -> Option<(Box<Downstream>, Speaks)> {
+) -> Option<(Stream, Connection, Speaks)> {
     let keyring = listener.tls.as_ref()?.now();
     let within = listener.bounds.handshake_timeout;
     let failure = match timeout(within, accept::accept(socket, &keyring)).await {
@@ -34,9 +34,8 @@ pub(super) async fn handshake(
             if facts.is_resumed {
                 listener.handshakes.resumed.increment();
             }
-            let connection = Arc::new(connection.over_tls(facts));
             let speaks = if is_http2 { Speaks::Http2 } else { Speaks::Http1 };
-            return Some((Box::new(Downstream::new(Box::new(stream), connection)), speaks));
+            return Some((Box::new(stream), connection.over_tls(facts), speaks));
         }
         Ok(Err(Failure::Gone)) => return None,
         Ok(Err(Failure::Validated(name))) => {
@@ -50,7 +49,7 @@ pub(super) async fn handshake(
     let address = &listener.address;
     let client = connection.client.map_or("unix".to_owned(), |client| client.to_string());
     match failure {
-        Some(Failure::Plaintext(socket, read)) => {
+        Some(Failure::Plaintext(socket, read)) if listener.speaks_http() => {
             debug!("handshake of {client} on {address} failed: it speaks HTTP without TLS");
             let mut stream = Downstream::new(socket, Arc::new(connection));
             stream.unread(&read);

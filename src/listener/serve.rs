@@ -40,7 +40,7 @@ use crate::{
 
 /// How long an idle connection is kept once the listeners are closed: a request that is on its
 /// way arrives within this time, and is answered.
-pub(super) const CLOSE_IDLE_AFTER: Duration = Duration::from_millis(500);
+const CLOSE_IDLE_AFTER: Duration = Duration::from_millis(500);
 
 /// A client of HTTP/2 that answers no ping keeps its connection this long beyond its last answer.
 const QUIET: Duration = Duration::from_secs(2);
@@ -71,14 +71,8 @@ pub(crate) async fn serve<A>(
 ) where
     A: HttpServerApp + Send + Sync + 'static,
 {
-    let mut closing = pin!(
-        async {
-            close(shutdown).await;
-            // Requests that are on their way are still answered, with `Connection: close`.
-            time::sleep(CLOSE_IDLE_AFTER).await;
-        }
-        .fuse()
-    );
+    // Requests that are on their way are still answered, with `Connection: close`.
+    let mut closing = pin!(leaving(shutdown).fuse());
     let idle_timeout = stream.connection().bounds.idle_timeout;
     let mut alarm = Alarm::after(stream.connection().bounds.header_timeout);
     let mut is_first = true;
@@ -124,6 +118,12 @@ async fn serve_http2<A>(
         () = abandoned(&connection, shutdown) => {}
         () = gives_way(&connection) => {}
     }
+}
+
+/// Waits until the listeners are closed, and what is on its way had time to arrive.
+pub(super) async fn leaving(shutdown: &ShutdownWatch) {
+    close(shutdown).await;
+    time::sleep(CLOSE_IDLE_AFTER).await;
 }
 
 /// Waits until the listeners are closed.

@@ -36,7 +36,7 @@ const IN_FLIGHT: Family<0> = Family::gauge(
     [],
 );
 const TUNNELS: Family<0> =
-    Family::gauge("crestline_tunnels", "WebSocket connections that are open", []);
+    Family::gauge("crestline_tunnels", "WebSockets and relayed connections that are open", []);
 const PANICS: Family<1> = Family::counter(
     "crestline_panics_total",
     "Panics, which are mistakes in the program, by what they ended",

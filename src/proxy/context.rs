@@ -3,9 +3,8 @@
 //! INVARIANT: every count that a request takes is held here as a guard, so that it is given back
 //! whenever the request ends, also when the client hangs up and no later hook runs.
 
-use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use arrayvec::ArrayVec;
 use http::{HeaderValue, Uri};
 use pingora_http::RequestHeader;
 use tokio::time::Instant;
@@ -17,15 +16,8 @@ use crate::{
         contract::{Facts, Notes},
     },
     snapshot::Route,
-    upstream::{
-        Visit,
-        backend::{InFlight, Member},
-        outcome::Outcome,
-    },
+    upstream::{attempts::Attempts, backend::InFlight, outcome::Outcome},
 };
-
-/// Attempts of one request: retries, and pooled connections that were closed already.
-pub(crate) const ATTEMPTS_MAX: usize = 16;
 
 /// A request on its way.
 pub struct Context {
@@ -175,74 +167,4 @@ pub(crate) enum Replay {
     Sent(u64),
     /// It was too long to be kept, so that there was no other attempt.
     TooLong,
-}
-
-/// The attempts of one request, in order.
-#[derive(Default)]
-pub(crate) struct Attempts {
-    list: ArrayVec<(Arc<Member>, Outcome), ATTEMPTS_MAX>,
-}
-
-impl Attempts {
-    /// Records how an attempt ended.
-    pub(crate) fn record(&mut self, member: Arc<Member>, outcome: Outcome) {
-        // Pingora makes no more attempts than there is room for; one more would go unlogged.
-        let _ = self.list.try_push((member, outcome));
-    }
-
-    /// How many were made.
-    pub(crate) fn len(&self) -> usize {
-        self.list.len()
-    }
-
-    /// Whether another can be recorded.
-    pub(crate) fn is_full(&self) -> bool {
-        self.list.is_full()
-    }
-
-    /// Whether there is room for one more alone.
-    pub(crate) fn is_nearly_full(&self) -> bool {
-        self.list.remaining_capacity() <= 1
-    }
-
-    /// How the last one ended.
-    pub(crate) fn last(&self) -> Option<Outcome> {
-        self.list.last().map(|(_, outcome)| *outcome)
-    }
-
-    /// The backend of the last one.
-    pub(crate) fn last_backend(&self) -> Option<&str> {
-        self.list.last().map(|(member, _)| member.state.name())
-    }
-
-    /// Attempts that met a pooled connection that was closed already, or about to be.
-    pub(crate) fn stale(&self) -> usize {
-        self.list.len() - self.retries()
-    }
-
-    /// Attempts after the first that count as retries: a pooled connection that was closed
-    /// already is no failure.
-    pub(crate) fn retries(&self) -> usize {
-        self.list.iter().filter(|(_, outcome)| !outcome.is_blameless()).count()
-    }
-
-    /// What the request has seen of a backend.
-    pub(crate) fn visit(&self, member: &Member) -> Visit {
-        let seen = self.list.iter().filter(|(seen, _)| Arc::ptr_eq(&seen.state, &member.state));
-        seen.fold(Visit::None, |visit, (_, outcome)| match (visit, outcome) {
-            (Visit::Failed, _) => Visit::Failed,
-            (_, outcome) if outcome.is_blameless() => Visit::Stale,
-            (_, _) => Visit::Failed,
-        })
-    }
-}
-
-impl fmt::Display for Attempts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, (member, outcome)) in self.list.iter().enumerate() {
-            let comma = if index == 0 { "" } else { "," };
-            write!(f, "{comma}{}:{outcome}", member.state.name())?;
-        }
-        Ok(())
-    }
 }

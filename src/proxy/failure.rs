@@ -22,22 +22,6 @@ use crate::{
 /// A pooled connection that breaks later than this broke while the origin was at work.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
-/// How an attempt ended that made no connection.
-pub(crate) fn of_connecting(error: &Error) -> Outcome {
-    if let Some(fault) = tls_fault(error) {
-        return Outcome::Tls(fault);
-    }
-    match error.etype {
-        ErrorType::ConnectRefused => Outcome::Refused,
-        ErrorType::ConnectTimedout => Outcome::ConnectTimeout,
-        ErrorType::ConnectNoRoute => Outcome::Unroutable,
-        ErrorType::InternalError | ErrorType::BindError | ErrorType::SocketError => {
-            Outcome::Internal
-        }
-        _ => Outcome::ConnectError,
-    }
-}
-
 /// The error by which an answer is turned down: the next attempt has its place already.
 pub(crate) const TURNED_DOWN: ErrorType = ErrorType::Custom("turned down");
 
@@ -155,19 +139,16 @@ pub(crate) fn verdict(error: &Error, last: Option<Outcome>) -> Verdict {
     if let Some(status) = status_of(error) {
         return status;
     }
+    if let Some((status, reason)) = last.and_then(Outcome::no_connection) {
+        return say(status, reason);
+    }
     match last {
         Some(Outcome::ClientLeft | Outcome::Internal) | None => of_client(error),
-        Some(Outcome::Refused) => say(502, "connect_refused"),
-        Some(Outcome::Unroutable) => say(502, "connect_unroutable"),
-        Some(Outcome::ConnectError) => say(502, "connect_error"),
-        Some(Outcome::Tls(Fault::Timeout)) => say(504, "tls_timeout"),
-        Some(Outcome::Tls(fault)) => say(502, fault.as_str()),
         Some(Outcome::RefusedStream) => say(502, "origin_refused"),
-        Some(Outcome::ConnectTimeout) => say(504, "connect_timeout"),
         Some(Outcome::Timeout) => say(504, "origin_timeout"),
         Some(Outcome::Reset | Outcome::Stale | Outcome::Unprocessed) => say(502, "origin_reset"),
         Some(Outcome::Deadline) => say(504, DEADLINE),
-        Some(Outcome::Nonsense | Outcome::Status(_)) => say(502, "origin_nonsense"),
+        Some(_) => say(502, "origin_nonsense"),
     }
 }
 

@@ -104,7 +104,7 @@ impl Phases for Proxy {
     }
 
     fn fail_to_connect(&self, ctx: &mut Context, error: &mut Error) {
-        ctx.end_attempt(failure::of_connecting(error));
+        ctx.end_attempt(Outcome::of_connecting(error));
         let again = select::may_try_again(ctx);
         error.set_retry(again);
     }

@@ -1,7 +1,7 @@
 //! Choosing: the route of a request, the backend of an attempt, and whether there is another.
 
 use std::{
-    net, result,
+    result,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -222,7 +222,7 @@ fn late(ctx: &mut Context) -> Box<Error> {
 /// Takes a place at the backend of the next attempt, if there is one.
 pub(crate) fn backend(ctx: &mut Context, now: Instant) {
     let Some(route) = &ctx.route else { return };
-    if ctx.attempts.len() == 0 {
+    if ctx.attempts.is_empty() {
         route.upstream.count_request();
     }
     ctx.in_flight = route.upstream.select(now, |member| ctx.attempts.visit(member));
@@ -230,7 +230,7 @@ pub(crate) fn backend(ctx: &mut Context, now: Instant) {
 
 /// Makes the peer of the next attempt; after a failure, a moment later.
 pub(crate) async fn peer(session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
-    if 0 < ctx.attempts.len() {
+    if !ctx.attempts.is_empty() {
         pause(ctx).await?;
         ctx.attempt_started = Instant::now();
         if 0 < ctx.body_bytes {
@@ -279,11 +279,7 @@ pub(crate) async fn peer(session: &mut Session, ctx: &mut Context) -> Result<Box
 fn sender(session: &Session, ctx: &Context) -> Sender {
     let inet = |address: Option<&SocketAddr>| address?.as_inet().copied();
     let client = ctx.connection.as_ref().and_then(|connection| connection.client);
-    let (Some(client), Some(to)) = (client, inet(session.server_addr())) else {
-        return Sender::Nameless;
-    };
-    let peer = inet(session.client_addr()).filter(|peer| peer.ip().to_canonical() == client);
-    Sender::Client(net::SocketAddr::new(client, peer.map_or(0, |peer| peer.port())), to)
+    Sender::of(client, inet(session.client_addr()), inet(session.server_addr()))
 }
 
 /// What Pingora cannot carry over HTTP/2: an upgrade, and an answer without a length to a client

@@ -68,7 +68,8 @@ fn reachable(
         Address::Socket(socket) => Some(socket.port()),
         Address::Unix(_) => None,
     };
-    let mut plaintext = file.listeners.iter().filter(|other| other.tls.is_none()).peekable();
+    let answers = |other: &&Config| other.speaks_http() && other.tls.is_none();
+    let mut plaintext = file.listeners.iter().filter(answers).peekable();
     match one.value.challenge {
         Challenge::Http if plaintext.peek().is_none() => {
             let message = "no listener answers http-01: all of them speak TLS";

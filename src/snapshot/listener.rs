@@ -8,12 +8,16 @@ use crate::{
     acme::Acme,
     config::File,
     diagnostic::{Problem, Problems},
-    downstream::config::{Address, Bounds, Config},
+    downstream::config::{Address, Bounds, Config, protocol::Protocol},
     observe::handshakes::Handshakes,
     routing::host::HostPattern,
-    snapshot::Snapshot,
+    snapshot::{
+        Snapshot,
+        relay::{Relays, Resolver},
+    },
     tls::{
-        keyring::{Current, Keyring},
+        certificate::ALPN,
+        keyring::{Current, Keyring, Making},
         tickets::Tickets,
     },
 };
@@ -23,6 +27,8 @@ use crate::{
 pub struct Listener {
     /// The address; once it is bound, with the port that the system chose.
     pub address: Address,
+    /// What is spoken, and what is relayed instead.
+    pub relays: Relays,
     /// Whether HTTP/2 with prior knowledge is spoken.
     pub h2c: bool,
     /// What clients are shown; `None` in plaintext.
@@ -31,6 +37,13 @@ pub struct Listener {
     pub handshakes: Arc<Handshakes>,
     /// The bounds of its connections.
     pub bounds: Arc<Bounds>,
+}
+
+impl Listener {
+    /// Whether HTTP is spoken on it.
+    pub fn speaks_http(&self) -> bool {
+        self.relays.protocol == Protocol::Http
+    }
 }
 
 /// Listeners of a predecessor by their addresses as written: each is taken once, since a port
@@ -56,6 +69,7 @@ pub(super) fn all(
     acme: Option<&Acme>,
     predecessor: Option<&Snapshot>,
     tickets: &Arc<Tickets>,
+    resolver: &Resolver<'_>,
     problems: &mut Problems,
 ) -> Box<[Listener]> {
     let configs = &file.listeners;
@@ -75,11 +89,13 @@ pub(super) fn all(
         let old = old.take(address);
         let keyring = old.and_then(|old| old.tls.as_ref());
         listeners.push(Listener {
+            relays: resolver.relays(config, problems),
             h2c: config.h2c.value,
-            tls: config
-                .tls
-                .as_ref()
-                .and_then(|tls| Keyring::read(tls, &file.folder, acme, keyring, tickets, problems)),
+            tls: config.tls.as_ref().and_then(|tls| {
+                let offers: &[&[u8]] = if config.speaks_http() { &ALPN } else { &[] };
+                let made = Making { folder: &file.folder, acme, tickets, offers };
+                Keyring::read(tls, &made, keyring, problems)
+            }),
             handshakes: old.map(|old| old.handshakes.clone()).unwrap_or_default(),
             bounds: Arc::new(config.bounds(problems)),
             address: config.address.value.clone(),
@@ -113,7 +129,8 @@ pub(super) fn vouched(file: &File, problems: &mut Problems) -> Arc<[HeaderName]>
 /// Warns of hosts of routes that are in no certificate: where all listeners speak TLS, no client
 /// can ask for them.
 fn uncovered(file: &File, listeners: &[Listener], problems: &mut Problems) {
-    let keyrings = listeners.iter().map(|listener| Some(listener.tls.as_ref()?.now()));
+    let listeners = listeners.iter().filter(|listener| listener.speaks_http());
+    let keyrings = listeners.map(|listener| Some(listener.tls.as_ref()?.now()));
     let keyrings: Option<Vec<_>> = keyrings.collect();
     let Some(keyrings) = keyrings.filter(|keyrings| !keyrings.is_empty()) else { return };
     let certificates = || keyrings.iter().flat_map(|keyring| keyring.certificates());

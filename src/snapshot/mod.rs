@@ -11,6 +11,7 @@ mod admin;
 mod ledger;
 mod listener;
 pub mod metrics;
+mod relay;
 mod route;
 mod rules;
 
@@ -23,6 +24,7 @@ use tokio::time::Instant;
 pub use admin::Access;
 pub use ledger::Ledger;
 pub use listener::Listener;
+pub use relay::{Names, Relays, Target as RelayTarget};
 pub use route::{Host, Route};
 
 use crate::{
@@ -95,15 +97,19 @@ pub fn assemble(
         predecessors: old_routes.map(|(_, old)| (old.name.clone(), old.clone())).collect(),
     };
     let routes = match &file.routes {
-        Some(routes) => route::table(routes, &file.upstreams, &upstreams, &shared, problems),
-        None => route::only(&file.upstreams, &upstreams, &shared, problems),
+        Some(routes) => route::table(routes, &file, &upstreams, &shared, problems),
+        None => route::only(&file, &upstreams, &shared, problems),
     };
+    relay::check_routes(&file, problems);
     let access_log = file.access_log.build(problems);
     let acme = acme::of(&file, predecessor, problems);
     let tickets = predecessor.map(|old| old.tickets.clone()).unwrap_or_default();
+    let resolver = relay::Resolver::new(&file, &upstreams, &tally);
+    let listeners =
+        listener::all(&file, acme.as_deref(), predecessor, &tickets, &resolver, problems);
     Snapshot {
         version: predecessor.map_or(1, |old| old.version + 1),
-        listeners: listener::all(&file, acme.as_deref(), predecessor, &tickets, problems),
+        listeners,
         admin: Access::of(&file, predecessor, problems),
         acme,
         trusted: file.trusted_proxies.iter().map(|network| network.0).collect(),

@@ -11,15 +11,16 @@ use http::{HeaderName, HeaderValue};
 
 use crate::{
     config::{
-        Named,
+        File, Named,
         route::{HostConfig, ONLY, PathConfig, RouteConfig},
     },
     diagnostic::{Problem, Problems, suggest},
+    downstream::config::Config,
     observe::{requests::Requests, tally::Tally},
     policy::Policies,
     routing::{rule::Rule, table::Table},
     snapshot::{Ledger, rules},
-    upstream::{Upstream, config::Config as UpstreamConfig},
+    upstream::Upstream,
 };
 
 /// The `Host` that the origin is sent.
@@ -76,12 +77,13 @@ type Upstreams = BTreeMap<String, Arc<Upstream>>;
 /// Compiles the routes of a file.
 pub(super) fn table(
     written: &[Option<RouteConfig>],
-    named: &[Named<UpstreamConfig>],
+    file: &File,
     upstreams: &Upstreams,
     shared: &Shared,
     problems: &mut Problems,
 ) -> Table<Arc<Route>> {
-    if written.is_empty() {
+    let named = &file.upstreams;
+    if written.is_empty() && file.listeners.iter().any(Config::speaks_http) {
         problems.push(Problem::warning("there are no routes: every request gets 404"));
     }
     let (mut routes, mut before) = (Vec::new(), HashSet::new());
@@ -95,21 +97,25 @@ pub(super) fn table(
     }
     // A route that could not be read may use what the others do not.
     if written.iter().all(Option::is_some) {
-        warn_unused(written, named, problems);
+        warn_unused(file, problems);
     }
     let rules = rules::compile(written, problems).into_iter();
     let with_route = |rule: Rule| routes[rule.index].clone().map(|route| (rule, route));
     Table::new(rules.filter_map(with_route).collect())
 }
 
-/// Without routes, the only upstream answers everything.
+/// Without routes, the only upstream answers everything; where nothing speaks HTTP, nobody asks.
 pub(super) fn only(
-    named: &[Named<UpstreamConfig>],
+    file: &File,
     upstreams: &Upstreams,
     shared: &Shared,
     problems: &mut Problems,
 ) -> Table<Arc<Route>> {
-    if let [_, second, ..] = named {
+    if !file.listeners.is_empty() && !file.listeners.iter().any(Config::speaks_http) {
+        warn_unused(file, problems);
+        return Table::new(Vec::new());
+    }
+    if let [_, second, ..] = &*file.upstreams {
         let problem = Problem::error("there are several upstreams and no routes to choose by");
         let help = "add `routes:`, for example `routes: [{ name: all, upstream: NAME }]`";
         problems.push(problem.at(second.name.span).help(help));
@@ -191,13 +197,11 @@ fn check_name<'a>(config: &'a RouteConfig, before: &mut HashSet<&'a str>, proble
     }
 }
 
-fn warn_unused(
-    written: &[Option<RouteConfig>],
-    named: &[Named<UpstreamConfig>],
-    problems: &mut Problems,
-) {
-    let used: HashSet<_> = written.iter().flatten().map(|route| &route.upstream.value).collect();
-    for Named { name, .. } in named {
+fn warn_unused(file: &File, problems: &mut Problems) {
+    let routes = file.routes.iter().flatten().flatten().map(|route| &route.upstream.value);
+    let relays = file.listeners.iter().flat_map(Config::relays_to).map(|named| &named.value);
+    let used: HashSet<_> = routes.chain(relays).collect();
+    for Named { name, .. } in &file.upstreams {
         if !used.contains(&name.value) {
             let message = format!("no route sends to upstream `{}`", name.value);
             problems.push(Problem::warning(message).at(name.span));

@@ -250,6 +250,11 @@ fn is_http(first: u8) -> bool {
     first.is_ascii_uppercase()
 }
 
+/// Refuses a client whose first message was read, for the name that it asks for.
+pub async fn refuse_name(socket: &mut Stream) {
+    tell(socket, &UNRECOGNIZED_NAME).await;
+}
+
 /// Sends what can still be sent, and closes. Who does not listen is not told.
 async fn tell(socket: &mut Stream, alert: &[u8]) {
     if socket.write_all(alert).await.is_ok() {

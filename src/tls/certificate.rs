@@ -77,6 +77,8 @@ pub(super) struct Shared {
     pub(super) tickets: Arc<Ticketer>,
     pub(super) verifier: Arc<dyn ClientCertVerifier>,
     pub(super) key_log: Option<Arc<KeyLogFile>>,
+    /// The protocols that clients are offered (ALPN).
+    pub(super) offers: Arc<[&'static [u8]]>,
 }
 
 impl Certificate {
@@ -335,7 +337,7 @@ fn server_config(shared: &Shared, shown: Shown) -> Result<ServerConfig, Error> {
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(shared.verifier.clone())
         .with_cert_resolver(Arc::new(shown));
-    config.alpn_protocols = ALPN.map(<[u8]>::to_vec).into();
+    config.alpn_protocols = shared.offers.iter().map(|name| name.to_vec()).collect();
     config.ticketer = shared.tickets.clone();
     // Every client of today takes tickets; sessions in memory would be a lock for all threads.
     config.session_storage = Arc::new(NoServerSessionStorage {});

@@ -66,6 +66,19 @@ pub struct Keyring {
     read: SystemTime,
 }
 
+/// What keyrings are made of beside what is written.
+#[derive(Clone, Copy)]
+pub struct Making<'a> {
+    /// The folder of the main file.
+    pub folder: &'a Path,
+    /// What is obtained; `None` if nothing is.
+    pub acme: Option<&'a Acme>,
+    /// What sessions are sealed with.
+    pub tickets: &'a Arc<Tickets>,
+    /// The protocols that clients are offered (ALPN); none where bytes pass as they come.
+    pub offers: &'a [&'static [u8]],
+}
+
 /// Certificates by name, in order of preference.
 type Index = HashMap<String, Vec<usize>>;
 
@@ -74,12 +87,11 @@ impl Keyring {
     /// that one is kept.
     pub fn read(
         config: &Spanned<Config>,
-        folder: &Path,
-        acme: Option<&Acme>,
+        making: &Making<'_>,
         predecessor: Option<&Arc<Current>>,
-        tickets: &Arc<Tickets>,
         problems: &mut Problems,
     ) -> Option<Arc<Current>> {
+        let Making { folder, acme, tickets, offers } = *making;
         let certificates = &config.certificates;
         if certificates.value.is_empty() && config.acme.is_empty() {
             let problem = Problem::error("this list of certificates is empty: TLS needs one");
@@ -100,8 +112,13 @@ impl Keyring {
             _ => no_rules(),
         };
         let tickets = Arc::new(Ticketer::new(tickets.clone(), rules));
-        let shared =
-            Shared { provider, tickets, verifier, key_log: key_log.clone().ok().flatten() };
+        let shared = Shared {
+            provider,
+            tickets,
+            verifier,
+            offers: offers.into(),
+            key_log: key_log.clone().ok().flatten(),
+        };
         let read = certificates.value.iter();
         let read: Vec<_> = read
             .map(|pair| Certificate::read(pair, folder, &shared, now, problems).map(Arc::new))
@@ -151,6 +168,7 @@ impl Keyring {
     pub fn is_same(&self, other: &Self) -> bool {
         let (ours, theirs) = (&self.certificates, &other.certificates);
         self.unknown_names == other.unknown_names
+            && self.shared.offers == other.shared.offers
             && self.challenges.is_some() == other.challenges.is_some()
             && ours.len() == theirs.len()
             && ours.iter().zip(theirs).all(|(one, other)| one.is_same(other))

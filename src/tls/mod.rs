@@ -11,6 +11,7 @@ pub mod certificate;
 pub mod clients;
 pub mod config;
 pub mod expiry;
+pub mod hello;
 pub mod identity;
 mod key_log;
 pub mod keyring;

@@ -4,6 +4,7 @@
 //! attempt ended ([`Upstream::report`]); everything else happens in the background.
 
 mod account;
+pub mod attempts;
 pub mod backend;
 pub mod balance;
 pub mod config;
@@ -42,7 +43,7 @@ use crate::upstream::{
     discovery::dns::Dns,
     ejection::outliers::Outliers,
     health::Checks,
-    link::{Link, Sources},
+    link::{Link, Sources, dial::Dial},
     memory::Memory,
     proxy_header::Sender,
     set::{Set, Targets},
@@ -250,6 +251,11 @@ impl Upstream {
             Link::hasten(&mut peer, limit);
         }
         peer
+    }
+
+    /// Makes plaintext connections for a client.
+    pub fn dial(&self, client: Sender) -> Dial {
+        self.parts.link.dial(&self.parts.timeouts, &self.parts.sources, client)
     }
 
     /// How its backends are checked.

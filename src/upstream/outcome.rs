@@ -11,6 +11,8 @@ use crate::tls::origin::Fault;
 pub enum Outcome {
     /// It answered with this status.
     Status(u16),
+    /// The connection that is relayed was made.
+    Connected,
     /// The connection was refused.
     Refused,
     /// There is no way to the address.
@@ -42,11 +44,40 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// How an attempt ended that made no connection.
+    pub fn of_connecting(error: &Error) -> Self {
+        if let Some(fault) = tls_fault(error) {
+            return Self::Tls(fault);
+        }
+        match error.etype {
+            ErrorType::ConnectRefused => Self::Refused,
+            ErrorType::ConnectTimedout => Self::ConnectTimeout,
+            ErrorType::ConnectNoRoute => Self::Unroutable,
+            ErrorType::InternalError | ErrorType::BindError | ErrorType::SocketError => {
+                Self::Internal
+            }
+            _ => Self::ConnectError,
+        }
+    }
+
+    /// The status and the reason if this was the last attempt, and it made no connection.
+    pub fn no_connection(self) -> Option<(u16, &'static str)> {
+        match self {
+            Self::Refused => Some((502, "connect_refused")),
+            Self::Unroutable => Some((502, "connect_unroutable")),
+            Self::ConnectError => Some((502, "connect_error")),
+            Self::ConnectTimeout => Some((504, "connect_timeout")),
+            Self::Tls(Fault::Timeout) => Some((504, Fault::Timeout.as_str())),
+            Self::Tls(fault) => Some((502, fault.as_str())),
+            _ => None,
+        }
+    }
+
     /// Whether it speaks against the backend: what ejection counts.
     pub fn is_failure(self) -> bool {
         match self {
             Self::Status(status) => matches!(status, 502..=504),
-            Self::ClientLeft | Self::Deadline | Self::Internal => false,
+            Self::Connected | Self::ClientLeft | Self::Deadline | Self::Internal => false,
             _ if self.is_blameless() => false,
             _ => true,
         }
@@ -59,7 +90,10 @@ impl Outcome {
 
     /// Whether it speaks for the backend.
     pub fn is_success(self) -> bool {
-        matches!(self, Self::Status(status) if !matches!(status, 502..=504))
+        match self {
+            Self::Status(status) => !matches!(status, 502..=504),
+            outcome => outcome == Self::Connected,
+        }
     }
 
     /// Whether a check should look at the backend now, instead of when its turn comes.
@@ -72,6 +106,7 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Status(status) => write!(f, "{status}"),
+            Self::Connected => f.write_str("connected"),
             Self::Refused => f.write_str("refused"),
             Self::Unroutable => f.write_str("unroutable"),
             Self::ConnectTimeout => f.write_str("connect_timeout"),

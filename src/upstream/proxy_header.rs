@@ -51,6 +51,16 @@ pub enum Sender {
     Client(SocketAddr, SocketAddr),
 }
 
+impl Sender {
+    /// A client; `peer` and `local` are the ends of its connection, of which `peer` is the
+    /// client's own unless a load balancer stands between.
+    pub fn of(client: Option<IpAddr>, peer: Option<SocketAddr>, local: Option<SocketAddr>) -> Self {
+        let (Some(client), Some(local)) = (client, local) else { return Self::Nameless };
+        let peer = peer.filter(|peer| peer.ip().to_canonical() == client);
+        Self::Client(SocketAddr::new(client, peer.map_or(0, |peer| peer.port())), local)
+    }
+}
+
 /// Writes the header for a connection.
 pub fn header(version: Version, sender: Sender) -> Header {
     let mut header = Header::new();

@@ -186,6 +186,8 @@ const IN_WORDS: &[(&str, &str)] = &[
     ("Limits.connections_per_client", "there is no value for none"),
     ("Limits.accepts_per_client", "there is no value for none"),
     ("Listener.tls", "there is no value for none"),
+    ("Listener.passthrough", "there is no value for none"),
+    ("Listener.upstream", "there is no value for none"),
     ("Listener.proxy_protocol", "there is no value for none"),
     ("ListenerSocket.tcp_keepalive", "there is no value for none"),
     ("ListenerSocket.user_timeout", "the kernel's"),

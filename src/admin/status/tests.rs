@@ -17,15 +17,34 @@ fn spans_are_told_as_people_say_them() {
         assert_eq!(span(seconds), words);
     }
 }
-#[test]
-fn people_read_who_is_in_service() {
-    let backend = |address: &str, availability, ejected_seconds| BackendStatus {
+
+/// A listener in plaintext.
+fn listener(address: &str, protocol: &str, relays_to: &[&str]) -> ListenerStatus {
+    ListenerStatus {
+        address: address.to_owned(),
+        protocol: protocol.to_owned(),
+        relays_to: relays_to.iter().map(|&name| name.to_owned()).collect(),
+        h2c: false,
+        tls: None,
+    }
+}
+
+fn backend(
+    address: &str,
+    availability: Availability,
+    ejected_seconds: Option<u64>,
+) -> BackendStatus {
+    BackendStatus {
         address: address.to_owned(),
         weight: 1,
         availability,
         ejected_seconds,
         in_flight: 2,
-    };
+    }
+}
+
+#[test]
+fn people_read_who_is_in_service() {
     let certificate = |days_left, expires: &str, acme| CertificateStatus {
         names: vec!["a.test".to_owned(), "*.a.test".to_owned()],
         key: "RSA".to_owned(),
@@ -59,11 +78,10 @@ fn people_read_who_is_in_service() {
             versions: Vec::new(),
         },
         listeners: vec![
-            ListenerStatus { address: "0.0.0.0:80".to_owned(), h2c: false, tls: None },
-            ListenerStatus { address: "unix:/run/app.sock".to_owned(), h2c: true, tls: None },
+            listener("0.0.0.0:80", "http", &[]),
+            ListenerStatus { h2c: true, ..listener("unix:/run/app.sock", "http", &[]) },
+            listener("0.0.0.0:5432", "tcp", &["app", "db"]),
             ListenerStatus {
-                address: "0.0.0.0:443".to_owned(),
-                h2c: false,
                 tls: Some(TlsStatus {
                     handshakes: 7,
                     resumed_handshakes: 3,
@@ -77,6 +95,7 @@ fn people_read_who_is_in_service() {
                         certificate(9, "4096-01-01", Some(obtained(Some("no")))),
                     ],
                 }),
+                ..listener("0.0.0.0:443", "http", &["db"])
             },
         ],
         upstreams: vec![UpstreamStatus {
@@ -92,7 +111,7 @@ fn people_read_who_is_in_service() {
     };
     let expected = "\
 crestline 0.1.0, process 7, up 1h 2m
-draining, 3 connections, 1 request, 0 WebSockets
+draining, 3 connections, 1 request, 0 tunnels
 panics: 1 in requests, 0 in tasks, 0 elsewhere
 refused: silent 2, bad_host 1
 not ready: certificate for b.test: self-signed meanwhile
@@ -100,7 +119,8 @@ configuration v3 of /etc/app.yaml, in force for 5s, watched
 v2 was taken back: 6 % of its 50 answers were 5xx
 listener 0.0.0.0:80
 listener unix:/run/app.sock (h2c)
-listener 0.0.0.0:443 (tls, client certificates required); handshakes: 7 (3 resumed), failed: 2 (timeout 2)
+listener 0.0.0.0:5432 (tcp, relays to app, db)
+listener 0.0.0.0:443 (tls, client certificates required, relays to db); handshakes: 7 (3 resumed), failed: 2 (timeout 2)
   a.test, *.a.test  RSA, until 2027-01-31 (in 1 day), OCSP until 2027-01-01
   a.test, *.a.test  RSA, until 2027-01-29 (expired)
   a.test, *.a.test  RSA, until 2027-03-31 (in 60 days); by ACME (http-01), renewed at 2027-03-01T08:00:00Z

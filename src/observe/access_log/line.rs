@@ -145,7 +145,7 @@ fn json(entry: &Entry<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"}\n");
 }
 
-fn tls(known: &Tls<'_>, out: &mut Vec<u8>) {
+pub(super) fn tls(known: &Tls<'_>, out: &mut Vec<u8>) {
     let texts = [
         ("tls_version", known.version),
         ("sni", known.sni),
@@ -189,7 +189,7 @@ fn combined(entry: &Entry<'_>, out: &mut Vec<u8>) {
     out.push(b'\n');
 }
 
-fn client(out: &mut Vec<u8>, client: Option<IpAddr>) {
+pub(super) fn client(out: &mut Vec<u8>, client: Option<IpAddr>) {
     let written = match client {
         Some(address) => write!(out, "{address}"),
         None => write!(out, "unix"),
@@ -197,7 +197,7 @@ fn client(out: &mut Vec<u8>, client: Option<IpAddr>) {
     debug_assert!(written.is_ok(), "memory takes every byte");
 }
 
-fn text_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+pub(super) fn text_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(b",\"");
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b"\":");
@@ -223,7 +223,7 @@ fn escape_json(out: &mut Vec<u8>, value: &[u8]) {
     }
 }
 
-fn number_field(out: &mut Vec<u8>, name: &str, value: u64) {
+pub(super) fn number_field(out: &mut Vec<u8>, name: &str, value: u64) {
     out.extend_from_slice(b",\"");
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b"\":");
@@ -231,7 +231,7 @@ fn number_field(out: &mut Vec<u8>, name: &str, value: u64) {
 }
 
 /// Milliseconds with three decimals.
-fn millis_field(out: &mut Vec<u8>, name: &str, value: Option<Duration>) {
+pub(super) fn millis_field(out: &mut Vec<u8>, name: &str, value: Option<Duration>) {
     let Some(value) = value else { return };
     let micros = u64::try_from(value.as_micros()).unwrap_or(u64::MAX);
     number_field(out, name, micros / 1_000);
@@ -239,7 +239,7 @@ fn millis_field(out: &mut Vec<u8>, name: &str, value: Option<Duration>) {
     padded(out, micros % 1_000, 3);
 }
 
-fn number(out: &mut Vec<u8>, value: u64) {
+pub(super) fn number(out: &mut Vec<u8>, value: u64) {
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
@@ -251,7 +251,7 @@ fn padded(out: &mut Vec<u8>, value: u64, width: usize) {
 }
 
 /// As nginx escapes: quotes, backslashes, and all that is not visible ASCII become `\xHH`.
-fn escape_hex(out: &mut Vec<u8>, value: &[u8]) {
+pub(super) fn escape_hex(out: &mut Vec<u8>, value: &[u8]) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     for byte in value {
         if matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\') {
@@ -265,7 +265,7 @@ fn escape_hex(out: &mut Vec<u8>, value: &[u8]) {
 
 /// The form of a time.
 #[derive(Clone, Copy)]
-enum Stamp {
+pub(super) enum Stamp {
     /// `2026-11-22T18:03:51.042Z`
     Iso,
     /// `22/Nov/2026:18:03:51 +0000`
@@ -284,7 +284,7 @@ thread_local!(static SECOND: RefCell<Second> = const {
 });
 
 impl Stamp {
-    fn write(self, out: &mut Vec<u8>) {
+    pub(super) fn write(self, out: &mut Vec<u8>) {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         SECOND.with_borrow_mut(|second| {
             if second.unix != now.as_secs() || second.iso.is_empty() {

@@ -6,6 +6,7 @@
 
 pub mod config;
 pub mod line;
+pub mod relay;
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -88,12 +89,21 @@ impl AccessLog {
 
     /// Appends the line of one request, or drops it when its shard is full.
     pub fn write(&self, entry: &line::Entry<'_>) {
+        self.append(|buffer| self.format.write(entry, buffer));
+    }
+
+    /// The same for a connection that was relayed.
+    pub fn write_relay(&self, entry: &relay::Entry<'_>) {
+        self.append(|buffer| relay::write(self.format, entry, buffer));
+    }
+
+    fn append(&self, write: impl FnOnce(&mut Vec<u8>)) {
         let mut buffer = self.shards[counter::shard()].lock();
         if SHARD_BYTES_MAX <= buffer.len() {
             self.lose(1);
             return;
         }
-        self.format.write(entry, &mut buffer);
+        write(&mut buffer);
     }
 
     fn lose(&self, lines: u64) {

@@ -40,7 +40,7 @@ pub struct TimeoutsConfig {
     #[serde(deserialize_with = "units::positive")]
     #[schemars(extend("pattern" = units::POSITIVE))]
     pub idle: Duration,
-    /// Between two bytes of a WebSocket, in either direction. Default: `1h`.
+    /// Between two bytes of a WebSocket, or of a connection that is relayed, in either direction. Default: `1h`.
     #[serde(deserialize_with = "units::positive")]
     #[schemars(extend("pattern" = units::POSITIVE))]
     pub tunnel: Duration,

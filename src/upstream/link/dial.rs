@@ -8,7 +8,10 @@ use pingora_core::{
     connectors::{L4Connect, l4::BindTo},
     protocols::l4::{ext, socket::SocketAddr, stream::Stream},
 };
-use tokio::io::AsyncWriteExt;
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpStream, UnixStream},
+};
 
 use crate::upstream::proxy_header::Header;
 
@@ -46,23 +49,43 @@ pub struct Dial {
     pub(super) header: Option<Header>,
 }
 
+/// A connection that was made.
+#[derive(Debug)]
+pub enum Socket {
+    /// Over TCP.
+    Tcp(TcpStream),
+    /// To a socket of this machine.
+    Unix(UnixStream),
+}
+
 #[async_trait]
 impl L4Connect for Dial {
     async fn connect(&self, address: &SocketAddr) -> Result<Stream> {
-        let connecting = pingora_timeout::timeout(self.timeout, self.reach(address));
-        // The cause tells this timeout from that of the handshake, which has none.
-        connecting.await.or_err(ErrorType::ConnectTimedout, "no connection in time")?
+        self.open(address).await.map(|socket| match socket {
+            Socket::Tcp(socket) => socket.into(),
+            Socket::Unix(socket) => socket.into(),
+        })
     }
 }
 
 impl Dial {
-    async fn reach(&self, address: &SocketAddr) -> Result<Stream> {
+    /// Makes a connection, on which nothing is buffered.
+    ///
+    /// # Errors
+    /// If there is none in time.
+    pub async fn open(&self, address: &SocketAddr) -> Result<Socket> {
+        let connecting = pingora_timeout::timeout(self.timeout, self.reach(address));
+        // The cause tells this timeout from that of the handshake, which has none.
+        connecting.await.or_err(ErrorType::ConnectTimedout, "no connection in time")?
+    }
+
+    async fn reach(&self, address: &SocketAddr) -> Result<Socket> {
         match address {
             SocketAddr::Inet(address) => {
                 let from = self.sources.toward(address);
                 let mut socket = ext::connect(address, from.as_ref()).await?;
                 self.introduce(&mut socket).await?;
-                Ok(socket.into())
+                Ok(Socket::Tcp(socket))
             }
             SocketAddr::Unix(address) => {
                 let Some(path) = address.as_pathname() else {
@@ -70,7 +93,7 @@ impl Dial {
                 };
                 let mut socket = ext::connect_uds(path).await?;
                 self.introduce(&mut socket).await?;
-                Ok(socket.into())
+                Ok(Socket::Unix(socket))
             }
         }
     }

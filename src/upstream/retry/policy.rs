@@ -57,9 +57,11 @@ impl Conditions {
             Outcome::Reset => self.reset,
             Outcome::Timeout => self.timeout,
             Outcome::RefusedStream | Outcome::Unprocessed | Outcome::Stale => true,
-            Outcome::Status(_) | Outcome::Nonsense | Outcome::ClientLeft | Outcome::Deadline => {
-                false
-            }
+            Outcome::Status(_)
+            | Outcome::Connected
+            | Outcome::Nonsense
+            | Outcome::ClientLeft
+            | Outcome::Deadline => false,
         }
     }
 
