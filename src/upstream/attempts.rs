@@ -77,8 +77,10 @@ impl Attempts {
 impl fmt::Display for Attempts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, (member, outcome)) in self.list.iter().enumerate() {
-            let comma = if index == 0 { "" } else { "," };
-            write!(f, "{comma}{}:{outcome}", member.state.name())?;
+            f.write_str(if index == 0 { "" } else { "," })?;
+            f.write_str(member.state.name())?;
+            f.write_str(":")?;
+            outcome.fmt(f)?;
         }
         Ok(())
     }

@@ -105,7 +105,7 @@ impl Outcome {
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Status(status) => write!(f, "{status}"),
+            Self::Status(status) => f.write_str(itoa::Buffer::new().format(*status)),
             Self::Connected => f.write_str("connected"),
             Self::Refused => f.write_str("refused"),
             Self::Unroutable => f.write_str("unroutable"),

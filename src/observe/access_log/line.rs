@@ -100,58 +100,73 @@ impl Format {
     }
 }
 
+/// A key with all that stands around it, so that it is copied at once.
+#[derive(Clone, Copy)]
+pub(super) struct Key(pub(super) &'static str);
+
+macro_rules! key {
+    ($name:literal) => {
+        $crate::observe::access_log::line::Key(concat!(",\"", $name, "\":"))
+    };
+}
+pub(super) use key;
+
 fn json(entry: &Entry<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"time\":\"");
     Stamp::Iso.write(out);
     out.push(b'"');
-    text_field(out, "id", entry.id);
+    text_field(out, key!("id"), entry.id);
     out.extend_from_slice(b",\"client\":\"");
     client(out, entry.client);
     out.push(b'"');
-    text_field(out, "method", entry.method.as_bytes());
-    text_field(out, "host", entry.host.as_bytes());
-    text_field(out, "path", entry.target);
-    text_field(out, "protocol", entry.protocol.as_bytes());
+    text_field(out, key!("method"), entry.method.as_bytes());
+    text_field(out, key!("host"), entry.host.as_bytes());
+    text_field(out, key!("path"), entry.target);
+    text_field(out, key!("protocol"), entry.protocol.as_bytes());
     tls(&entry.tls, out);
-    number_field(out, "status", u64::from(entry.status));
-    number_field(out, "bytes", entry.bytes);
-    millis_field(out, "total_ms", Some(entry.total));
-    millis_field(out, "connect_ms", entry.connect);
-    millis_field(out, "first_byte_ms", entry.first_byte);
-    let named = [("route", entry.route), ("upstream", entry.upstream), ("backend", entry.backend)];
+    number_field(out, key!("status"), u64::from(entry.status));
+    number_field(out, key!("bytes"), entry.bytes);
+    millis_field(out, key!("total_ms"), Some(entry.total));
+    millis_field(out, key!("connect_ms"), entry.connect);
+    millis_field(out, key!("first_byte_ms"), entry.first_byte);
+    let named = [
+        (key!("route"), entry.route),
+        (key!("upstream"), entry.upstream),
+        (key!("backend"), entry.backend),
+    ];
     for (name, value) in named {
         if let Some(value) = value {
             text_field(out, name, value.as_bytes());
         }
     }
-    number_field(out, "attempts", entry.attempts as u64);
+    number_field(out, key!("attempts"), entry.attempts as u64);
     if 0 < entry.attempts {
         // Addresses and outcomes are ours: nothing in them needs escaping.
         let written = write!(out, ",\"via\":\"{}\"", entry.via);
         debug_assert!(written.is_ok(), "memory takes every byte");
     }
     if let Some(replayed) = entry.replayed {
-        number_field(out, "replayed_bytes", replayed);
+        number_field(out, key!("replayed_bytes"), replayed);
     }
     if entry.is_too_long_to_replay {
-        text_field(out, "replay", b"too_long");
+        text_field(out, key!("replay"), b"too_long");
     }
     if let Some(reason) = entry.reason {
-        text_field(out, "reason", reason.as_bytes());
+        text_field(out, key!("reason"), reason.as_bytes());
     }
     if let Some(agent) = entry.user_agent {
-        text_field(out, "user_agent", agent);
+        text_field(out, key!("user_agent"), agent);
     }
     out.extend_from_slice(b"}\n");
 }
 
 pub(super) fn tls(known: &Tls<'_>, out: &mut Vec<u8>) {
     let texts = [
-        ("tls_version", known.version),
-        ("sni", known.sni),
-        ("tls_cipher", known.cipher),
-        ("tls_group", known.group),
-        ("client_cn", known.told_client_cn),
+        (key!("tls_version"), known.version),
+        (key!("sni"), known.sni),
+        (key!("tls_cipher"), known.cipher),
+        (key!("tls_group"), known.group),
+        (key!("client_cn"), known.told_client_cn),
     ];
     for (name, value) in texts {
         if let Some(value) = value {
@@ -162,9 +177,9 @@ pub(super) fn tls(known: &Tls<'_>, out: &mut Vec<u8>) {
         out.extend_from_slice(b",\"tls_resumed\":true");
     }
     let Some([subject, sans, fingerprint]) = known.client else { return };
-    text_field(out, "tls_client_subject", subject);
-    text_field(out, "tls_client_sans", sans);
-    text_field(out, "tls_client_fingerprint", fingerprint);
+    text_field(out, key!("tls_client_subject"), subject);
+    text_field(out, key!("tls_client_sans"), sans);
+    text_field(out, key!("tls_client_fingerprint"), fingerprint);
 }
 
 fn combined(entry: &Entry<'_>, out: &mut Vec<u8>) {
@@ -190,24 +205,36 @@ fn combined(entry: &Entry<'_>, out: &mut Vec<u8>) {
 }
 
 pub(super) fn client(out: &mut Vec<u8>, client: Option<IpAddr>) {
-    let written = match client {
-        Some(address) => write!(out, "{address}"),
-        None => write!(out, "unix"),
-    };
-    debug_assert!(written.is_ok(), "memory takes every byte");
+    match client {
+        Some(IpAddr::V4(address)) => {
+            for (index, octet) in address.octets().into_iter().enumerate() {
+                out.extend_from_slice(if index == 0 { b"" } else { b"." });
+                number(out, u64::from(octet));
+            }
+        }
+        Some(IpAddr::V6(address)) => {
+            let written = write!(out, "{address}");
+            debug_assert!(written.is_ok(), "memory takes every byte");
+        }
+        None => out.extend_from_slice(b"unix"),
+    }
 }
 
-pub(super) fn text_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    out.extend_from_slice(b",\"");
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b"\":");
+pub(super) fn text_field(out: &mut Vec<u8>, key: Key, value: &[u8]) {
+    out.extend_from_slice(key.0.as_bytes());
     out.push(b'"');
-    if value.iter().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')) {
+    if is_plain(value) {
         out.extend_from_slice(value);
     } else {
         escape_json(out, value);
     }
     out.push(b'"');
+}
+
+/// Whether nothing has to be escaped. It looks at all bytes, so that many are looked at at once.
+fn is_plain(value: &[u8]) -> bool {
+    let is_plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
+    value.iter().fold(true, |all, byte| all & is_plain(byte))
 }
 
 /// Bytes that are no UTF-8 are shown as U+FFFD: JSON cannot hold them. All control characters are
@@ -223,18 +250,16 @@ fn escape_json(out: &mut Vec<u8>, value: &[u8]) {
     }
 }
 
-pub(super) fn number_field(out: &mut Vec<u8>, name: &str, value: u64) {
-    out.extend_from_slice(b",\"");
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b"\":");
+pub(super) fn number_field(out: &mut Vec<u8>, key: Key, value: u64) {
+    out.extend_from_slice(key.0.as_bytes());
     number(out, value);
 }
 
 /// Milliseconds with three decimals.
-pub(super) fn millis_field(out: &mut Vec<u8>, name: &str, value: Option<Duration>) {
+pub(super) fn millis_field(out: &mut Vec<u8>, key: Key, value: Option<Duration>) {
     let Some(value) = value else { return };
     let micros = u64::try_from(value.as_micros()).unwrap_or(u64::MAX);
-    number_field(out, name, micros / 1_000);
+    number_field(out, key, micros / 1_000);
     out.push(b'.');
     padded(out, micros % 1_000, 3);
 }

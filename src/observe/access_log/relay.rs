@@ -5,7 +5,8 @@
 use std::{fmt::Display, io::Write, net::IpAddr, time::Duration};
 
 use crate::observe::access_log::line::{
-    Format, Stamp, Tls, client, escape_hex, millis_field, number, number_field, text_field, tls,
+    Format, Stamp, Tls, client, escape_hex, key, millis_field, number, number_field, text_field,
+    tls,
 };
 
 /// What a connection that was relayed leaves in the log.
@@ -54,27 +55,30 @@ fn json(entry: &Entry<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"time\":\"");
     Stamp::Iso.write(out);
     out.push(b'"');
-    text_field(out, "id", entry.id);
+    text_field(out, key!("id"), entry.id);
     out.extend_from_slice(b",\"client\":\"");
     client(out, entry.client);
     out.push(b'"');
-    text_field(out, "protocol", b"TCP");
-    text_field(out, "listener", entry.listener.as_bytes());
+    text_field(out, key!("protocol"), b"TCP");
+    text_field(out, key!("listener"), entry.listener.as_bytes());
     tls(&entry.tls, out);
-    number_field(out, "status", u64::from(entry.status));
-    number_field(out, "bytes", entry.sent);
-    number_field(out, "bytes_received", entry.received);
-    millis_field(out, "total_ms", Some(entry.total));
-    millis_field(out, "connect_ms", entry.connect);
-    millis_field(out, "first_byte_ms", entry.first_byte);
-    let texts =
-        [("upstream", entry.upstream), ("backend", entry.backend), ("reason", entry.reason)];
+    number_field(out, key!("status"), u64::from(entry.status));
+    number_field(out, key!("bytes"), entry.sent);
+    number_field(out, key!("bytes_received"), entry.received);
+    millis_field(out, key!("total_ms"), Some(entry.total));
+    millis_field(out, key!("connect_ms"), entry.connect);
+    millis_field(out, key!("first_byte_ms"), entry.first_byte);
+    let texts = [
+        (key!("upstream"), entry.upstream),
+        (key!("backend"), entry.backend),
+        (key!("reason"), entry.reason),
+    ];
     for (name, value) in texts {
         if let Some(value) = value {
             text_field(out, name, value.as_bytes());
         }
     }
-    number_field(out, "attempts", entry.attempts as u64);
+    number_field(out, key!("attempts"), entry.attempts as u64);
     if 0 < entry.attempts {
         // Addresses and outcomes are ours: nothing in them needs escaping.
         let written = write!(out, ",\"via\":\"{}\"", entry.via);
