@@ -1,7 +1,7 @@
 //! Answers to the client: our own, and what is taken off the origin's.
 
 use http::{
-    HeaderName, StatusCode,
+    HeaderName, HeaderValue, StatusCode,
     header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING},
 };
 use pingora::{Error, ErrorType, Result};
@@ -98,25 +98,32 @@ pub(crate) fn break_off(session: &Session) {
 /// Removes the fields that belong to the connection with the origin (RFC 9110 §7.6.1).
 /// `Connection` itself and the framing are Pingora's to write.
 pub(crate) fn strip_hop_by_hop(header: &mut ResponseHeader) {
-    while let Some(name) = header.headers.keys().find(|name| is_hop_by_hop(name, header)) {
+    let nominates = nominates(header);
+    while let Some(name) = header.headers.keys().find(|name| is_hop_by_hop(name, header, nominates))
+    {
         let name = name.clone();
         header.remove_header(&name);
     }
 }
 
-fn is_hop_by_hop(name: &HeaderName, header: &ResponseHeader) -> bool {
+/// Whether `Connection` names other fields. What nearly every origin sends names none.
+fn nominates(header: &ResponseHeader) -> bool {
+    let usual =
+        |value: &HeaderValue| matches!(value.as_bytes(), b"keep-alive" | b"close" | b"Keep-Alive");
+    !header.headers.get_all(CONNECTION).iter().all(usual)
+}
+
+fn is_hop_by_hop(name: &HeaderName, header: &ResponseHeader, nominates: bool) -> bool {
     match name.as_str() {
         "connection" | "content-length" | "transfer-encoding" => false,
         "keep-alive" | "proxy-connection" | "te" | "trailer" => true,
         "upgrade" => header.status != StatusCode::SWITCHING_PROTOCOLS,
-        name => is_nominated(name, header),
+        name => nominates && is_nominated(name, header),
     }
 }
 
 fn is_nominated(name: &str, header: &ResponseHeader) -> bool {
     let values = header.headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    // What nearly every origin sends nominates nothing else.
-    let values = values.filter(|value| !["keep-alive", "close", "Keep-Alive"].contains(value));
     let mut nominations = values.flat_map(|value| value.split(','));
     nominations.any(|nominated| nominated.trim().eq_ignore_ascii_case(name))
 }
