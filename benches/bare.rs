@@ -1,9 +1,11 @@
 //! The yardstick of `make bench`: an ordinary Pingora load balancer, and nothing else.
 //!
-//! Round robin over the given origins, one response header, mimalloc, no work stealing.
-//! Run as `bare LISTEN THREADS ORIGIN…`, for example `bare 127.0.0.1:3030 1 127.0.0.1:3031`.
+//! Round robin over the given origins, one response header, mimalloc, no work stealing; plaintext
+//! on one port, TLS with HTTP/2 on another. Run as `bare LISTEN LISTEN_TLS CERT KEY THREADS
+//! ORIGIN…`.
 
 use async_trait::async_trait;
+use pingora::listeners::tls::TlsSettings;
 use pingora::prelude::*;
 use pingora::server::configuration::ServerConf;
 
@@ -35,9 +37,12 @@ impl ProxyHttp for Bare {
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
-    let listen = arguments.next().expect("the first argument is the address to listen on");
-    let threads = arguments.next().and_then(|threads| threads.parse().ok());
-    let threads = threads.expect("the second argument is the number of threads");
+    let mut next = |what| arguments.next().expect(what);
+    let listen = next("the first argument is the address to listen on");
+    let listen_tls = next("the second is that for TLS");
+    let (cert, key) = (next("the third is a certificate"), next("the fourth is its key"));
+    let threads = next("the fifth is the number of threads").parse();
+    let threads = threads.expect("the fifth is a number");
     let origins = LoadBalancer::try_from_iter(arguments).expect("the rest are addresses");
 
     let conf = ServerConf {
@@ -50,6 +55,9 @@ fn main() {
     server.bootstrap();
     let mut service = http_proxy_service(&server.configuration, Bare(origins));
     service.add_tcp(&listen);
+    let mut tls = TlsSettings::intermediate(&cert, &key).expect("a certificate and its key");
+    tls.enable_h2();
+    service.add_tls_with_settings(&listen_tls, None, tls);
     server.add_service(service);
     server.run_forever();
 }

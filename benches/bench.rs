@@ -12,8 +12,26 @@ mod measure;
 #[path = "bench/proxies.rs"]
 mod proxies;
 
+#[path = "bench/setup.rs"]
+mod setup;
+
+#[path = "bench/certificate.rs"]
+mod certificate;
+
+#[path = "bench/scenario.rs"]
+mod scenario;
+
 #[path = "bench/load.rs"]
 mod load;
+
+#[path = "bench/h2load.rs"]
+mod h2load;
+
+#[path = "bench/handshake.rs"]
+mod handshake;
+
+#[path = "bench/idle.rs"]
+mod idle;
 
 #[path = "bench/proc.rs"]
 mod proc;
@@ -30,15 +48,18 @@ use std::process::ExitCode;
 
 use structopt::StructOpt;
 
-use crate::load::{BUSY_CONNECTIONS, Scenario};
+use crate::certificate::Certificate;
+use crate::load::BUSY_CONNECTIONS;
 use crate::machine::Cores;
 use crate::proxies::{Kind, Origins, Proxy, Site};
+use crate::scenario::Scenario;
 
 /// What every fallible function here answers: an error is for a person to read.
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// What `--only` takes: the scenarios, and memory.
-const MEASUREMENTS: [&str; 4] = ["small", "close", "body", "memory"];
+const MEASUREMENTS: [&str; 9] =
+    ["small", "close", "body", "tls", "http2", "handshake", "hybrid", "resumed", "memory"];
 
 /// Measures Crestline beside other proxies and prints Markdown tables.
 #[derive(StructOpt)]
@@ -59,7 +80,7 @@ struct Flags {
     /// Worker threads of each proxy
     #[structopt(long, default_value = "1")]
     threads: usize,
-    /// Measures only this: small, close, body, or memory (may be repeated)
+    /// Measures only this (may be repeated)
     #[structopt(long, number_of_values = 1, possible_values = &MEASUREMENTS)]
     only: Vec<String>,
     /// Measures Crestline with work stealing as well, beside Crestline without
@@ -135,11 +156,13 @@ fn run(flags: &Flags) -> Result<()> {
         "Worker threads: {threads}. Rounds: {rounds} of {seconds} s. Connections: {BUSY_CONNECTIONS}.\n"
     );
     let origins = Origins::start(folder.path(), &cores)?;
+    let certificate = Certificate::make(folder.path())?;
     let site = Site {
         folder: folder.path(),
         cores: &cores,
         threads: flags.threads,
         origins: origins.addresses,
+        certificate: &certificate,
     };
 
     let scenarios: Vec<_> = Scenario::ALL.into_iter().filter(|s| flags.wants(s.key())).collect();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-use crate::load::IDLE_CONNECTIONS;
+use crate::idle::IDLE_CONNECTIONS;
 use crate::proc::Process;
 use crate::proxies::Proxy;
 use crate::{Result, folder};
@@ -115,6 +115,8 @@ pub(crate) fn describe(proxies: &[Proxy], cores: &Cores, parent: &Path) -> Resul
     versions.dedup();
     let wrk = find("wrk").ok_or("wrk is missing; Debian's package `wrk` has it")?;
     versions.push(version(&wrk, "-v", cores, parent)?);
+    let h2load = find("h2load").ok_or("h2load is missing; Debian's `nghttp2-client` has it")?;
+    versions.push(version(&h2load, "--version", cores, parent)?);
     for version in versions {
         write!(line, "; {version}")?;
     }

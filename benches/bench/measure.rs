@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use crate::load::{self, IDLE_CONNECTIONS, Idle, Sample, Scenario};
+use crate::idle::{IDLE_CONNECTIONS, Idle};
+use crate::load::{self, Sample};
 use crate::proc::{self, Memory};
 use crate::proxies::{Proxy, Running, Site};
+use crate::scenario::Scenario;
 use crate::{Result, table};
 
 /// Seconds of load before the first round, so that no proxy is measured cold.
-const WARM_UP: u64 = 1;
+const WARM_UP: u64 = 2;
 
 /// Allocators return what they freed a little later; memory is read after this pause.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -38,7 +40,7 @@ pub(crate) fn speed(
                 let turn = (turn + round) % running.len();
                 let sample = sample(&running[turn], *scenario, seconds, site)?;
                 eprintln!(
-                    "round {}/{} {:5} {:24} {}",
+                    "round {}/{} {:9} {:24} {}",
                     round + 1,
                     rounds,
                     scenario.key(),
@@ -52,7 +54,7 @@ pub(crate) fn speed(
 
     let names: Vec<_> = running.iter().map(|proxy| proxy.name).collect();
     for (scenario, samples) in scenarios.iter().zip(&samples) {
-        println!("### {}\n\n{}", scenario.title(), table::speed(&names, samples));
+        println!("### {}\n\n{}", scenario.title(), table::speed(*scenario, &names, samples));
     }
     Ok(())
 }
@@ -60,7 +62,7 @@ pub(crate) fn speed(
 /// Loads one proxy for some seconds, reading its processor time before and after.
 fn sample(proxy: &Running, scenario: Scenario, seconds: u64, site: &Site<'_>) -> Result<Sample> {
     let before = proxy.process.cpu()?;
-    let load = load::run(scenario, proxy.address, seconds, site)?;
+    let load = load::run(scenario, proxy, seconds, site)?;
     let cpu = proxy.process.cpu()?.saturating_sub(before);
     proxy.forget_logs()?;
     Ok(Sample::new(cpu, &load))
@@ -94,7 +96,7 @@ impl Footprint {
         let running = proxy.start(site)?;
         proc::pause(SETTLE)?;
         let at_rest = running.process.memory()?;
-        load::run(Scenario::Small, running.address, seconds, site)?;
+        load::run(Scenario::Small, &running, seconds, site)?;
         let loaded = running.process.memory()?;
         drop(running);
 

@@ -1,19 +1,17 @@
-//! The servers: three origins, and one function for each proxy with its configuration.
-//!
-//! Every proxy does the same work as its documentation would have it done: round robin over
-//! the origins through kept connections, one response header, an access log where it has one.
+//! The servers: three origins, and the proxies that can be measured.
 
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::load::{self, LARGE_BODY, SMALL_BODY};
+use crate::certificate::Certificate;
+use crate::load::{LARGE_BODY, SMALL_BODY};
 use crate::machine::{self, Cores};
 use crate::proc::Process;
-use crate::{Result, folder};
+use crate::setup::{self, Place};
+use crate::{Result, folder, idle};
 
 /// What all proxies of one run have in common.
 #[derive(Debug)]
@@ -22,6 +20,7 @@ pub(crate) struct Site<'a> {
     pub(crate) cores: &'a Cores,
     pub(crate) threads: usize,
     pub(crate) origins: [SocketAddr; 3],
+    pub(crate) certificate: &'a Certificate,
 }
 
 /// One nginx that listens on three ports and sends two bodies.
@@ -56,10 +55,10 @@ impl Origins {
 ",
             folder.display(),
         );
-        let command = nginx_command(&nginx, &folder, cores.others_count.min(4), &server)?;
+        let command = setup::nginx_command(&nginx, &folder, cores.others_count.min(4), &server)?;
         let mut process = Process::start(&command, &cores.others, &folder)?;
         for address in addresses {
-            load::check(&mut process, address, None).map_err(|e| format!("origins: {e}"))?;
+            idle::check(&mut process, address, None).map_err(|e| format!("origins: {e}"))?;
         }
         Ok(Self { addresses, _process: process })
     }
@@ -110,6 +109,8 @@ pub(crate) struct Proxy {
 pub(crate) struct Running {
     pub(crate) name: &'static str,
     pub(crate) address: SocketAddr,
+    /// Where it speaks TLS.
+    pub(crate) tls_address: SocketAddr,
     // INVARIANT: declared before `folder`, so that the process ends before its files go.
     pub(crate) process: Process,
     folder: TempDir,
@@ -120,22 +121,23 @@ impl Proxy {
     pub(crate) fn start(&self, site: &Site<'_>) -> Result<Running> {
         let name = self.kind.name();
         let folder = folder(site.folder, "proxy")?;
-        let [address, ..] = free_addresses()?;
+        let [address, tls_address, _] = free_addresses()?;
         let start = || {
-            let place = Place { site, address, folder: folder.path(), program: &self.program };
+            let place =
+                Place { site, address, tls_address, folder: folder.path(), program: &self.program };
             let command = match self.kind {
-                Kind::Crestline { work_stealing } => crestline(&place, work_stealing),
-                Kind::Bare => Ok(bare(&place)),
-                Kind::Nginx => nginx(&place),
-                Kind::Haproxy => haproxy(&place),
+                Kind::Crestline { work_stealing } => setup::crestline(&place, work_stealing),
+                Kind::Bare => Ok(setup::bare(&place)),
+                Kind::Nginx => setup::nginx(&place),
+                Kind::Haproxy => setup::haproxy(&place),
             }?;
-            let mut process = Process::start(&command, &site.cores.proxy, folder.path())?;
-            load::check(&mut process, address, Some("\r\nkey1: value1\r\n"))?;
+            let mut process = Process::start(&command, &site.cores.proxy, place.folder)?;
+            idle::check(&mut process, address, Some("\r\nkey1: value1\r\n"))?;
             Ok(process)
         };
         let process =
             start().map_err(|error: Box<dyn std::error::Error>| format!("{name}: {error}"))?;
-        Ok(Running { name, address, process, folder })
+        Ok(Running { name, address, tls_address, process, folder })
     }
 }
 
@@ -150,145 +152,6 @@ impl Running {
         }
         Ok(())
     }
-}
-
-/// Where one proxy is set up.
-struct Place<'a> {
-    site: &'a Site<'a>,
-    address: SocketAddr,
-    folder: &'a Path,
-    program: &'a Path,
-}
-
-/// Crestline, with access log and health checks, as its users run it.
-fn crestline(place: &Place<'_>, work_stealing: bool) -> Result<Command> {
-    let [a, b, c] = place.site.origins;
-    let file = place.folder.join("crestline.yaml");
-    let folder = place.folder.display();
-    let text = format!(
-        "threads: {threads}
-work_stealing: {work_stealing}
-pid_file: {folder}/crestline.pid
-upgrade_sock: {folder}/upgrade.sock
-listeners: [{{ address: \"{address}\" }}]
-access_log: {{ path: {folder}/access.log }}
-upstreams:
-  app: {{ backends: [\"{a}\", \"{b}\", \"{c}\"], health_check: {{ tcp: {{}}, every: 1s }} }}
-routes:
-  - {{ name: all, policies: [ {{ response_headers: {{ set: {{ key1: value1 }} }} }} ], upstream: app }}
-",
-        threads = place.site.threads,
-        address = place.address,
-    );
-    fs::write(&file, text)?;
-    let mut command = Command::new(place.program);
-    command.arg("-c").arg(file);
-    Ok(command)
-}
-
-/// The tuned example of Pingora, `benches/bare.rs`: no log, no checks.
-fn bare(place: &Place<'_>) -> Command {
-    let mut command = Command::new(place.program);
-    command.arg(place.address.to_string()).arg(place.site.threads.to_string());
-    command.args(place.site.origins.map(|origin| origin.to_string()));
-    command
-}
-
-/// nginx, with its access log and kept connections to the origins.
-///
-/// Its default buffers (eight of 4 KiB) double what a body of 100 KiB costs it; these hold one.
-fn nginx(place: &Place<'_>) -> Result<Command> {
-    let [a, b, c] = place.site.origins;
-    let server = format!(
-        "  access_log access.log combined;
-  upstream app {{
-    server {a};
-    server {b};
-    server {c};
-    keepalive 256;
-    keepalive_requests 1000000000;
-  }}
-  server {{
-    listen {address};
-    location / {{
-      proxy_pass http://app;
-      proxy_http_version 1.1;
-      proxy_set_header Connection \"\";
-      proxy_buffer_size 16k;
-      proxy_buffers 16 16k;
-      proxy_max_temp_file_size 0;
-      add_header key1 value1;
-    }}
-  }}
-",
-        address = place.address,
-    );
-    nginx_command(place.program, place.folder, place.site.threads, &server)
-}
-
-/// Writes what every nginx here has in common, around its servers, and the command to start it.
-fn nginx_command(program: &Path, folder: &Path, workers: usize, http: &str) -> Result<Command> {
-    let text = format!(
-        "daemon off;
-user root root;
-worker_processes {workers};
-pid nginx.pid;
-error_log stderr;
-events {{ worker_connections 8192; }}
-http {{
-  keepalive_requests 1000000000;
-  client_body_temp_path client;
-  proxy_temp_path proxy;
-  fastcgi_temp_path fastcgi;
-  uwsgi_temp_path uwsgi;
-  scgi_temp_path scgi;
-{http}}}
-"
-    );
-    fs::write(folder.join("nginx.conf"), text)?;
-    let mut command = Command::new(program);
-    command.arg("-p").arg(folder).args(["-c", "nginx.conf", "-e", "stderr"]);
-    Ok(command)
-}
-
-/// `HAProxy`, with checks, and its log on stdout, which is a file.
-fn haproxy(place: &Place<'_>) -> Result<Command> {
-    let [a, b, c] = place.site.origins;
-    let file = place.folder.join("haproxy.cfg");
-    let text = format!(
-        "global
-  nbthread {threads}
-  maxconn 8192
-  log stdout format raw local0
-
-defaults
-  mode http
-  log global
-  option httplog
-  option http-keep-alive
-  http-reuse always
-  timeout connect 1s
-  timeout client 75s
-  timeout server 60s
-
-frontend edge
-  bind {address}
-  default_backend app
-
-backend app
-  balance roundrobin
-  http-response set-header key1 value1
-  server a {a} check inter 1s
-  server b {b} check inter 1s
-  server c {c} check inter 1s
-",
-        threads = place.site.threads,
-        address = place.address,
-    );
-    fs::write(&file, text)?;
-    let mut command = Command::new(place.program);
-    command.arg("-db").arg("-f").arg(file);
-    Ok(command)
 }
 
 /// Lets the system choose three free ports; held together, so that they differ.

@@ -1,17 +1,21 @@
 //! The tables: Markdown that also reads well in a terminal.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use crate::load::{IDLE_CONNECTIONS, Sample};
+use crate::idle::IDLE_CONNECTIONS;
+use crate::load::Sample;
 use crate::measure::Footprint;
 use crate::proxies::BARE;
+use crate::scenario::Scenario;
 
 /// Prints what one scenario cost each proxy, as medians over the rounds.
-pub(crate) fn speed(names: &[&str], samples: &[Vec<Sample>]) -> String {
+pub(crate) fn speed(scenario: Scenario, names: &[&str], samples: &[Vec<Sample>]) -> String {
     let yardstick = names.iter().position(|name| *name == BARE).map(|bare| &samples[bare]);
+    let unit = scenario.unit();
+    let (cpu, rate) = (format!("CPU µs/{unit}"), format!("{unit}s/s"));
     let mut rows = vec![
-        ["proxy", "CPU µs/request", "min–max", "beside bare", "requests/s", "p50", "p99", "errors"]
-            .map(str::to_owned),
+        ["proxy", &cpu, "min–max", "beside bare", &rate, "p50", "p99", "errors"].map(str::to_owned),
     ];
     for (name, samples) in names.iter().zip(samples) {
         let all = |figure: fn(&Sample) -> f64| samples.iter().map(figure).collect::<Vec<_>>();
@@ -27,7 +31,22 @@ pub(crate) fn speed(names: &[&str], samples: &[Vec<Sample>]) -> String {
             format!("{}", all(|sample| sample.errors).iter().sum::<f64>()),
         ]);
     }
-    markdown(&rows)
+    markdown(&rows) + &groups(names, samples)
+}
+
+/// Names the groups that were agreed on in handshakes.
+fn groups(names: &[&str], samples: &[Vec<Sample>]) -> String {
+    let of = |samples: &[Sample]| {
+        let all: BTreeSet<_> = samples.iter().flat_map(|sample| &sample.groups).copied().collect();
+        all.into_iter().collect::<Vec<_>>().join(" and ")
+    };
+    let known = names.iter().zip(samples).map(|(name, samples)| (name, of(samples)));
+    let known: Vec<_> = known.filter(|(_, groups)| !groups.is_empty()).collect();
+    if known.is_empty() {
+        return String::new();
+    }
+    let list: Vec<_> = known.iter().map(|(name, groups)| format!("{name} {groups}")).collect();
+    format!("\nGroups: {}.\n", list.join(", "))
 }
 
 /// Prints the memory of each proxy.
