@@ -129,6 +129,21 @@ async fn a_websocket_echoes_its_frames_beside_other_requests() {
     assert_eq!(client.ask(ask(), "").await.body, b"hello", "the connection lives on");
 }
 
+/// However soon the origin agrees: the end of the request is not that of the WebSocket.
+#[tokio::test]
+async fn of_many_websockets_in_a_row_all_live() {
+    let origin = chatting();
+    let proxy = to(&origin, "").await;
+    let client = client_of(&proxy).await;
+    for _ in 0..200 {
+        let mut socket = Open::on(&client).await;
+        socket.send("hello");
+        assert_eq!(socket.bytes(7).await, plain("hello"));
+        socket.up.send_data(Bytes::new(), true).unwrap();
+        assert_eq!(socket.rest().await, (Vec::new(), true));
+    }
+}
+
 #[tokio::test]
 async fn a_websocket_goes_over_tls_as_well() {
     let (origin, pair) = (chatting(), Pair::of(&["a.test"]));

@@ -42,6 +42,20 @@ async fn a_websocket_echoes_its_frames() {
     assert_eq!(line["status"], 101);
 }
 
+/// However soon the origin agrees: the end of the request is not that of the WebSocket.
+#[tokio::test]
+async fn of_many_websockets_in_a_row_all_live() {
+    let origin = Origin::with(echo);
+    let proxy = to(&origin, "1h").await;
+    for _ in 0..200 {
+        let mut client = proxy.client().await;
+        client.send(request("GET", "/chat", UPGRADE, "")).await;
+        assert_eq!(client.head().await.status, 101);
+        client.send(masked("hello")).await;
+        assert_eq!(client.bytes(7).await, plain("hello"));
+    }
+}
+
 /// They come in the same packet as the request, or before the origin has agreed.
 #[tokio::test]
 async fn bytes_sent_before_the_101_are_not_lost() {

@@ -79,6 +79,11 @@ pub fn is_stream(session: &ServerSession) -> bool {
     session.is_http2() || session.is_custom()
 }
 
+/// Whether a request on a stream of HTTP/2 asks for a WebSocket.
+pub fn asks_for_websocket(session: &ServerSession) -> bool {
+    session.is_custom() && session.is_upgrade_req()
+}
+
 impl Wait {
     /// Is ready when the client was waited for too long.
     fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -130,6 +135,13 @@ impl Upload {
         Ok(piece)
     }
 
+    /// Whether the origin has yet to say whether it takes the WebSocket. Until then its request
+    /// has neither a body nor an end: Pingora would take an end that it meets after the origin's
+    /// 101 for the end of the WebSocket.
+    fn is_asking(&self) -> bool {
+        self.websocket.as_ref().is_some_and(|websocket| websocket.is_asking())
+    }
+
     /// Whether bytes pass as they come.
     fn is_tunnel(&self) -> bool {
         self.websocket.as_ref().is_some_and(|websocket| websocket.is_open())
@@ -178,7 +190,7 @@ impl Session for Upload {
     }
 
     async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
-        if no_body_expected || self.is_body_done() {
+        if no_body_expected || self.is_asking() || self.is_body_done() {
             return self.inner.read_body_or_idle(true).await;
         }
         let piece = self.read().await?;
@@ -288,7 +300,11 @@ impl Session for Upload {
     }
 
     fn is_body_done(&mut self) -> bool {
-        (self.websocket.is_some() && !self.is_tunnel()) || self.inner.is_body_done()
+        match &self.websocket {
+            Some(websocket) if websocket.is_asking() => false,
+            Some(websocket) if !websocket.is_open() => true,
+            _ => self.inner.is_body_done(),
+        }
     }
 
     fn is_body_empty(&mut self) -> bool {
@@ -336,7 +352,7 @@ impl Session for Upload {
     }
 
     fn get_retry_buffer(&self) -> Option<Bytes> {
-        self.inner.get_retry_buffer()
+        if self.is_asking() { Some(Bytes::new()) } else { self.inner.get_retry_buffer() }
     }
 
     fn is_upgrade_req(&self) -> bool {

@@ -30,7 +30,7 @@ use crate::{
     downstream::{
         connection::{Connection, Exchange},
         refused,
-        upload::is_stream,
+        upload::{asks_for_websocket, is_stream},
     },
     policy::contract::Flow,
     proxy::{caught::Phases, context::Replay, failure::Verdict},
@@ -141,6 +141,10 @@ impl Phases for Proxy {
             // Over HTTP/2 the end often comes in a frame of its own. Pingora would write that as a
             // chunk without bytes, and the end once more: the origin's next request.
             *body = body.take().filter(|body| !body.is_empty());
+        }
+        // The request for a WebSocket over HTTP/2 ends with its fields, but is not told so.
+        let is_whole = end || !ctx.is_sent && asks_for_websocket(session.as_downstream());
+        if is_whole {
             select::sent(session, ctx);
         }
         Ok(())

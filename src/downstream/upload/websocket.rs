@@ -34,6 +34,7 @@ pub(super) struct WebSocket {
     /// Counts it while it is open.
     open: Option<Tunnel>,
     borders: Borders,
+    is_answered: bool,
     has_left: bool,
 }
 
@@ -69,6 +70,11 @@ impl WebSocket {
         Self { borders, ..Self::default() }
     }
 
+    /// Whether the origin has yet to say whether it agrees.
+    pub(super) fn is_asking(&self) -> bool {
+        !self.is_answered
+    }
+
     /// Whether the origin has agreed.
     pub(super) fn is_open(&self) -> bool {
         self.open.is_some()
@@ -80,6 +86,8 @@ impl WebSocket {
         mut header: Box<ResponseHeader>,
         drain: &Arc<Drain>,
     ) -> Box<ResponseHeader> {
+        self.is_answered |=
+            !header.status.is_informational() || header.status == StatusCode::SWITCHING_PROTOCOLS;
         if header.status == StatusCode::SWITCHING_PROTOCOLS && header.set_status(200).is_ok() {
             header.remove_header(&SEC_WEBSOCKET_ACCEPT);
             self.open = Some(drain.tunnel());
