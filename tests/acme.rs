@@ -262,6 +262,8 @@ async fn a_name_that_does_not_validate_is_told_and_tried_again_after_a_reload() 
     let unready =
         serde_json::json!(["certificate for fine.test, nowhere.test: self-signed meanwhile"]);
     assert_eq!(proxy.status().await["unready"], unready);
+    let (status, ready) = proxy.api("GET", "/readyz", "").await;
+    assert_eq!((status, &ready["reasons"]), (503, &unready));
     let text = proxy.command(&["status"]).await.stderr;
     assert!(text.contains("not ready: certificate for fine.test, nowhere.test"), "{text}");
     assert!(text.contains("    last order failed: nowhere.test: "), "{text}");

@@ -19,6 +19,8 @@ mod clients;
 mod command_line;
 mod config;
 mod demo;
+mod discovery_dns;
+mod discovery_file;
 mod ejection;
 mod errors;
 mod explain;

@@ -1,6 +1,7 @@
 //! What runs: the answer to `crestline status`.
 
 mod acme;
+mod discovery;
 mod listener;
 mod route;
 
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 pub use acme::AcmeStatus;
+pub use discovery::DiscoveryStatus;
 pub use route::RouteStatus;
 
 use crate::{
@@ -146,6 +148,9 @@ pub struct UpstreamStatus {
     pub requests: u64,
     /// Attempts beyond the first.
     pub retries: u64,
+    /// Where its backends are found, but for those that are given by address.
+    #[serde(default)]
+    pub discovery: Vec<DiscoveryStatus>,
     /// Its backends, by address.
     pub backends: Vec<BackendStatus>,
 }
@@ -249,6 +254,7 @@ impl From<&Upstream> for UpstreamStatus {
             name: upstream.name().to_string(),
             requests: upstream.requests(),
             retries: upstream.retries(),
+            discovery: DiscoveryStatus::of(upstream, now),
             backends: upstream.members().iter().map(|member| backend(member, now)).collect(),
         }
     }
@@ -315,6 +321,7 @@ impl fmt::Display for UpstreamStatus {
             f,
             "upstream {name}: {fit} of {all} in service; requests: {requests}, retries: {retries}"
         )?;
+        self.discovery.iter().try_for_each(|source| source.fmt(f))?;
         let widest = self.backends.iter().map(|backend| backend.address.len()).max().unwrap_or(0);
         for backend in &self.backends {
             let BackendStatus { address, weight, availability, ejected_seconds, in_flight } =

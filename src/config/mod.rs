@@ -34,10 +34,11 @@ use crate::{
 };
 
 /// The keys of ours that stand at the top level.
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 12] = [
     "access_log",
     "acme",
     "admin",
+    "dns",
     "include",
     "lame_duck",
     "limits",
@@ -103,6 +104,10 @@ pub struct File {
     /// Default: nowhere, only on the socket beside the `pid_file`.
     #[schemars(default)]
     pub admin: Option<Spanned<admin::AdminConfig>>,
+    /// Who resolves the names of backends: without it, the servers of `/etc/resolv.conf`.
+    /// Default: `{}`.
+    #[schemars(default)]
+    pub dns: upstream::discovery::dns::Config,
     /// Groups of backends, by name, in the order written. Default: none, and a file needs one.
     #[schemars(default, with = "BTreeMap<String, upstream::config::Config>")]
     pub upstreams: Vec<Named<upstream::config::Config>>,
@@ -149,6 +154,7 @@ impl File {
             lame_duck: None,
             acme: None,
             admin: None,
+            dns: upstream::discovery::dns::Config::default(),
             access_log: observe::access_log::config::Config::default(),
             trusted_proxies: Vec::new(),
             limits: downstream::config::process::Limits::default(),
@@ -241,6 +247,9 @@ impl File {
             lame_duck: find(&ours, "lame_duck")
                 .and_then(|node| yaml::read::<Lasting>(node, "lame_duck", problems))
                 .map(|time| time.0),
+            dns: find(&ours, "dns")
+                .and_then(|node| yaml::read(node, "dns", problems))
+                .unwrap_or_default(),
             acme: find(&ours, "acme").and_then(|node| yaml::read(node, "acme", problems)),
             admin: find(&ours, "admin").and_then(|node| yaml::read(node, "admin", problems)),
             access_log: find(&ours, "access_log")

@@ -1,4 +1,5 @@
-//! Background work of the upstreams: discovery and checks, one task for each upstream.
+//! Background work of the upstreams: discovery and checks, one task for each upstream, which owns
+//! those that follow its sources and those that watch its backends.
 //!
 //! A configuration that is about to come into force brings new backends, which are probed before
 //! they take requests ([`Keepers::prepare`]). Backends that are known already are left to the
@@ -6,12 +7,13 @@
 //! check thinks of them must not change what runs.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     mem,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
+use log::warn;
 use tokio::{
     sync::{mpsc, watch},
     task::{AbortHandle, JoinHandle, JoinSet},
@@ -27,10 +29,12 @@ use crate::{
     },
 };
 
-/// A lookup that hangs holds a start or a reload up for no longer than this.
+/// A source that does not answer holds a start or a reload up for no longer than this.
 const DISCOVERY_MAX: Duration = Duration::from_secs(2);
 /// What a round of checks may take beyond their timeout.
 const SLACK: Duration = Duration::from_millis(100);
+/// What changes within so short a time becomes one new set.
+const SETTLE: Duration = Duration::from_millis(50);
 
 type Upstreams = BTreeMap<String, Arc<Upstream>>;
 
@@ -71,6 +75,9 @@ impl Keepers {
         drop(first_round);
         if !fresh.is_empty() {
             let _ = time::timeout(DISCOVERY_MAX + longest + SLACK, rest.recv()).await;
+            for keeper in fresh.values() {
+                tell_of_silence(&keeper.upstream);
+            }
         }
         Prepared { fresh }
     }
@@ -106,6 +113,14 @@ impl Keeper {
     }
 }
 
+/// Says which sources were waited for in vain; requests go on without what they may give.
+fn tell_of_silence(upstream: &Upstream) {
+    for feed in upstream.feeds().iter().filter(|feed| feed.is_awaited()) {
+        let (name, label) = (upstream.name(), feed.label());
+        warn!("discovery: {name} {label} has not answered yet, and is waited for no longer");
+    }
+}
+
 /// Keeps one upstream until its keeper is gone.
 async fn keep(
     upstream: Arc<Upstream>,
@@ -115,6 +130,11 @@ async fn keep(
     let watches = Mutex::new(Watches::default());
     let (mut keeper, judging) = (in_force.clone(), in_force.clone());
     let mut first_round = Some(first_round);
+    let mut following = JoinSet::new();
+    for feed in upstream.feeds() {
+        let feed = feed.clone();
+        following.spawn(async move { tasks::keep("discovery", || feed.follow()).await });
+    }
     let tended = tasks::keep("upstreams", || {
         // Whoever waits for the first round waits for one start alone.
         tend(&upstream, &watches, first_round.take(), in_force.clone())
@@ -126,6 +146,7 @@ async fn keep(
     }
     let mut tasks = mem::take(&mut lock(&watches).tasks);
     tasks.shutdown().await;
+    following.shutdown().await;
 }
 
 /// Judges what traffic shows of the backends, once the upstream is in force.
@@ -135,8 +156,8 @@ async fn judge(upstream: &Upstream, mut in_force: watch::Receiver<bool>) {
     }
 }
 
-/// Looks names up when they are due, and watches the backends that there are. Holds `first_round`
-/// until each new one of them was asked.
+/// Puts what sources find in force, and watches the backends that there are. Holds `first_round`
+/// until each source has answered, well or badly, and each new backend was asked.
 async fn tend(
     upstream: &Upstream,
     watches: &Mutex<Watches>,
@@ -144,10 +165,17 @@ async fn tend(
     mut in_force: watch::Receiver<bool>,
 ) {
     loop {
-        let due = upstream.discover().await;
+        let is_awaiting = upstream.is_awaiting();
+        let due = upstream.refresh().await;
         let all = *in_force.borrow_and_update();
-        lock(watches).reconcile(upstream, all, first_round.take().as_ref());
+        lock(watches).reconcile(upstream, all, first_round.as_ref());
+        if !is_awaiting {
+            first_round = None;
+        }
         tokio::select! {
+            () = upstream.changed() => if first_round.is_none() {
+                time::sleep(SETTLE).await;
+            },
             () = until(due) => {}
             changed = in_force.changed() => if changed.is_err() { return },
         }
@@ -180,8 +208,9 @@ impl Watches {
         let Some(checks) = upstream.checks() else { return };
         while self.tasks.try_join_next().is_some() {} // those that were stopped before
         let members = upstream.members();
+        let present: HashSet<_> = members.iter().map(|member| of(member)).collect();
         self.by_name.retain(|known, watch| {
-            let stays = members.iter().any(|member| of(member) == *known);
+            let stays = present.contains(known);
             if !stays {
                 watch.abort();
             }

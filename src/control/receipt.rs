@@ -69,6 +69,7 @@ pub(super) fn changes(old: &File, new: &File) -> Vec<String> {
         ("access_log", old.access_log != new.access_log),
         ("acme", old.acme != new.acme),
         ("admin", old.admin != new.admin),
+        ("dns", old.dns != new.dns),
         ("lame_duck", old.lame_duck != new.lame_duck),
         ("watch", old.watch != new.watch),
     ];

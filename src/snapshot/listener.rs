@@ -13,7 +13,7 @@ use crate::{
     routing::host::HostPattern,
     snapshot::{
         Snapshot,
-        relay::{Relays, Resolver},
+        relay::{Destinations, Relays},
     },
     tls::{
         certificate::ALPN,
@@ -69,7 +69,7 @@ pub(super) fn all(
     acme: Option<&Acme>,
     predecessor: Option<&Snapshot>,
     tickets: &Arc<Tickets>,
-    resolver: &Resolver<'_>,
+    destinations: &Destinations<'_>,
     problems: &mut Problems,
 ) -> Box<[Listener]> {
     let configs = &file.listeners;
@@ -89,7 +89,7 @@ pub(super) fn all(
         let old = old.take(address);
         let keyring = old.and_then(|old| old.tls.as_ref());
         listeners.push(Listener {
-            relays: resolver.relays(config, problems),
+            relays: destinations.relays(config, problems),
             h2c: config.h2c.value,
             tls: config.tls.as_ref().and_then(|tls| {
                 let offers: &[&[u8]] = if config.speaks_http() { &ALPN } else { &[] };

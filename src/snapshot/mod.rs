@@ -37,7 +37,12 @@ use crate::{
     },
     routing::table::Table,
     tls::tickets::Tickets,
-    upstream::{Upstream, config::Config as UpstreamConfig, link::Sources},
+    upstream::{
+        Upstream,
+        config::Config as UpstreamConfig,
+        discovery::{Around, dns::Resolver},
+        link::Sources,
+    },
 };
 
 /// The compiled configuration.
@@ -56,6 +61,8 @@ pub struct Snapshot {
     pub trusted: Arc<[IpNet]>,
     /// Which route takes a request.
     pub routes: Table<Arc<Route>>,
+    /// Who resolves the names of backends.
+    pub resolver: Arc<Resolver>,
     /// Groups of backends, by name.
     pub upstreams: BTreeMap<String, Arc<Upstream>>,
     /// The access log; `None` if it is off.
@@ -86,7 +93,8 @@ pub fn assemble(
     problems: &mut Problems,
 ) -> Snapshot {
     let tally = Arc::new(Tally::default());
-    let upstreams = upstreams(&file, predecessor, problems);
+    let resolver = resolver(&file, predecessor);
+    let upstreams = upstreams(&file, &resolver, predecessor, problems);
     let ledger = Arc::new(Ledger::of(file.route_names(), predecessor.map(|old| &*old.ledger)));
     let old_routes = predecessor.iter().flat_map(|old| old.routes.routes());
     let shared = route::Shared {
@@ -104,9 +112,9 @@ pub fn assemble(
     let access_log = file.access_log.build(problems);
     let acme = acme::of(&file, predecessor, problems);
     let tickets = predecessor.map(|old| old.tickets.clone()).unwrap_or_default();
-    let resolver = relay::Resolver::new(&file, &upstreams, &tally);
+    let destinations = relay::Destinations::new(&file, &upstreams, &tally);
     let listeners =
-        listener::all(&file, acme.as_deref(), predecessor, &tickets, &resolver, problems);
+        listener::all(&file, acme.as_deref(), predecessor, &tickets, &destinations, problems);
     Snapshot {
         version: predecessor.map_or(1, |old| old.version + 1),
         listeners,
@@ -115,6 +123,7 @@ pub fn assemble(
         trusted: file.trusted_proxies.iter().map(|network| network.0).collect(),
         access_log: access_log.map(|(format, target)| log_to(format, target, predecessor)),
         routes,
+        resolver,
         upstreams,
         tally,
         ledger,
@@ -127,6 +136,7 @@ pub fn assemble(
 /// configuration is equal to its predecessor's is kept only if those are, too.
 fn upstreams(
     file: &File,
+    resolver: &Arc<Resolver>,
     predecessor: Option<&Snapshot>,
     problems: &mut Problems,
 ) -> BTreeMap<String, Arc<Upstream>> {
@@ -134,17 +144,25 @@ fn upstreams(
         problems.push(Problem::error("no upstream is defined").help(SMALLEST));
     }
     let sources = Arc::new(Sources::new(server::sources(&file.server)));
+    let known = predecessor.map(|old| &old.resolver);
+    let resolves_alike = known.is_some_and(|old| Arc::ptr_eq(old, resolver));
+    let around = Around { resolver: resolver.clone(), folder: file.folder.clone() };
     let mut built = BTreeMap::new();
     for Named { name, config } in &file.upstreams {
         let Some(config) = config else { continue };
+        if !config.has_backends(name, problems) {
+            continue;
+        }
         let Some(link) = config.link(&file.folder, problems) else { continue };
         let old = predecessor.and_then(|old| old.upstreams.get(&name.value));
         let is_equal = predecessor.and_then(|old| old.written(name)) == Some(config);
-        let upstream = if let Some(old) = old.filter(|old| is_equal && *old.link() == link) {
+        let upstream = if let Some(old) =
+            old.filter(|old| is_equal && resolves_alike && *old.link() == link)
+        {
             Some(old.clone())
         } else {
             let old = old.map(Arc::as_ref);
-            config.build(name, link, &sources, old, problems).map(Arc::new)
+            config.build(name, link, &sources, &around, old, problems).map(Arc::new)
         };
         built.extend(upstream.map(|upstream| (name.value.clone(), upstream)));
     }
@@ -184,6 +202,12 @@ impl Snapshot {
         let mut named = self.file.upstreams.iter();
         named.find(|upstream| upstream.name.value == name)?.config.as_ref()
     }
+}
+
+/// The resolver that there is already, with what it knows, if its servers are the same.
+fn resolver(file: &File, predecessor: Option<&Snapshot>) -> Arc<Resolver> {
+    let old = predecessor.map(|old| &old.resolver).filter(|old| *old.config() == file.dns);
+    old.cloned().unwrap_or_else(|| Arc::new(Resolver::new(file.dns.clone())))
 }
 
 /// The log that is kept already, if it is the same one.

@@ -83,15 +83,15 @@ impl fmt::Debug for Relays {
     }
 }
 
-/// What is needed to resolve the names of upstreams.
-pub(super) struct Resolver<'a> {
+/// Where connections can be relayed to.
+pub(super) struct Destinations<'a> {
     upstreams: &'a BTreeMap<String, Arc<Upstream>>,
     /// Those that are written, compiled or not.
     names: HashSet<&'a str>,
     tally: &'a Arc<Tally>,
 }
 
-impl<'a> Resolver<'a> {
+impl<'a> Destinations<'a> {
     pub(super) fn new(
         file: &'a File,
         upstreams: &'a BTreeMap<String, Arc<Upstream>>,
@@ -101,7 +101,7 @@ impl<'a> Resolver<'a> {
         Self { upstreams, names, tally }
     }
 
-    /// Makes what a listener relays; names that resolve to nothing are told.
+    /// Makes what a listener relays; names of no upstream are told.
     pub(super) fn relays(&self, config: &Config, problems: &mut Problems) -> Relays {
         for named in config.relays_to().filter(|named| !self.names.contains(named.value.as_str())) {
             let (address, upstream) = (&config.address.value, &named.value);

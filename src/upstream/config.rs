@@ -16,15 +16,19 @@ use pingora_core::protocols::l4::socket::SocketAddr;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer};
 
-pub use address::{Address, AddressError};
+pub use address::{Address, AddressError, is_name};
 pub use timeouts::TimeoutsConfig;
 
 use crate::{
-    diagnostic::{Problem, Problems},
+    diagnostic::{Problem, Problems, Span},
     units,
     upstream::{
         Account, Parts, Upstream, balance,
-        discovery::dns::{Dns, Name},
+        discovery::{
+            self, Around,
+            feed::{Changed, Feed, Origin},
+            source::Found,
+        },
         ejection, health,
         link::{
             Link, Sources,
@@ -38,7 +42,7 @@ use crate::{
 };
 
 /// The largest share of a backend.
-const WEIGHT_MAX: u16 = 256;
+pub const WEIGHT_MAX: u16 = 256;
 
 /// A named group of backends, with one way to share requests out, to check and to retry.
 ///
@@ -49,8 +53,14 @@ const WEIGHT_MAX: u16 = 256;
 pub struct Config {
     /// Where requests go: `127.0.0.1:3031`, `name:port`, `unix:/path`, or with a weight
     /// `{ address: …, weight: 2 }`. All addresses of a name are used.
+    /// Default: none, and then `discovery` finds them.
+    #[serde(default)]
     #[schemars(length(min = 1), extend("uniqueItems" = true))]
     pub backends: Spanned<Vec<Spanned<Short<BackendConfig>>>>,
+    /// Where more backends are found, and followed as they change. Default: nowhere.
+    #[serde(default)]
+    #[schemars(with = "discovery::Config")]
+    pub discovery: Option<Spanned<discovery::Config>>,
     /// TLS toward the backends. Default: none, connections are plaintext.
     #[serde(default)]
     #[schemars(with = "Short<TlsConfig>")]
@@ -99,6 +109,13 @@ pub struct BackendConfig {
     /// Its share of the requests, relative to the others. Default: `1`.
     #[serde(default)]
     pub weight: Weight,
+}
+
+impl BackendConfig {
+    /// What is known of it beside its address.
+    pub fn target(&self) -> Target {
+        Target::of(self.weight.0)
+    }
 }
 
 impl FromStr for BackendConfig {
@@ -166,6 +183,7 @@ impl Config {
         let backends = backends.into_iter().map(|backend| Spanned::new(Short(backend)));
         Self {
             backends: Spanned::new(backends.collect()),
+            discovery: None,
             tls: None,
             http: Spanned::default(),
             send_proxy_protocol: None,
@@ -179,6 +197,19 @@ impl Config {
         }
     }
 
+    /// Whether it says where its backends are; `name` is where it was written.
+    pub fn has_backends(&self, name: &Spanned<String>, problems: &mut Problems) -> bool {
+        let has_some = !self.backends.is_empty() || self.discovery.is_some();
+        if !has_some {
+            let is_written = self.backends.span != Span::default();
+            let place = if is_written { self.backends.span } else { name.span };
+            let help = "list at least one address, or say by `discovery` where they are found";
+            let problem = Problem::error(format!("upstream `{name}` has no backends"));
+            problems.push(problem.at(place).help(help));
+        }
+        has_some
+    }
+
     /// The files that are read, seen from the folder of the main file.
     pub fn files(&self, folder: &Path) -> impl Iterator<Item = PathBuf> {
         let tls = self.tls.iter();
@@ -189,7 +220,10 @@ impl Config {
     pub fn link(&self, folder: &Path, problems: &mut Problems) -> Option<Link> {
         let backends = self.backends.iter().map(|backend| (&backend.address, backend.span));
         let unnamed = backends.filter(|(address, _)| !matches!(address, Address::Name(..)));
-        let unnamed = unnamed.map(|(address, span)| (address.to_string(), span));
+        let unnamed = unnamed.map(|(address, span)| (format!("backend `{address}`"), span));
+        let found = self.discovery.iter().filter(|found| found.value.gives_addresses());
+        let found = found.map(|found| ("what `discovery` finds".to_owned(), found.span));
+        let unnamed = unnamed.chain(found);
         Link::read(
             self.tls.as_ref(),
             &self.http,
@@ -207,27 +241,32 @@ impl Config {
         name: &str,
         link: Link,
         sources: &Arc<Sources>,
+        around: &Around,
         predecessor: Option<&Upstream>,
         problems: &mut Problems,
     ) -> Option<Upstream> {
         let name: Arc<str> = name.into();
-        if self.backends.is_empty() {
-            let problem = Problem::error(format!("upstream `{name}` has no backends"));
-            problems.push(problem.at(self.backends.span).help("list at least one address"));
-            return None;
-        }
         let (fixed, names) = self.targets(&name, problems);
         let timeouts = self.timeouts.build(&link, problems);
         let alike = predecessor.filter(|old| *old.link() == link);
         let mut peer = link.template(&timeouts, sources);
         peer.group_key = alike.map_or_else(Link::pool, Upstream::pool);
-        let known = predecessor.and_then(Upstream::names);
+        let changed = Changed::default();
+        let known = predecessor.map_or(&[][..], Upstream::feeds);
+        let mut origins: Vec<Origin> = Origin::of_names(names).into_iter().collect();
+        if let Some(discovery) = &self.discovery {
+            origins.extend(discovery::Config::build(discovery, around, problems));
+        }
+        let feeds = origins
+            .into_iter()
+            .map(|origin| Arc::new(Feed::new(&name, origin, &around.resolver, &changed, known)));
         let parts = Parts {
             checks: self.health_check.build(&link, sources, problems).map(Arc::new),
             ejection: self.ejection.rules(),
             outliers: self.ejection.outliers(problems),
             on_no_healthy: self.on_no_healthy,
-            names: (!names.is_empty()).then(|| Dns::new(&name, names, known)),
+            feeds: feeds.collect(),
+            changed,
             name,
             fixed,
             is_required: self.required,
@@ -242,23 +281,21 @@ impl Config {
         Some(Upstream::new(parts, account, predecessor))
     }
 
-    fn targets(&self, upstream: &str, problems: &mut Problems) -> (Targets, Vec<Name>) {
+    fn targets(&self, upstream: &str, problems: &mut Problems) -> (Targets, Vec<Found>) {
         let (mut fixed, mut names) = (Targets::new(), Vec::new());
         let mut seen = BTreeSet::new();
         for backend in &self.backends.value {
-            let BackendConfig { address, weight: Weight(weight) } = &backend.value.0;
+            let target = backend.value.0.target();
+            let address = &backend.value.0.address;
             match address {
                 Address::Socket(address) => {
-                    fixed.insert(SocketAddr::Inet(*address), Target::of(*weight));
+                    fixed.insert(SocketAddr::Inet(*address), target);
                 }
                 Address::Unix(path) => {
                     let address = unix::net::SocketAddr::from_pathname(path);
-                    let target = Target::of(*weight);
                     fixed.extend(address.map(|address| (SocketAddr::Unix(address), target)));
                 }
-                Address::Name(host, port) => {
-                    names.push(Name { host: host.clone(), port: *port, weight: *weight });
-                }
+                Address::Name(..) => names.push(Found { address: address.clone(), target }),
             }
             let text = address.to_string();
             if !seen.insert(text.clone()) {

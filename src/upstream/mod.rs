@@ -10,6 +10,7 @@ pub mod balance;
 pub mod config;
 pub mod discovery;
 pub mod ejection;
+mod follow;
 pub mod health;
 pub mod link;
 pub mod memory;
@@ -30,9 +31,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use log::info;
 use pingora_core::upstreams::peer::HttpPeer;
-use pingora_load_balancing::discovery::ServiceDiscovery;
 use tokio::time::Instant;
 
 pub use account::Account;
@@ -40,7 +39,7 @@ pub use account::Account;
 use crate::upstream::{
     backend::{Availability, Heeds, InFlight, Member, Probe},
     config::OnNoHealthy,
-    discovery::dns::Dns,
+    discovery::feed::{Changed, Feed},
     ejection::outliers::Outliers,
     health::Checks,
     link::{Link, Sources, dial::Dial},
@@ -48,9 +47,6 @@ use crate::upstream::{
     proxy_header::Sender,
     set::{Set, Targets},
 };
-
-/// How often a move to new addresses is looked at until it is done.
-const HANDOVER_EVERY: Duration = Duration::from_millis(200);
 
 /// How long the parts of an exchange with an origin may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,8 +73,10 @@ pub struct Parts {
     pub name: Arc<str>,
     /// Backends that are given by address.
     pub fixed: Targets,
-    /// Backends that are given by name.
-    pub names: Option<Dns>,
+    /// Where more are found.
+    pub feeds: Vec<Arc<Feed>>,
+    /// What the feeds wake when they find others.
+    pub changed: Changed,
     /// Whether the process is not ready while no backend is fit.
     pub is_required: bool,
     /// How requests are shared out.
@@ -127,14 +125,14 @@ pub enum Visit {
 }
 
 impl Upstream {
-    /// Makes an upstream; backends given by name follow with the first [`Self::discover`].
+    /// Makes an upstream; backends that are found follow with the first [`Self::refresh`].
     ///
     /// It inherits the live records of its predecessor by address, and nothing that serves now
     /// is changed by that: [`Self::take_over`] does when the new one comes into force.
     pub fn new(parts: Parts, account: Arc<Account>, predecessor: Option<&Self>) -> Self {
         let mut targets = parts.fixed.clone();
-        if let Some(names) = &parts.names {
-            targets.extend(names.answered());
+        for (address, target) in parts.feeds.iter().flat_map(|feed| feed.found(Instant::now())) {
+            targets.entry(address).or_insert(target);
         }
         let old = predecessor.map(|old| old.set.load_full());
         let set = Set::new(&targets, parts.balance, heeds(&parts), &parts.peer, old.as_deref());
@@ -191,11 +189,6 @@ impl Upstream {
     /// What it has spent, for its successor.
     pub fn account(&self) -> &Arc<Account> {
         &self.account
-    }
-
-    /// Its names, for the answers that a successor begins with.
-    pub fn names(&self) -> Option<&Dns> {
-        self.parts.names.as_ref()
     }
 
     /// Whether the process is not ready while no backend is fit.
@@ -295,23 +288,6 @@ impl Upstream {
         self.account.requests()
     }
 
-    /// Looks up what is due, and puts a new set in force if the addresses changed.
-    /// Returns when the next look is due; `None` if never.
-    pub async fn discover(&self) -> Option<Instant> {
-        let names = self.parts.names.as_ref()?;
-        if names.discover().await.is_ok() {
-            let mut targets = self.parts.fixed.clone();
-            targets.extend(names.answered());
-            let waits = self.keep_serving(&mut targets);
-            self.replace(&targets);
-            self.recall_known();
-            if waits {
-                return Some(names.due().min(Instant::now() + HANDOVER_EVERY));
-            }
-        }
-        Some(names.due())
-    }
-
     /// The backends at this moment.
     pub fn members(&self) -> Vec<Arc<Member>> {
         self.set.load().members().to_vec()
@@ -320,38 +296,6 @@ impl Upstream {
     /// The backends in the order of their next turns, each once.
     pub fn upcoming(&self) -> Vec<Arc<Member>> {
         self.set.load().upcoming()
-    }
-
-    /// When a name moves to addresses that no check has passed yet, the old ones serve on until
-    /// one has. Returns whether they do.
-    fn keep_serving(&self, targets: &mut Targets) -> bool {
-        let set = self.set.load();
-        let serving = |member: &&Arc<Member>| member.state.probe() == Probe::Passing;
-        let passing: Vec<_> = set.members().iter().filter(serving).collect();
-        if passing.iter().any(|member| targets.contains_key(member.state.address())) {
-            return false;
-        }
-        targets.extend(passing.iter().map(|old| (old.state.address().clone(), old.target.clone())));
-        !passing.is_empty()
-    }
-
-    fn replace(&self, targets: &Targets) {
-        let old = self.set.load();
-        let known = old.members().iter().map(|member| (member.state.address(), &member.target));
-        if known.eq(targets) {
-            return;
-        }
-        let Parts { balance, peer, .. } = &self.parts;
-        let new = Set::new(targets, *balance, heeds(&self.parts), peer, Some(&old));
-        begin_to_observe(&self.parts, &new);
-        let new = Arc::new(new);
-        self.set.store(new.clone());
-        for member in old.members() {
-            if new.member(member.state.address()).is_none() {
-                member.state.set_draining(true);
-                info!("discovery: {} {} dropped", self.name(), member.state.name());
-            }
-        }
     }
 }
 

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     diagnostic::Problems,
-    upstream::{ejection::Rules, outcome::Outcome, target::Target},
+    upstream::{discovery::Around, ejection::Rules, outcome::Outcome, target::Target},
     yaml,
 };
 
@@ -27,7 +27,7 @@ fn succeeding(predecessor: Option<&Upstream>, yaml: &str) -> Upstream {
     let config: Option<config::Config> = yaml::read(&node, "", &mut problems);
     let upstream = config.and_then(|config| {
         let link = config.link(Path::new(""), &mut problems)?;
-        config.build("app", link, &Arc::default(), predecessor, &mut problems)
+        config.build("app", link, &Arc::default(), &Around::default(), predecessor, &mut problems)
     });
     upstream.unwrap_or_else(|| panic!("{problems:?}"))
 }
@@ -252,7 +252,7 @@ fn the_old_addresses_serve_until_a_new_one_has_passed_a_check() {
     let moved = || Targets::from([(address(4), Target::of(1))]);
 
     let mut targets = moved();
-    assert!(upstream.keep_serving(&mut targets));
+    assert!(upstream.keep_serving(&mut targets, Instant::now()));
     assert_eq!(
         targets,
         Targets::from([(address(1), Target::of(1)), (address(4), Target::of(1))]),
@@ -261,11 +261,11 @@ fn the_old_addresses_serve_until_a_new_one_has_passed_a_check() {
     upstream.replace(&targets);
     at(&upstream, 4).state.set_probe(Probe::Pending);
     assert_eq!(counts(&upstream, 10, fresh), [10, 0]);
-    assert!(upstream.keep_serving(&mut moved()), "not yet");
+    assert!(upstream.keep_serving(&mut moved(), Instant::now()), "not yet");
 
     at(&upstream, 4).state.set_probe(Probe::Passing);
     let mut targets = moved();
-    assert!(!upstream.keep_serving(&mut targets));
+    assert!(!upstream.keep_serving(&mut targets, Instant::now()));
     upstream.replace(&targets);
     assert_eq!(counts(&upstream, 10, fresh), [10]);
 }
@@ -525,4 +525,16 @@ proptest! {
             prop_assert!(until.is_none_or(|until| until <= now + ejection::EJECT_FOR_MAX));
         }
     }
+}
+
+/// Where nothing is checked, nothing would ever tell that the old ones are gone.
+#[test]
+fn an_empty_answer_is_believed_at_once_only_where_nothing_is_checked() {
+    let now = Instant::now();
+    let mut targets = Targets::new();
+    assert!(three("").keep_serving(&mut targets, now));
+    assert_eq!(targets.len(), 3);
+    let mut targets = Targets::new();
+    assert!(!three("health_check: off").keep_serving(&mut targets, now));
+    assert_eq!(targets.len(), 0);
 }

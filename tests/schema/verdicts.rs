@@ -124,6 +124,7 @@ const UNSEEN: &[(&str, &str)] = &[
     ("admin_public", "keys that mean nothing without another"),
     ("admin_token_missing", "whether a file is there"),
     ("ejection_window", "keys that mean nothing without another"),
+    ("discovery_tls_unnamed", "which keys need another"),
     ("fill_empty", "what a variable holds"),
     ("fill_file_missing", "whether a file is there"),
     ("fill_key", "that nothing is filled into a key"),

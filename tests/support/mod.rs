@@ -6,6 +6,7 @@
 mod ca;
 mod client;
 mod crestline;
+mod dns;
 pub(crate) mod frames;
 mod front;
 pub(crate) mod http2;
@@ -22,6 +23,7 @@ pub(crate) use self::{
     ca::{Ca, Habits},
     client::{Answer, Client, curl, get, post, request},
     crestline::{Crestline, Finished},
+    dns::Dns,
     front::{Accepted, Asks, Front},
     http2::{H2Answer, H2Client, H2Origin},
     load::{Load, UntilRefused},

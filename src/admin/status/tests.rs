@@ -102,6 +102,10 @@ fn people_read_who_is_in_service() {
             name: "app".to_owned(),
             requests: 10,
             retries: 1,
+            discovery: vec![
+                source("dns", 1, Some(61), None),
+                source("file /etc/app.yaml", 2, None, Some("cannot read it")),
+            ],
             backends: vec![
                 backend("127.0.0.1:3031", Availability::Ready, None),
                 backend("127.0.0.1:303", Availability::Ejected, Some(9)),
@@ -128,11 +132,23 @@ listener 0.0.0.0:443 (tls, client certificates required, relays to db); handshak
     last order failed: no
 
 upstream app: 2 of 3 in service; requests: 10, retries: 1
+  by dns: 1 backend, in touch 1m 1s ago
+  by file /etc/app.yaml: 2 backends, never in touch; cannot read it
   127.0.0.1:3031  ready      weight 1, 2 in flight
   127.0.0.1:303   ejected    weight 1, 2 in flight, ejected for 9s
   127.0.0.1:3033  trial      weight 1, 2 in flight
 ";
     assert_eq!(status.to_string(), expected);
+}
+
+fn source(
+    source: &str,
+    backends: usize,
+    since: Option<u64>,
+    error: Option<&str>,
+) -> DiscoveryStatus {
+    let (source, error) = (source.to_owned(), error.map(str::to_owned));
+    DiscoveryStatus { source, backends, in_touch_seconds: since, error }
 }
 
 #[test]

@@ -88,7 +88,8 @@ impl fmt::Display for Address {
     }
 }
 
-fn is_name(host: &str) -> bool {
+/// Whether a text is a host name; the name of records is, too.
+pub fn is_name(host: &str) -> bool {
     let label = |label: &str| {
         !label.is_empty()
             && label.len() <= 63

@@ -1,202 +1,216 @@
-//! Names of backends, resolved in the background by the system's resolver settings.
+//! How names are resolved: by the servers of `dns:`, or by the system's.
 //!
-//! Every address of a name is a backend. An answer holds as long as its TTL says, at least a
-//! second; a lookup that fails keeps the last good answer.
+//! An answer holds as long as its TTL says, at least a second and at most five minutes. That there
+//! is no such name is believed for five seconds at most, whatever its zone says.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    net::SocketAddr,
-    sync::{Mutex, OnceLock, PoisonError},
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+    sync::OnceLock,
     time::Duration,
 };
 
-use async_trait::async_trait;
-use hickory_resolver::TokioResolver;
-use log::{info, warn};
-use pingora::{Error, ErrorType, OrErr, Result};
-use pingora_core::protocols::l4::socket::SocketAddr as Address;
-use pingora_load_balancing::{Backend, Extensions, discovery::ServiceDiscovery};
-use tokio::time::{self, Instant};
+use hickory_resolver::{
+    TokioResolver,
+    config::{ConnectionConfig, NameServerConfig, ResolverConfig},
+    net::runtime::TokioRuntimeProvider,
+    proto::rr::{RData, rdata::SRV},
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer};
+use tokio::{
+    sync::Semaphore,
+    time::{self, Instant},
+};
 
-use crate::upstream::target::Target;
+use crate::{upstream::discovery::source::Failure, yaml};
 
 /// The shortest time that an answer is kept, whatever its TTL says.
 const KEEP_MIN: Duration = Duration::from_secs(1);
 /// The longest, so that a mistaken TTL of a week can be mended.
 const KEEP_MAX: Duration = Duration::from_secs(300);
-/// The longest that one lookup may take: names do not wait for each other.
-const LOOKUP_MAX: Duration = Duration::from_secs(2);
-/// The pause after a lookup that failed.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// The longest that a name is believed not to be there.
+const ABSENT_MAX: Duration = Duration::from_secs(5);
+/// The longest that one lookup may take.
+const LOOKUP_MAX: Duration = Duration::from_secs(5);
+/// How long one server is waited for before it, or another one, is asked again.
+const SERVER_MAX: Duration = Duration::from_secs(1);
+/// So often it is asked again until the lookup's own time is over.
+const ATTEMPTS: usize = 8;
+/// So many lookups are under way at a time.
+const LOOKUPS_MAX: usize = 256;
 
-/// A backend that is given by name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Name {
-    /// The host name.
-    pub host: String,
-    /// The port of every address that it resolves to.
-    pub port: u16,
-    /// The weight of every address that it resolves to.
-    pub weight: u16,
+/// Who resolves the names of backends.
+///
+/// What the operator writes under `dns:`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Dns")]
+pub struct Config {
+    /// The servers that are asked, as addresses; their port is 53 if none is given.
+    /// Default: `[]`, those of `/etc/resolv.conf`.
+    pub servers: Vec<Server>,
 }
 
-/// Resolves the names of one upstream.
-pub struct Dns {
-    upstream: String,
-    names: Vec<Name>,
-    resolver: OnceLock<TokioResolver>,
-    answers: Mutex<BTreeMap<usize, Answer>>,
+/// An address of IPv4 or IPv6, with a port or without, as an editor can tell it.
+const PATTERN: &str =
+    r"^([0-9.]+(:[1-9][0-9]*)?|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*|\[[0-9A-Fa-f:.]+\]:[1-9][0-9]*)$";
+
+/// The address of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+#[schemars(with = "String", rename = "DnsServer", example = &"10.0.0.2", example = &"127.0.0.1:5353")]
+#[schemars(extend("pattern" = PATTERN))]
+pub struct Server(SocketAddr);
+
+impl FromStr for Server {
+    type Err = NotAServer;
+
+    fn from_str(text: &str) -> Result<Self, NotAServer> {
+        let with_port = text.parse().ok().filter(|address: &SocketAddr| address.port() != 0);
+        let address = || text.parse().ok().map(|ip: IpAddr| SocketAddr::new(ip, 53));
+        with_port.or_else(address).map(Self).ok_or_else(|| NotAServer(text.to_owned()))
+    }
 }
 
+/// What is no address of a server.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "`{0}` is no address of a DNS server\nhelp: write an address such as `10.0.0.2` or `127.0.0.1:5353`"
+)]
+pub struct NotAServer(String);
+
+impl<'de> Deserialize<'de> for Server {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        yaml::text(deserializer, "an address such as `10.0.0.2`")
+    }
+}
+
+/// What a lookup found, and how long that holds.
 #[derive(Clone, Debug)]
-struct Answer {
-    addresses: Vec<SocketAddr>,
-    until: Instant,
-    failing: bool,
+pub struct Kept<T> {
+    /// What was found; at least one.
+    pub found: Vec<T>,
+    /// Until then.
+    pub until: Instant,
 }
 
-impl Dns {
-    /// Prepares the names of `upstream`; nothing is looked up yet. What a predecessor knows of
-    /// the same names holds until it runs out.
-    pub fn new(upstream: &str, names: Vec<Name>, predecessor: Option<&Self>) -> Self {
-        let known = |name: &Name| predecessor.and_then(|old| old.answer_for(name));
-        let known =
-            names.iter().enumerate().filter_map(|(index, name)| Some((index, known(name)?)));
-        let answers = Mutex::new(known.collect());
-        Self { upstream: upstream.to_owned(), names, resolver: OnceLock::new(), answers }
+/// Resolves names; shared by all upstreams, with its cache.
+pub struct Resolver {
+    config: Config,
+    inner: OnceLock<TokioResolver>,
+    room: Semaphore,
+}
+
+impl Default for Resolver {
+    fn default() -> Self {
+        Self::new(Config::default())
+    }
+}
+
+impl Resolver {
+    /// Prepares one; settings of the system are read with the first lookup.
+    pub fn new(config: Config) -> Self {
+        Self { config, inner: OnceLock::new(), room: Semaphore::new(LOOKUPS_MAX) }
     }
 
-    /// The addresses that are known now, each with its name and the weight of that.
-    pub fn answered(&self) -> Vec<(Address, Target)> {
-        let mut answered = Vec::new();
-        for (index, name) in self.names.iter().enumerate() {
-            let addresses = self.answer(index).into_iter().flat_map(|answer| answer.addresses);
-            let target = Target { weight: name.weight, name: Some(name.host.as_str().into()) };
-            answered.extend(addresses.map(|address| (address.into(), target.clone())));
+    /// What it was made of.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Looks up all addresses of a name, in order.
+    pub async fn addresses(&self, host: &str) -> Result<Kept<IpAddr>, Failure> {
+        self.within(async {
+            let found = self.inner()?.lookup_ip(host).await.map_err(failure)?;
+            let mut addresses: Vec<_> = found.iter().collect();
+            addresses.sort_unstable();
+            addresses.dedup();
+            Ok((addresses, Instant::from_std(found.valid_until())))
+        })
+        .await
+    }
+
+    /// Looks up the SRV records of a name.
+    pub async fn services(&self, name: &str) -> Result<Kept<SRV>, Failure> {
+        self.within(async {
+            let found = self.inner()?.srv_lookup(name).await.map_err(failure)?;
+            let services = found.answers().iter().filter_map(|record| match &record.data {
+                RData::SRV(service) => Some(service.clone()),
+                _ => None,
+            });
+            Ok((services.collect(), Instant::from_std(found.valid_until())))
+        })
+        .await
+    }
+
+    async fn within<T>(
+        &self,
+        lookup: impl Future<Output = Result<(Vec<T>, Instant), Failure>>,
+    ) -> Result<Kept<T>, Failure> {
+        let _room = self.room.acquire().await;
+        let looked_up = time::timeout(LOOKUP_MAX, lookup).await;
+        let (found, until) =
+            looked_up.map_err(|_| Failure::new("no server answers the lookup"))??;
+        if found.is_empty() {
+            return Err(Failure::new("the name has no records of that kind"));
         }
-        answered
+        let now = Instant::now();
+        let ttl = until.saturating_duration_since(now);
+        Ok(Kept { found, until: now + ttl.clamp(KEEP_MIN, KEEP_MAX) })
     }
 
-    fn answer_for(&self, name: &Name) -> Option<Answer> {
-        let index = self.names.iter().position(|known| known.host == name.host)?;
-        let mut answer = self.answer(index)?;
-        answer.addresses.iter_mut().for_each(|address| address.set_port(name.port));
-        Some(answer)
-    }
-
-    /// When the next answer runs out.
-    pub fn due(&self) -> Instant {
-        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        let due = answers.values().map(|answer| answer.until).min();
-        due.unwrap_or_else(|| Instant::now() + RETRY_AFTER)
-    }
-
-    fn resolver(&self) -> Result<&TokioResolver> {
-        if let Some(resolver) = self.resolver.get() {
+    fn inner(&self) -> Result<&TokioResolver, Failure> {
+        if let Some(resolver) = self.inner.get() {
             return Ok(resolver);
         }
-        let resolver = TokioResolver::builder_tokio()
-            .and_then(hickory_resolver::ResolverBuilder::build)
-            .or_err(ErrorType::InternalError, "reading the resolver's settings")?;
-        Ok(self.resolver.get_or_init(|| resolver))
-    }
-
-    async fn refresh(&self, index: usize, name: &Name) {
-        let previous = self.answer(index);
-        if previous.as_ref().is_some_and(|answer| Instant::now() < answer.until) {
-            return;
-        }
-        let looked_up = time::timeout(LOOKUP_MAX, self.look_up(name)).await;
-        let looked_up = looked_up.unwrap_or_else(|_| {
-            Error::e_explain(ErrorType::ConnectTimedout, "the resolver does not answer")
-        });
-        let answer = match looked_up {
-            Ok(answer) => {
-                if previous.is_none_or(|old| old.failing || old.addresses != answer.addresses) {
-                    let (upstream, host) = (&self.upstream, &name.host);
-                    info!("discovery: {upstream} {host} resolved to {:?}", answer.addresses);
-                }
-                answer
-            }
-            Err(why) => {
-                let (upstream, host) = (&self.upstream, &name.host);
-                let addresses = previous.as_ref().map(|old| old.addresses.clone());
-                if !previous.is_some_and(|old| old.failing) {
-                    let kept = addresses.as_ref().map_or("no", |_| "the last");
-                    warn!("discovery: {upstream} {host} not resolved, {kept} answer kept: {why}");
-                }
-                let until = Instant::now() + RETRY_AFTER;
-                Answer { addresses: addresses.unwrap_or_default(), until, failing: true }
-            }
+        let mut builder = if self.config.servers.is_empty() {
+            TokioResolver::builder_tokio()
+                .map_err(|why| Failure(format!("cannot read the resolver's settings: {why}")))?
+        } else {
+            let servers = self.config.servers.iter().map(|server| name_server(server.0));
+            let config = ResolverConfig::from_parts(None, Vec::new(), servers.collect());
+            TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
         };
-        self.answers.lock().unwrap_or_else(PoisonError::into_inner).insert(index, answer);
-    }
-
-    async fn look_up(&self, name: &Name) -> Result<Answer> {
-        let found = self
-            .resolver()?
-            .lookup_ip(name.host.as_str())
-            .await
-            .or_err(ErrorType::ConnectNoRoute, "looking up")?;
-        let now = Instant::now();
-        let ttl = Instant::from_std(found.valid_until()).saturating_duration_since(now);
-        let mut addresses: Vec<_> =
-            found.iter().map(|address| SocketAddr::new(address, name.port)).collect();
-        addresses.sort_unstable();
-        Ok(Answer { addresses, until: now + ttl.clamp(KEEP_MIN, KEEP_MAX), failing: false })
-    }
-
-    fn answer(&self, index: usize) -> Option<Answer> {
-        self.answers.lock().unwrap_or_else(PoisonError::into_inner).get(&index).cloned()
+        let options = builder.options_mut();
+        options.timeout = SERVER_MAX;
+        options.attempts = ATTEMPTS;
+        options.positive_max_ttl = Some(KEEP_MAX);
+        options.negative_max_ttl = Some(ABSENT_MAX);
+        options.max_active_requests = LOOKUPS_MAX * 2;
+        let built = builder.build().map_err(failure)?;
+        Ok(self.inner.get_or_init(|| built))
     }
 }
 
-#[async_trait]
-impl ServiceDiscovery for Dns {
-    async fn discover(&self) -> Result<(BTreeSet<Backend>, HashMap<u64, bool>)> {
-        let lookups = self.names.iter().enumerate().map(|(index, name)| self.refresh(index, name));
-        futures::future::join_all(lookups).await;
-        let backends = self.answered().into_iter().map(|(addr, target)| Backend {
-            addr,
-            weight: usize::from(target.weight),
-            ext: Extensions::new(),
-        });
-        Ok((backends.collect(), HashMap::new()))
-    }
+fn name_server(address: SocketAddr) -> NameServerConfig {
+    let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
+        connection.port = address.port();
+        connection
+    });
+    NameServerConfig::new(address.ip(), true, connections.into())
+}
+
+fn failure(why: impl std::fmt::Display) -> Failure {
+    Failure(why.to_string())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn name(host: &str, port: u16, weight: u16) -> Name {
-        Name { host: host.to_owned(), port, weight }
-    }
-
-    fn answered(dns: &Dns) -> Vec<(String, u16)> {
-        let answered = dns.answered().into_iter();
-        answered.map(|(address, target)| (address.to_string(), target.weight)).collect()
-    }
-
     #[test]
-    fn a_successor_begins_with_the_answers_of_the_names_that_stay() {
-        let old = Dns::new("app", vec![name("a.test", 80, 1), name("b.test", 80, 1)], None);
-        let until = Instant::now() + KEEP_MAX;
-        for (index, address) in [(0, "192.0.2.1:80"), (1, "192.0.2.2:80")] {
-            let addresses = vec![address.parse().unwrap()];
-            let answer = Answer { addresses, until, failing: false };
-            old.answers.lock().unwrap().insert(index, answer);
+    fn a_server_is_an_address_with_or_without_a_port() {
+        for (text, address) in [
+            ("10.0.0.2", "10.0.0.2:53"),
+            ("127.0.0.1:5353", "127.0.0.1:5353"),
+            ("fd00::2", "[fd00::2]:53"),
+            ("[fd00::2]:54", "[fd00::2]:54"),
+        ] {
+            assert_eq!(text.parse::<Server>().unwrap().0, address.parse().unwrap());
         }
-
-        let names = vec![name("c.test", 80, 1), name("b.test", 81, 7)];
-        let new = Dns::new("app", names, Some(&old));
-        assert_eq!(
-            answered(&new),
-            [("192.0.2.2:81".to_owned(), 7)],
-            "with its own port and weight"
-        );
-        assert_eq!(new.due(), until, "it holds as long as it would have");
-        assert_eq!(answered(&old).len(), 2, "which keeps what it has");
-        assert_eq!(answered(&Dns::new("app", vec![name("b.test", 80, 1)], None)), []);
+        for text in ["ns.internal", "10.0.0.2:0", "10.0.0.2:dns", ""] {
+            let why = text.parse::<Server>().unwrap_err().to_string();
+            assert!(why.contains("is no address of a DNS server"), "{why}");
+        }
     }
 }

@@ -182,8 +182,8 @@ impl Link {
         let tls = written.value.0.read(written.span, folder, problems);
         let written = &written.value.0;
         if written.verify.value == Verify::On && written.sni.is_none() {
-            for (address, span) in unnamed {
-                let message = format!("backend `{address}` has no name that it could prove");
+            for (backend, span) in unnamed {
+                let message = format!("{backend} has no name that it could prove");
                 let help = "name what is in its certificate, as in `tls: { sni: app.internal }`, \
                             or list the backend by its name";
                 problems.push(Problem::error(message).at(span).help(help));
