@@ -8,7 +8,7 @@ SOAK_UPGRADES ?= 200
 SOAK_SECONDS ?= 0
 ATTACK_CONNECTIONS ?= 2000
 
-.PHONY: help demo build test check unit integration soak attack h2-cost docs deny audit bench bench-routing setup bench-setup clean
+.PHONY: help demo build test check unit integration soak attack h2-cost docs deny audit bench bench-routing bench-select setup bench-setup clean
 
 help: ## Shows this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ bench: bench-setup ## Crestline beside a bare Pingora balancer, nginx and HAProx
 
 bench-routing: setup ## What finding a route costs among 10,000
 	$(CARGO) bench --bench routing
+
+bench-select: setup ## What choosing a backend costs, of 3, 100 and 10,000, by every algorithm
+	$(CARGO) bench --bench select
 
 clean: ## Removes what was built
 	$(CARGO) clean

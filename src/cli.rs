@@ -89,7 +89,8 @@ enum Command {
     Upgrade(upgrade::Upgrade),
     /// Shows what the running process is doing
     Status(remote::Show),
-    /// Stops the running process gracefully, and shows what is in flight until it is gone
+    /// Stops the running process gracefully, and shows what is in flight until it is gone; or
+    /// drains one of its backends
     Drain(drain::Drain),
     /// Prints the metrics of the running process, as Prometheus reads them
     Metrics(metrics::Metrics),

@@ -214,10 +214,11 @@ fn in_turn(upstream: &Upstream) -> Vec<Backend> {
     let fit = |member: &Arc<Member>| {
         matches!(member.availability(now), Availability::Ready | Availability::Trial)
     };
-    let next = upcoming.iter().position(fit);
+    // Elsewhere chance decides, or what is asked for.
+    let next = if upstream.is_in_turn() { upcoming.iter().position(fit) } else { None };
     let backends = upcoming.iter().enumerate().map(|(index, member)| Backend {
         address: member.state.name().to_owned(),
-        weight: member.target.weight,
+        weight: member.weight,
         availability: Some(member.availability(now)),
         is_next: next == Some(index),
     });

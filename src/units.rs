@@ -113,6 +113,11 @@ pub fn positive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, 
     Ok(duration)
 }
 
+/// Reads a time that must be longer than zero, where there may be none.
+pub fn lasting<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    positive(deserializer).map(Some)
+}
+
 /// Reads a number that must lie in a range.
 pub fn in_range<'de, D, T>(deserializer: D, range: RangeInclusive<T>) -> Result<T, D::Error>
 where

@@ -5,6 +5,7 @@
 //! ours is measured on its own, as the path calls it.
 
 use std::{
+    collections::BTreeSet,
     net::IpAddr,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -32,12 +33,17 @@ use crestline::{
     upstream::{
         Visit,
         backend::{Availability, InFlight, Probe},
+        balance::{
+            hints::Hints, least_requests::LeastRequests, peak_ewma::PeakEwma, pool::Pool,
+            random::Random,
+        },
         outcome::Outcome,
     },
 };
 use futures::FutureExt;
 use http::{HeaderMap, HeaderValue, Method, header::ACCEPT};
 use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_load_balancing::selection::{BackendIter as _, BackendSelection as _};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use tokio::time::Instant;
 
@@ -94,6 +100,7 @@ fn main() {
     finding_a_route_allocates_nothing();
     asking_the_policies_allocates_nothing();
     choosing_and_reporting_a_backend_allocates_nothing();
+    no_algorithm_allocates();
     a_request_id_costs_no_allocation_of_its_own();
     telling_of_a_client_allocates_nothing();
     holding_a_host_against_a_certificate_allocates_nothing();
@@ -233,13 +240,72 @@ fn choosing_and_reporting_a_backend_allocates_nothing() {
         assert_eq!(availability, Availability::Ready);
         let in_flight = InFlight::take(member, availability).expect("it is free");
         upstream.report(in_flight.member(), Outcome::Status(200), now);
-        upstream.report_latency(in_flight.member(), Duration::from_millis(3));
+        let took = Duration::from_millis(3);
+        upstream.report_latency(in_flight.member(), Outcome::Status(200), took, now);
     });
     assert_eq!(count, 0, "availability, InFlight, report, report_latency");
 
     // And Pingora's share, for the record: it must not grow unnoticed.
-    let whole = allocations(|| drop(upstream.select(now, |_| Visit::None)));
+    let whole = allocations(|| drop(upstream.select(now, &Hints::NONE, |_| Visit::None)));
     assert!(whole <= 2, "select: {whole}, of Pingora's");
+}
+
+const ALGORITHMS: [&str; 7] = [
+    "round_robin",
+    "random",
+    "least_requests",
+    "peak_ewma",
+    "{ consistent_hash: { on: { header: x-key } } }",
+    "{ consistent_hash: { on: client } }",
+    "{ sticky: {} }",
+];
+
+/// What is ours of each algorithm, and the whole with Pingora's share, its set of what was offered.
+fn no_algorithm_allocates() {
+    let mut headers = HeaderMap::new();
+    headers.insert("x-key", HeaderValue::from_static("7"));
+    headers.insert(
+        "cookie",
+        HeaderValue::from_static("a=b; crestline_backend=AAAAAAAAAAAAAAAAAAAAAA"),
+    );
+    let uri = "/a?b=c".parse().expect("a target");
+    let client = "192.0.2.1".parse().ok();
+    let hints = Hints { client, headers: Some(&headers), uri: Some(&uri) };
+    for balance in ALGORITHMS {
+        let file = format!(
+            "upstreams: {{ app: {{ backends: [127.0.0.1:1, {{ address: 127.0.0.1:2, weight: 3 }}, \
+             {{ address: 127.0.0.1:3, backup: true }}], health_check: off, slow_start: 30s, \
+             balance: {balance} }} }}"
+        );
+        let mut problems = Problems::default();
+        let snapshot = snapshot::compile(&file, &mut problems);
+        let snapshot = snapshot.unwrap_or_else(|| panic!("{problems:?}"));
+        let upstream = &snapshot.upstreams["app"];
+        let now = Instant::now();
+        let whole = allocations(|| {
+            let taken = upstream.select(now, &hints, |_| Visit::None).expect("a backend");
+            upstream.report_latency(
+                taken.member(),
+                Outcome::Status(200),
+                Duration::from_millis(1),
+                now,
+            );
+            drop(upstream.cookie(&hints, taken.member(), true));
+        });
+        assert!(whole <= 2, "{balance}: {whole}, of Pingora's");
+
+        let pool: Pool = upstream.members().into_iter().collect();
+        let none = BTreeSet::new();
+        let random = Arc::new(Random::build_with_config(&none, &pool));
+        let requests = Arc::new(LeastRequests::build_with_config(&none, &pool));
+        let latency = Arc::new(PeakEwma::build_with_config(&none, &pool));
+        let ours = allocations(|| {
+            assert!(random.iter(b"").next().is_some());
+            assert!(requests.iter(b"").next().is_some());
+            assert!(latency.iter(b"").next().is_some());
+        });
+        assert_eq!(ours, 0, "{balance}");
+    }
 }
 
 /// Ids are cut from blocks: one allocation for about a hundred of them.

@@ -20,7 +20,7 @@ use tokio::{
 use crate::{
     admin::{
         answer::{Answer, body, refused, send},
-        guard, metrics,
+        backends, guard, metrics,
         order::{ReloadOrder, TOLERATE, UpgradeOrder, read},
         status::{RouteStatus, Status},
     },
@@ -155,6 +155,10 @@ impl Api {
             (&Method::GET, "/v1/routes") => {
                 (StatusCode::OK, json!(RouteStatus::all(&self.control.live().load())))
             }
+            (&Method::POST, path) if path.starts_with(backends::PREFIX) => {
+                let path = path.strip_prefix(backends::PREFIX).unwrap_or_default();
+                backends::order(&self.control.live().load(), path, body)
+            }
             (&Method::POST, "/v1/drain") => self.drain().await,
             (&Method::POST, "/v1/reload") => self.reload(body).await,
             (&Method::GET, "/v1/probation") => self.probation().await,
@@ -168,6 +172,9 @@ impl Api {
                 "/metrics" | "/healthz" | "/readyz" | "/v1/upstreams" | "/v1/routes" | "/v1/status"
                 | "/v1/drain" | "/v1/reload" | "/v1/probation" | "/v1/explain" | "/v1/upgrade",
             ) => (StatusCode::METHOD_NOT_ALLOWED, refused("this path takes another method")),
+            (_, path) if path.starts_with(backends::PREFIX) => {
+                (StatusCode::METHOD_NOT_ALLOWED, refused("this path takes another method"))
+            }
             _ => (StatusCode::NOT_FOUND, refused("there is no such path")),
         };
         whole.into()

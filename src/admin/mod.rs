@@ -5,6 +5,7 @@
 
 mod answer;
 mod api;
+pub mod backends;
 pub mod client;
 pub mod front;
 mod guard;

@@ -1,6 +1,7 @@
 //! What runs: the answer to `crestline status`.
 
 mod acme;
+mod backend;
 mod discovery;
 mod listener;
 mod route;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 pub use acme::AcmeStatus;
+pub use backend::BackendStatus;
 pub use discovery::DiscoveryStatus;
 pub use route::RouteStatus;
 
@@ -25,7 +27,7 @@ use crate::{
     panics::Panics,
     snapshot::Listener,
     tls::keyring::Keyring,
-    upstream::{Upstream, backend::Availability, backend::Member},
+    upstream::{Upstream, backend::Availability},
 };
 
 /// What runs.
@@ -155,21 +157,6 @@ pub struct UpstreamStatus {
     pub backends: Vec<BackendStatus>,
 }
 
-/// A backend.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct BackendStatus {
-    /// Its address.
-    pub address: String,
-    /// Its share, relative to the others.
-    pub weight: u16,
-    /// Whether it may take a request: `ready`, `trial`, `unhealthy`, `ejected` or `draining`.
-    pub availability: Availability,
-    /// For how long it is ejected still, begun seconds included.
-    pub ejected_seconds: Option<u64>,
-    /// Requests that it is answering.
-    pub in_flight: u32,
-}
-
 impl Status {
     /// Looks at what runs now.
     pub fn of(control: &Control, drain: &Drain) -> Self {
@@ -249,28 +236,13 @@ fn tls(listener: &Listener, keyring: &Keyring, now: SystemTime) -> TlsStatus {
 
 impl From<&Upstream> for UpstreamStatus {
     fn from(upstream: &Upstream) -> Self {
-        let now = Instant::now();
         Self {
             name: upstream.name().to_string(),
             requests: upstream.requests(),
             retries: upstream.retries(),
-            discovery: DiscoveryStatus::of(upstream, now),
-            backends: upstream.members().iter().map(|member| backend(member, now)).collect(),
+            discovery: DiscoveryStatus::of(upstream, Instant::now()),
+            backends: upstream.members().iter().map(|member| BackendStatus::of(member)).collect(),
         }
-    }
-}
-
-fn backend(member: &Member, now: Instant) -> BackendStatus {
-    let state = &member.state;
-    let availability = member.availability(now);
-    let ejected = state.gate.ejected_until().filter(|_| availability == Availability::Ejected);
-    let ejected = ejected.map(|until| until.saturating_duration_since(now));
-    BackendStatus {
-        address: state.name().to_owned(),
-        weight: member.target.weight,
-        availability,
-        ejected_seconds: ejected.map(|rest| rest.as_secs() + 1),
-        in_flight: state.in_flight(),
     }
 }
 
@@ -324,14 +296,7 @@ impl fmt::Display for UpstreamStatus {
         self.discovery.iter().try_for_each(|source| source.fmt(f))?;
         let widest = self.backends.iter().map(|backend| backend.address.len()).max().unwrap_or(0);
         for backend in &self.backends {
-            let BackendStatus { address, weight, availability, ejected_seconds, in_flight } =
-                backend;
-            let word = availability.as_str();
-            write!(f, "  {address:widest$}  {word:9}  weight {weight}, {in_flight} in flight")?;
-            if let Some(rest) = ejected_seconds {
-                write!(f, ", ejected for {rest}s")?;
-            }
-            writeln!(f)?;
+            backend.show(f, widest)?;
         }
         Ok(())
     }

@@ -1,4 +1,7 @@
-//! `crestline drain`: stops the running process as `SIGTERM` does, and shows what is left of it.
+//! `crestline drain`: stops the running process as `SIGTERM` does, and shows what is left of it;
+//! with a backend, drains only that.
+
+mod backend;
 
 use std::{
     fmt,
@@ -30,8 +33,14 @@ use crate::{
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// The options of `crestline drain`.
-#[derive(Clone, Copy, Debug, StructOpt)]
+#[derive(Clone, Debug, StructOpt)]
 pub(super) struct Drain {
+    /// Drains only this backend of the running process, such as app/127.0.0.1:3032
+    #[structopt(value_name = "UPSTREAM/ADDRESS")]
+    backend: Option<String>,
+    /// Brings the backend back
+    #[structopt(long, requires = "backend")]
+    ready: bool,
     /// Prints JSON to standard output, one line for each change
     #[structopt(long)]
     json: bool,
@@ -63,12 +72,15 @@ impl fmt::Display for Progress {
 }
 
 impl Drain {
-    /// Returns when the process is gone.
+    /// Returns when the process is gone, or the backend answers nothing any more.
     pub(super) fn run(self, conf: Option<PathBuf>) -> ExitCode {
-        finish(socket_of(conf).and_then(|socket| self.drain(&socket)))
+        finish(socket_of(conf).and_then(|socket| match &self.backend {
+            Some(backend) => backend::order(&socket, backend, self.ready, self.json),
+            None => self.drain(&socket),
+        }))
     }
 
-    fn drain(self, socket: &Path) -> Result<ExitCode, Failure> {
+    fn drain(&self, socket: &Path) -> Result<ExitCode, Failure> {
         let status: Status = client::ask(socket, &Method::POST, "/v1/drain", None)?;
         let process = Process::of(status.pid);
         let mut shown = Progress::of(&status);
@@ -89,7 +101,7 @@ impl Drain {
         }
     }
 
-    fn show(self, progress: &Progress) {
+    fn show(&self, progress: &Progress) {
         tell(progress, self.json, &format!("{progress}\n"));
     }
 }

@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// The keys of ours that stand at the top level.
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 13] = [
     "access_log",
     "acme",
     "admin",
@@ -47,6 +47,7 @@ const KEYS: [&str; 12] = [
     "trusted_proxies",
     "upstreams",
     "watch",
+    "zone",
 ];
 
 /// A configuration as written. What could not be read is left out; its problems are told.
@@ -83,6 +84,10 @@ pub struct File {
     /// Default: none, listeners close at once.
     #[schemars(default, with = "units::Duration", extend("pattern" = units::POSITIVE))]
     pub lame_duck: Option<Duration>,
+    /// Where this proxy stands: backends of the same `zone` are preferred while they are fit.
+    /// Default: nowhere, zones do not count.
+    #[schemars(default, with = "String")]
+    pub zone: Option<String>,
     /// Networks whose `X-Forwarded-*` and `X-Request-Id` fields count: the proxies in front of
     /// this one. Default: `[]`, no one's.
     #[schemars(default)]
@@ -152,6 +157,7 @@ impl File {
             include: Vec::new(),
             watch: false,
             lame_duck: None,
+            zone: None,
             acme: None,
             admin: None,
             dns: upstream::discovery::dns::Config::default(),
@@ -250,6 +256,7 @@ impl File {
             dns: find(&ours, "dns")
                 .and_then(|node| yaml::read(node, "dns", problems))
                 .unwrap_or_default(),
+            zone: find(&ours, "zone").and_then(|node| yaml::read(node, "zone", problems)),
             acme: find(&ours, "acme").and_then(|node| yaml::read(node, "acme", problems)),
             admin: find(&ours, "admin").and_then(|node| yaml::read(node, "admin", problems)),
             access_log: find(&ours, "access_log")

@@ -5,7 +5,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{downstream::config::Address, tls::tickets::TicketKey, upstream::memory::Memory};
+use crate::{
+    downstream::config::Address,
+    tls::tickets::TicketKey,
+    upstream::{balance::sticky::Told as StickyKey, memory::Memory},
+};
 
 /// The version of the conversation.
 pub const PROTOCOL: u32 = 1;
@@ -57,6 +61,11 @@ pub enum Message {
     TicketKeys {
         /// The one that makes them first.
         list: Vec<TicketKey>,
+    },
+    /// What cookies of sticky upstreams are signed with.
+    StickyKey {
+        /// The key.
+        key: StickyKey,
     },
     /// The successor has all that was offered.
     Received,

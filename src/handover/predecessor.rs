@@ -314,8 +314,10 @@ impl Predecessor {
         };
         channel.say(&offer).await?;
         // Before what is counted in the offer: a successor that does not know of it reads on.
-        let list = self.control.live().load().tickets.remembered(Instant::now());
+        let snapshot = self.control.live().load_full();
+        let list = snapshot.tickets.remembered(Instant::now());
         channel.say(&Message::TicketKeys { list }).await?;
+        channel.say(&Message::StickyKey { key: snapshot.sticky.told() }).await?;
         let written = self.written();
         for some in sockets.chunks(DESCRIPTORS_MAX) {
             let name = |open: &Open| {

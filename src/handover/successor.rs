@@ -35,6 +35,7 @@ use crate::{
     listener::bind::Bound,
     snapshot::Snapshot,
     tls::tickets::TicketKey,
+    upstream::balance::sticky::Told as StickyKey,
     upstream::memory::Memory,
 };
 
@@ -68,6 +69,7 @@ pub struct Inheritance {
     configuration: Known,
     backends: BTreeMap<String, Vec<Memory>>,
     ticket_keys: Vec<TicketKey>,
+    sticky_key: Option<StickyKey>,
     predecessor: Predecessor,
 }
 
@@ -115,7 +117,8 @@ async fn first_offer(door: &Door) -> io::Result<Inheritance> {
         let told_as = pid.map_or_else(String::new, |pid| format!(" (process {pid})"));
         match offer {
             Ok(Ok(offer)) => {
-                let Offer { sockets, configuration, backends, ticket_keys, pid } = offer;
+                let Offer { sockets, configuration, backends, ticket_keys, sticky_key, pid } =
+                    offer;
                 let (count, version) = (sockets.len(), configuration.version);
                 info!("upgrade: process {pid} handed {count} sockets over, and v{version}");
                 let predecessor = Predecessor::new(Some(channel.detach()?), pid, life);
@@ -124,6 +127,7 @@ async fn first_offer(door: &Door) -> io::Result<Inheritance> {
                     configuration,
                     backends,
                     ticket_keys,
+                    sticky_key,
                     predecessor,
                 });
             }
@@ -139,6 +143,7 @@ struct Offer {
     configuration: Known,
     backends: BTreeMap<String, Vec<Memory>>,
     ticket_keys: Vec<TicketKey>,
+    sticky_key: Option<StickyKey>,
     pid: u32,
 }
 
@@ -158,7 +163,7 @@ async fn listen(channel: &mut Channel) -> Result<Offer, ChannelError> {
     }
     let (mut sockets, mut told) = (Vec::new(), 0);
     let mut backends = BTreeMap::<String, Vec<Memory>>::new();
-    let mut ticket_keys = Vec::new();
+    let (mut ticket_keys, mut sticky_key) = (Vec::new(), None);
     while sockets.len() < count || told < more {
         match channel.receive().await? {
             (Message::Sockets { list }, descriptors) => {
@@ -173,12 +178,13 @@ async fn listen(channel: &mut Channel) -> Result<Offer, ChannelError> {
                 backends.entry(upstream).or_default().extend(list);
             }
             (Message::TicketKeys { list }, _) => ticket_keys = list,
+            (Message::StickyKey { key }, _) => sticky_key = Some(key),
             (Message::TakenBack { .. }, _) => return Err(ChannelError::Closed),
             _ => {}
         }
     }
     channel.say(&Message::Received).await?;
-    Ok(Offer { sockets, configuration, backends, ticket_keys, pid })
+    Ok(Offer { sockets, configuration, backends, ticket_keys, sticky_key, pid })
 }
 
 impl Inheritance {
@@ -220,6 +226,10 @@ impl Inheritance {
     pub fn pass_to(&mut self, snapshot: &mut Snapshot, fingerprint: u64) {
         snapshot.version = self.configuration.version_of(fingerprint);
         snapshot.tickets.recall(std::mem::take(&mut self.ticket_keys), Instant::now());
+        if let Some(key) = self.sticky_key.take() {
+            snapshot.sticky.recall(&key);
+            snapshot.upstreams.values().for_each(|upstream| upstream.sign_anew());
+        }
         for (name, memories) in std::mem::take(&mut self.backends) {
             if let Some(upstream) = snapshot.upstreams.get(&name) {
                 upstream.recall(memories);
@@ -297,6 +307,7 @@ mod tests {
             configuration: Known { version: 1, fingerprint: 0 },
             backends: BTreeMap::new(),
             ticket_keys: Vec::new(),
+            sticky_key: None,
             predecessor: Predecessor::new(None, 1, None),
         }
     }

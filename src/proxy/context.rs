@@ -133,7 +133,10 @@ impl Context {
     pub(crate) fn end_attempt(&mut self, outcome: Outcome) {
         let (Some(in_flight), Some(route)) = (self.in_flight.take(), &self.route) else { return };
         let member = in_flight.member();
-        route.upstream.report(member, outcome, Instant::now());
+        let now = Instant::now();
+        let took = now.saturating_duration_since(self.attempt_started);
+        route.upstream.report_latency(member, outcome, took, now);
+        route.upstream.report(member, outcome, now);
         self.attempts.record(member.clone(), outcome);
     }
 }

@@ -87,7 +87,7 @@ impl Phases for Proxy {
         session: &mut Session,
         ctx: &mut Context,
     ) -> Result<bool> {
-        select::backend(ctx, ctx.started);
+        select::backend(session.req_header(), ctx, ctx.started);
         if ctx.in_flight.is_some() {
             return Ok(true);
         }
@@ -173,6 +173,7 @@ impl Phases for Proxy {
             return Err(Error::explain(failure::TURNED_DOWN, "another is asked").into_up());
         }
         answered(session, header, ctx);
+        select::stay(session.req_header(), header, ctx)?;
         translate::response(session.req_header(), header, ctx)
     }
 
@@ -289,8 +290,8 @@ fn answered(session: &mut Session, header: &ResponseHeader, ctx: &mut Context) {
     if let (Some(in_flight), Some(route)) = (&ctx.in_flight, &ctx.route) {
         let outcome = Outcome::Status(header.status.as_u16());
         route.upstream.report(in_flight.member(), outcome, now);
-        let latency = now.saturating_duration_since(ctx.attempt_started);
-        route.upstream.report_latency(in_flight.member(), latency);
+        let took = now.saturating_duration_since(ctx.attempt_started);
+        route.upstream.report_latency(in_flight.member(), outcome, took, now);
         if header.status == 101
             && let Some(connection) = &ctx.connection
         {

@@ -29,8 +29,8 @@ use crate::{
     },
     snapshot::{Live, Route},
     upstream::{
-        Timeouts, Visit, backend::Member, link::config::Http, outcome::Outcome,
-        proxy_header::Sender, retry::pause::retry_after,
+        Timeouts, Visit, backend::Member, balance::hints::Hints, link::config::Http,
+        outcome::Outcome, proxy_header::Sender, retry::pause::retry_after,
     },
 };
 
@@ -155,9 +155,11 @@ fn set_target(
 pub(crate) fn turn_down(session: &Session, answer: &ResponseHeader, ctx: &mut Context) -> bool {
     let (Some(route), Some(in_flight)) = (&ctx.route, &ctx.in_flight) else { return false };
     let policy = route.upstream.retry_policy();
-    let method = &session.req_header().method;
+    let request = session.req_header();
     let is_over = policy.max <= ctx.attempts.retries() || ctx.attempts.is_nearly_full();
-    if is_over || 0 < ctx.interim || !policy.on.meets_answer(method, answer.status, &answer.headers)
+    if is_over
+        || 0 < ctx.interim
+        || !policy.on.meets_answer(&request.method, answer.status, &answer.headers)
     {
         return false;
     }
@@ -171,19 +173,16 @@ pub(crate) fn turn_down(session: &Session, answer: &ResponseHeader, ctx: &mut Co
         _ if Arc::ptr_eq(&member.state, &this) => Visit::Failed,
         visit => visit,
     };
-    let mut pause = None;
-    let other = route.upstream.select(now, visit_others).or_else(|| {
+    let (hints, mut pause) = (hints(request, ctx), None);
+    let other = route.upstream.select(now, &hints, visit_others).or_else(|| {
         let asked = retry_after(&answer.headers, SystemTime::now());
         let asked = asked.filter(|asked| *asked <= policy.retry_after_max)?;
         pause = Some(asked);
         // This one said when, however often it was asked before.
         let is_this = |member: &Member| Arc::ptr_eq(&member.state, &this);
-        route.upstream.select(
-            now,
-            |member| {
-                if is_this(member) { Visit::None } else { Visit::Failed }
-            },
-        )
+        route
+            .upstream
+            .select(now, &hints, |member| if is_this(member) { Visit::None } else { Visit::Failed })
     });
     let Some(other) = other else { return false };
     if ctx.is_late(now + pause.unwrap_or_default()) || !route.upstream.may_retry(now) {
@@ -220,12 +219,32 @@ fn late(ctx: &mut Context) -> Box<Error> {
 }
 
 /// Takes a place at the backend of the next attempt, if there is one.
-pub(crate) fn backend(ctx: &mut Context, now: Instant) {
+pub(crate) fn backend(request: &RequestHeader, ctx: &mut Context, now: Instant) {
     let Some(route) = &ctx.route else { return };
     if ctx.attempts.is_empty() {
         route.upstream.count_request();
     }
-    ctx.in_flight = route.upstream.select(now, |member| ctx.attempts.visit(member));
+    let hints = hints(request, ctx);
+    ctx.in_flight = route.upstream.select(now, &hints, |member| ctx.attempts.visit(member));
+}
+
+/// What balancers may know of a request.
+fn hints<'a>(request: &'a RequestHeader, ctx: &Context) -> Hints<'a> {
+    Hints { client: ctx.client, headers: Some(&request.headers), uri: Some(&request.uri) }
+}
+
+/// Lets the client stay with the backend that answers it, where its upstream is sticky.
+pub(crate) fn stay(
+    request: &RequestHeader,
+    header: &mut ResponseHeader,
+    ctx: &Context,
+) -> Result<()> {
+    let (Some(in_flight), Some(route)) = (&ctx.in_flight, &ctx.route) else { return Ok(()) };
+    let is_secure = ctx.connection.as_ref().is_some_and(|connection| connection.is_secure());
+    match route.upstream.cookie(&hints(request, ctx), in_flight.member(), is_secure) {
+        Some(cookie) => header.append_header(header::SET_COOKIE, cookie).map(|_| ()),
+        None => Ok(()),
+    }
 }
 
 /// Makes the peer of the next attempt; after a failure, a moment later.
@@ -239,7 +258,7 @@ pub(crate) async fn peer(session: &mut Session, ctx: &mut Context) -> Result<Box
     }
     let now = ctx.attempt_started;
     if ctx.in_flight.is_none() {
-        backend(ctx, now);
+        backend(session.req_header(), ctx, now);
     }
     let (Some(in_flight), Some(route)) = (&ctx.in_flight, &ctx.route) else {
         return Error::e_explain(ErrorType::ConnectError, "no backend is left to try");

@@ -39,9 +39,11 @@ use crate::{
     tls::tickets::Tickets,
     upstream::{
         Upstream,
+        balance::sticky::OwnKey,
         config::Config as UpstreamConfig,
         discovery::{Around, dns::Resolver},
         link::Sources,
+        site::Site,
     },
 };
 
@@ -73,6 +75,9 @@ pub struct Snapshot {
     pub ledger: Arc<Ledger>,
     /// What session tickets are sealed with; the same over all versions.
     pub tickets: Arc<Tickets>,
+    /// What cookies of sticky upstreams are signed with that are given no key; the same over all
+    /// versions.
+    pub sticky: Arc<OwnKey>,
 }
 
 /// The snapshot in force.
@@ -94,7 +99,8 @@ pub fn assemble(
 ) -> Snapshot {
     let tally = Arc::new(Tally::default());
     let resolver = resolver(&file, predecessor);
-    let upstreams = upstreams(&file, &resolver, predecessor, problems);
+    let sticky = predecessor.map(|old| old.sticky.clone()).unwrap_or_default();
+    let upstreams = upstreams(&file, &resolver, &sticky, predecessor, problems);
     let ledger = Arc::new(Ledger::of(file.route_names(), predecessor.map(|old| &*old.ledger)));
     let old_routes = predecessor.iter().flat_map(|old| old.routes.routes());
     let shared = route::Shared {
@@ -128,6 +134,7 @@ pub fn assemble(
         tally,
         ledger,
         tickets,
+        sticky,
         file,
     }
 }
@@ -137,16 +144,22 @@ pub fn assemble(
 fn upstreams(
     file: &File,
     resolver: &Arc<Resolver>,
+    sticky: &Arc<OwnKey>,
     predecessor: Option<&Snapshot>,
     problems: &mut Problems,
 ) -> BTreeMap<String, Arc<Upstream>> {
     if file.upstreams.is_empty() {
         problems.push(Problem::error("no upstream is defined").help(SMALLEST));
     }
-    let sources = Arc::new(Sources::new(server::sources(&file.server)));
     let known = predecessor.map(|old| &old.resolver);
-    let resolves_alike = known.is_some_and(|old| Arc::ptr_eq(old, resolver));
-    let around = Around { resolver: resolver.clone(), folder: file.folder.clone() };
+    let site = Site {
+        sources: Arc::new(Sources::new(server::sources(&file.server))),
+        zone: file.zone.as_deref().map(Into::into),
+        key: sticky.clone(),
+        around: Around { resolver: resolver.clone(), folder: file.folder.clone() },
+    };
+    let is_site_alike = known.is_some_and(|old| Arc::ptr_eq(old, resolver))
+        && predecessor.is_some_and(|old| old.file.zone == file.zone);
     let mut built = BTreeMap::new();
     for Named { name, config } in &file.upstreams {
         let Some(config) = config else { continue };
@@ -156,14 +169,13 @@ fn upstreams(
         let Some(link) = config.link(&file.folder, problems) else { continue };
         let old = predecessor.and_then(|old| old.upstreams.get(&name.value));
         let is_equal = predecessor.and_then(|old| old.written(name)) == Some(config);
-        let upstream = if let Some(old) =
-            old.filter(|old| is_equal && resolves_alike && *old.link() == link)
-        {
-            Some(old.clone())
-        } else {
-            let old = old.map(Arc::as_ref);
-            config.build(name, link, &sources, &around, old, problems).map(Arc::new)
-        };
+        let upstream =
+            if let Some(old) = old.filter(|old| is_equal && is_site_alike && *old.link() == link) {
+                Some(old.clone())
+            } else {
+                let old = old.map(Arc::as_ref);
+                config.build(name, link, &site, old, problems).map(Arc::new)
+            };
         built.extend(upstream.map(|upstream| (name.value.clone(), upstream)));
     }
     built

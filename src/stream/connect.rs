@@ -16,7 +16,12 @@ use tokio::time::{self, Instant};
 use crate::{
     stream::{Passage, origin::Origin},
     upstream::{
-        Upstream, backend::InFlight, link::dial::Socket, outcome::Outcome, proxy_header::Sender,
+        Upstream,
+        backend::{InFlight, Member},
+        balance::hints::Hints,
+        link::dial::Socket,
+        outcome::Outcome,
+        proxy_header::Sender,
     },
 };
 
@@ -42,8 +47,9 @@ impl Passage {
         let sender = self.sender(client);
         let mut began = self.started;
         loop {
-            let Some(in_flight) = upstream.select(began, |member| self.attempts.visit(member))
-            else {
+            let hints = Hints { client: self.client.client, ..Hints::NONE };
+            let visit = |member: &Member| self.attempts.visit(member);
+            let Some(in_flight) = upstream.select(began, &hints, visit) else {
                 return Err(self.failed().unwrap_or((503, "no_backend")));
             };
             let member = in_flight.member().clone();
@@ -54,11 +60,13 @@ impl Passage {
                 Err(why) => Outcome::of_connecting(why),
             };
             let now = Instant::now();
+            let took = now.saturating_duration_since(began);
+            upstream.report_latency(&member, outcome, took, now);
             upstream.report(&member, outcome, now);
             self.attempts.record(member, outcome);
             let why = match opened {
                 Ok(origin) => {
-                    self.connect = Some(now.saturating_duration_since(began));
+                    self.connect = Some(took);
                     return Ok(Connected { origin, in_flight });
                 }
                 Err(why) => why,

@@ -1,7 +1,7 @@
 //! What an upstream has spent: its requests, retries and connections.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU32},
     time::Duration,
 };
 
@@ -22,6 +22,8 @@ pub struct Account {
     budget: Mutex<RetryBudget>,
     /// Held by whoever counts the ejected and ejects one more.
     pub(super) ejecting: Mutex<()>,
+    /// At all its backends, where its algorithm asks for it.
+    pub(super) in_flight: Arc<AtomicU32>,
 }
 
 impl Account {
@@ -34,6 +36,7 @@ impl Account {
             pooled: Counter::default(),
             budget: Mutex::new(RetryBudget::new(Instant::now())),
             ejecting: Mutex::default(),
+            in_flight: Arc::default(),
         })
     }
 

@@ -1,7 +1,8 @@
 //! One address of an upstream: the live record of it, and its place in a set.
 //!
 //! Three facts are kept apart, each with its own cause: the *probe* (active checks), *ejection*
-//! (observed traffic), and the *drain* (discovery dropped it). [`BackendState::availability`]
+//! (observed traffic), and the *drain* (discovery dropped it, or, apart from that, the operator
+//! ordered it: [`Orders`]). [`BackendState::availability`]
 //! derives the one answer that every selection asks for, of those facts that the upstream heeds:
 //! one without checks or without ejection has no use for what others left in the record.
 //!
@@ -22,8 +23,11 @@ use serde::{Deserialize, Serialize};
 use tokio::{sync::Notify, time::Instant};
 
 use crate::upstream::{
+    balance::slow_start::Comeback,
     ejection::{Entry, Gate, observed::Observed},
+    latency::Latency,
     link,
+    orders::Orders,
     target::Target,
 };
 
@@ -47,7 +51,7 @@ pub enum Availability {
     Ready,
     /// It may take one request, to prove itself after an ejection.
     Trial,
-    /// Discovery dropped it.
+    /// Discovery dropped it, or the operator drains it.
     Draining,
     /// Its checks fail, or have not answered yet.
     Unhealthy,
@@ -66,6 +70,17 @@ impl Availability {
             Self::Ejected => "ejected",
         }
     }
+}
+
+/// What a request has seen of a backend before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Visit {
+    /// Nothing.
+    None,
+    /// Only a pooled connection that was closed already: the backend itself is not to blame.
+    Stale,
+    /// It failed this request.
+    Failed,
 }
 
 /// Which facts an upstream heeds: those that it has checks and rules for.
@@ -93,6 +108,12 @@ pub struct BackendState {
     attempts: AtomicU64,
     failures: AtomicU64,
     ejections: AtomicU64,
+    /// What the operator ordered.
+    pub orders: Orders,
+    /// How long it takes to begin its answers.
+    pub latency: Latency,
+    /// When it came back into service.
+    pub comeback: Comeback,
     /// Ejection, as observed by requests.
     pub gate: Gate,
     /// Wakes the checks of this backend before their time.
@@ -113,6 +134,9 @@ impl BackendState {
             attempts: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             ejections: AtomicU64::new(0),
+            orders: Orders::default(),
+            latency: Latency::default(),
+            comeback: Comeback::default(),
             gate: Gate::default(),
             suspicion: Notify::new(),
             observed: OnceLock::new(),
@@ -131,7 +155,7 @@ impl BackendState {
 
     /// May this backend take a request now?
     pub fn availability(&self, heeds: Heeds, now: Instant) -> Availability {
-        if self.draining.load(Relaxed) {
+        if self.draining.load(Relaxed) || self.orders.is_drained() {
             return Availability::Draining;
         }
         if heeds.probe && self.probe() != Probe::Passing {
@@ -159,6 +183,11 @@ impl BackendState {
     /// Writes what the active checks established.
     pub fn set_probe(&self, probe: Probe) {
         self.probe.store(probe as u8, Relaxed);
+        match probe {
+            Probe::Pending => {}
+            Probe::Passing => self.comeback.arrive(Instant::now()),
+            Probe::Failing => self.comeback.leave(),
+        }
     }
 
     /// Marks that discovery dropped the address, or found it again.
@@ -222,14 +251,18 @@ impl fmt::Debug for BackendState {
 pub struct Member {
     /// The live record, shared with the sets before and after this one.
     pub state: Arc<BackendState>,
-    /// Its share of the requests, and its name.
+    /// Its share of the requests as it is written, its name, and where it stands.
     pub target: Target,
+    /// Its share of the requests.
+    pub weight: u16,
     /// What Pingora connects to; cloned for each attempt.
     pub peer: HttpPeer,
     /// Its address as the value of a `Host` field.
     pub host: HeaderValue,
     /// Which facts of its record count.
     pub heeds: Heeds,
+    /// Counts requests in flight at all backends, where somebody asks for it.
+    in_flight: Option<Arc<AtomicU32>>,
 }
 
 impl Member {
@@ -239,6 +272,7 @@ impl Member {
         target: Target,
         heeds: Heeds,
         template: &HttpPeer,
+        in_flight: Option<Arc<AtomicU32>>,
     ) -> Self {
         let address = state.address().clone();
         let host = match &address {
@@ -247,7 +281,8 @@ impl Member {
         };
         let host = host.unwrap_or(HeaderValue::from_static("localhost"));
         let peer = link::peer_of(template, address, target.name.as_deref());
-        Self { state, target, peer, host, heeds }
+        let weight = state.orders.weight(target.weight);
+        Self { state, target, weight, peer, host, heeds, in_flight }
     }
 
     /// May this backend take a request now? Every selection asks here.
@@ -275,6 +310,9 @@ impl InFlight {
         }
         member.state.in_flight.fetch_add(1, Relaxed);
         member.state.attempts.fetch_add(1, Relaxed);
+        if let Some(all) = &member.in_flight {
+            all.fetch_add(1, Relaxed);
+        }
         Some(Self { member: member.clone(), on_trial })
     }
 
@@ -287,6 +325,9 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.member.state.in_flight.fetch_sub(1, Relaxed);
+        if let Some(all) = &self.member.in_flight {
+            all.fetch_sub(1, Relaxed);
+        }
         if self.on_trial {
             self.member.state.gate.leave_trial();
         }
@@ -304,7 +345,7 @@ mod tests {
         let address: SocketAddr = "127.0.0.1:1".parse().unwrap();
         let template = peer::at(address.clone(), false);
         let state = Arc::new(BackendState::new(address, Probe::Pending));
-        Arc::new(Member::new(state, Target::of(1), Heeds::ALL, &template))
+        Arc::new(Member::new(state, Target::of(1), Heeds::ALL, &template, None))
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! An upstream as the operator writes it, and what is made of it.
 
 mod address;
+mod balance;
 mod settings;
 mod timeouts;
 
@@ -21,21 +22,24 @@ pub use timeouts::TimeoutsConfig;
 
 use crate::{
     diagnostic::{Problem, Problems, Span},
-    units,
+    units::{self, Duration},
     upstream::{
-        Account, Parts, Upstream, balance,
+        Account, Parts, Upstream,
+        backend::Heeds,
+        balance as balancing,
         discovery::{
-            self, Around,
+            self,
             feed::{Changed, Feed, Origin},
             source::Found,
         },
         ejection, health,
         link::{
-            Link, Sources,
+            Link,
             config::{Http, TlsConfig},
         },
         proxy_header, retry,
-        set::Targets,
+        set::{Plan, Targets},
+        site::Site,
         target::Target,
     },
     yaml::{Short, Spanned, Word},
@@ -81,7 +85,12 @@ pub struct Config {
     pub required: bool,
     /// How requests are shared out. Default: `round_robin`.
     #[serde(default)]
-    pub balance: balance::Config,
+    pub balance: balancing::Config,
+    /// How long a backend that comes back into service, or is new, takes to grow from a twentieth
+    /// of its share to all of it. Default: none, it has all of it at once.
+    #[serde(default, deserialize_with = "units::lasting")]
+    #[schemars(with = "Duration", extend("pattern" = units::POSITIVE))]
+    pub slow_start: Option<Duration>,
     /// How backends are checked. Default: `tcp`.
     #[serde(default)]
     pub health_check: Short<health::config::Config>,
@@ -109,12 +118,20 @@ pub struct BackendConfig {
     /// Its share of the requests, relative to the others. Default: `1`.
     #[serde(default)]
     pub weight: Weight,
+    /// Whether it serves only when no other is fit. Default: `false`.
+    #[serde(default)]
+    pub backup: bool,
+    /// Where it stands: while backends of the `zone` of this proxy are fit they are preferred.
+    /// Default: nowhere.
+    #[serde(default)]
+    pub zone: Option<Spanned<String>>,
 }
 
 impl BackendConfig {
     /// What is known of it beside its address.
     pub fn target(&self) -> Target {
-        Target::of(self.weight.0)
+        let zone = self.zone.as_ref().map(|zone| zone.value.as_str().into());
+        Target { backup: self.backup, zone, ..Target::of(self.weight.0) }
     }
 }
 
@@ -122,7 +139,8 @@ impl FromStr for BackendConfig {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
-        Ok(Self { address: text.parse()?, weight: Weight::default() })
+        let address = text.parse()?;
+        Ok(Self { address, weight: Weight::default(), backup: false, zone: None })
     }
 }
 
@@ -188,7 +206,8 @@ impl Config {
             http: Spanned::default(),
             send_proxy_protocol: None,
             required: false,
-            balance: balance::Config::default(),
+            balance: balancing::Config::default(),
+            slow_start: None,
             health_check: Short::default(),
             ejection: Short::default(),
             on_no_healthy: OnNoHealthy::default(),
@@ -240,17 +259,18 @@ impl Config {
         &self,
         name: &str,
         link: Link,
-        sources: &Arc<Sources>,
-        around: &Around,
+        site: &Site,
         predecessor: Option<&Upstream>,
         problems: &mut Problems,
     ) -> Option<Upstream> {
         let name: Arc<str> = name.into();
+        let Site { zone, sources, key, around } = site;
+        self.check_balance(&name, zone.as_deref(), problems);
         let (fixed, names) = self.targets(&name, problems);
         let timeouts = self.timeouts.build(&link, problems);
         let alike = predecessor.filter(|old| *old.link() == link);
-        let mut peer = link.template(&timeouts, sources);
-        peer.group_key = alike.map_or_else(Link::pool, Upstream::pool);
+        let mut template = link.template(&timeouts, sources);
+        template.group_key = alike.map_or_else(Link::pool, Upstream::pool);
         let changed = Changed::default();
         let known = predecessor.map_or(&[][..], Upstream::feeds);
         let mut origins: Vec<Origin> = Origin::of_names(names).into_iter().collect();
@@ -260,22 +280,34 @@ impl Config {
         let feeds = origins
             .into_iter()
             .map(|origin| Arc::new(Feed::new(&name, origin, &around.resolver, &changed, known)));
+        let checks = self.health_check.build(&link, sources, problems).map(Arc::new);
+        let ejection = self.ejection.rules();
+        let outliers = self.ejection.outliers(problems);
+        let plan = Plan {
+            balance: self.balance.clone(),
+            slow_start: self.slow_start.map(|time| time.0),
+            zone: zone.clone(),
+            upstream: name.clone(),
+            key: key.clone(),
+            heeds: Heeds { probe: checks.is_some(), ejection: ejection.is_some() },
+            observes: outliers.is_some(),
+            template,
+        };
         let parts = Parts {
-            checks: self.health_check.build(&link, sources, problems).map(Arc::new),
-            ejection: self.ejection.rules(),
-            outliers: self.ejection.outliers(problems),
+            checks,
+            ejection,
+            outliers,
             on_no_healthy: self.on_no_healthy,
+            plan,
             feeds: feeds.collect(),
             changed,
             name,
             fixed,
             is_required: self.required,
-            balance: self.balance,
             retries: self.retries.build(problems),
             timeouts,
             link,
             sources: sources.clone(),
-            peer,
         };
         let account = predecessor.map_or_else(Account::open, |old| old.account().clone());
         Some(Upstream::new(parts, account, predecessor))

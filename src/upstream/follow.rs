@@ -1,18 +1,20 @@
 //! How an upstream follows its sources: what they give now becomes a new set, in one swap.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, PoisonError, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use log::info;
 use pingora_load_balancing::discovery::ServiceDiscovery;
 use tokio::time::Instant;
 
 use crate::upstream::{
-    Parts, Upstream,
+    Upstream,
     backend::{Member, Probe},
-    begin_to_observe,
     discovery::feed::Feed,
-    heeds,
-    set::{Set, Targets},
+    set::Targets,
     target::Target,
 };
 
@@ -51,6 +53,9 @@ impl Upstream {
         }
         let waits = self.keep_serving(&mut targets, now);
         self.replace(&targets);
+        if !self.is_awaiting() {
+            self.is_found.store(true, Relaxed);
+        }
         self.recall_known();
         let stale = self.parts.feeds.iter().filter_map(|feed| feed.good_until(now));
         stale.chain(waits.then(|| now + HANDOVER_EVERY)).min()
@@ -77,15 +82,13 @@ impl Upstream {
     }
 
     pub(super) fn replace(&self, targets: &Targets) {
+        let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.set.load();
         let known = old.members().iter().map(|member| (member.state.address(), &member.target));
         if known.eq(targets) {
             return;
         }
-        let Parts { balance, peer, .. } = &self.parts;
-        let new = Set::new(targets, *balance, heeds(&self.parts), peer, Some(&old));
-        begin_to_observe(&self.parts, &new);
-        let new = Arc::new(new);
+        let new = Arc::new(self.set_of(targets, Some(&old)));
         self.set.store(new.clone());
         for member in old.members() {
             if new.member(member.state.address()).is_none() {

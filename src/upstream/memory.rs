@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use crate::upstream::{
     backend::{BackendState, Heeds, Probe},
     ejection::Past,
+    orders::Told,
 };
 
 /// What is known of one backend.
@@ -22,6 +23,9 @@ pub struct Memory {
     /// What traffic failed; `None` if nothing did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ejection: Option<Past>,
+    /// What the operator ordered; `None` if nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    orders: Option<Told>,
 }
 
 impl Memory {
@@ -33,9 +37,10 @@ impl Memory {
             _ => None,
         };
         let ejection = if heeds.ejection { state.gate.past(now) } else { None };
-        (passes.is_some() || ejection.is_some()).then(|| {
+        let orders = state.orders.told();
+        (passes.is_some() || ejection.is_some() || orders.is_some()).then(|| {
             let address = state.name().to_owned();
-            Self { address, passes, ejection }
+            Self { address, passes, ejection, orders }
         })
     }
 
@@ -46,6 +51,9 @@ impl Memory {
         }
         if let Some(past) = &self.ejection {
             state.gate.recall(past, now);
+        }
+        if let Some(orders) = self.orders {
+            state.orders.recall(orders);
         }
     }
 }
@@ -79,6 +87,15 @@ mod tests {
         assert!(told(&state(Probe::Pending), Heeds::ALL, now).is_none());
         let trusted = Heeds { probe: false, ejection: true };
         assert!(told(&state(Probe::Passing), trusted, now).is_none(), "nobody asked it");
+    }
+
+    #[test]
+    fn a_backend_that_is_drained_by_order_stays_drained() {
+        let (old, now) = (state(Probe::Passing), Instant::now());
+        let trusted = Heeds { probe: false, ejection: false };
+        old.orders.drain(true);
+        let new = told(&old, trusted, now).expect("something to tell");
+        assert_eq!(new.availability(trusted, now), Availability::Draining);
     }
 
     #[test]

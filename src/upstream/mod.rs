@@ -3,7 +3,7 @@
 //! The path asks an [`Upstream`] for a backend ([`Upstream::select`]), and tells it how the
 //! attempt ended ([`Upstream::report`]); everything else happens in the background.
 
-mod account;
+pub mod account;
 pub mod attempts;
 pub mod backend;
 pub mod balance;
@@ -12,9 +12,11 @@ pub mod discovery;
 pub mod ejection;
 mod follow;
 pub mod health;
+pub mod latency;
 pub mod link;
 pub mod memory;
 pub mod metrics;
+pub mod orders;
 pub mod outcome;
 mod panic;
 pub mod peer;
@@ -22,22 +24,27 @@ pub mod proxy_header;
 mod report;
 pub mod retry;
 pub mod set;
+pub mod site;
 pub mod target;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
+use http::HeaderValue;
 use pingora_core::upstreams::peer::HttpPeer;
 use tokio::time::Instant;
 
-pub use account::Account;
-
+pub use crate::upstream::{account::Account, backend::Visit};
 use crate::upstream::{
-    backend::{Availability, Heeds, InFlight, Member, Probe},
+    backend::{Availability, InFlight, Member, Probe},
+    balance::hints::Hints,
     config::OnNoHealthy,
     discovery::feed::{Changed, Feed},
     ejection::outliers::Outliers,
@@ -45,7 +52,7 @@ use crate::upstream::{
     link::{Link, Sources, dial::Dial},
     memory::Memory,
     proxy_header::Sender,
-    set::{Set, Targets},
+    set::{Plan, Set, Targets},
 };
 
 /// How long the parts of an exchange with an origin may take.
@@ -79,8 +86,9 @@ pub struct Parts {
     pub changed: Changed,
     /// Whether the process is not ready while no backend is fit.
     pub is_required: bool,
-    /// How requests are shared out.
-    pub balance: balance::Config,
+    /// How requests are shared out, and to peers of which kind; the group of the peer keeps pooled
+    /// connections apart from those of other upstreams.
+    pub plan: Plan,
     /// How backends are checked; `None` trusts them all.
     pub checks: Option<Arc<Checks>>,
     /// When a backend is ejected; `None` never.
@@ -97,9 +105,6 @@ pub struct Parts {
     pub link: Link,
     /// Where they are made from.
     pub sources: Arc<Sources>,
-    /// The peer of every backend, but for the address; its group keeps pooled connections apart
-    /// from those of other upstreams.
-    pub peer: HttpPeer,
 }
 
 /// A named group of backends.
@@ -111,17 +116,10 @@ pub struct Upstream {
     panics: AtomicBool,
     /// What a predecessor told of backends that are not found yet, by address; only at the start.
     memories: Mutex<HashMap<String, Memory>>,
-}
-
-/// What a request has seen of a backend before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Visit {
-    /// Nothing.
-    None,
-    /// Only a pooled connection that was closed already: the backend itself is not to blame.
-    Stale,
-    /// It failed this request.
-    Failed,
+    /// Held while the set changes.
+    changing: Mutex<()>,
+    /// Whether names were looked up once: what is found later is new.
+    is_found: AtomicBool,
 }
 
 impl Upstream {
@@ -135,11 +133,24 @@ impl Upstream {
             targets.entry(address).or_insert(target);
         }
         let old = predecessor.map(|old| old.set.load_full());
-        let set = Set::new(&targets, parts.balance, heeds(&parts), &parts.peer, old.as_deref());
+        let old = old.as_deref();
+        let set = Set::new(&targets, &parts.plan, &account.in_flight, old, old.is_some());
         let memories = Mutex::default();
-        begin_to_observe(&parts, &set);
-        let panics = AtomicBool::new(false);
-        Self { set: ArcSwap::from_pointee(set), account, parts, panics, memories }
+        let is_found = AtomicBool::new(parts.feeds.is_empty());
+        Self {
+            set: ArcSwap::from_pointee(set),
+            account,
+            parts,
+            panics: AtomicBool::new(false),
+            memories,
+            changing: Mutex::default(),
+            is_found,
+        }
+    }
+
+    fn set_of(&self, targets: &Targets, old: Option<&Set>) -> Set {
+        let newcomers = self.is_found.load(Relaxed);
+        Set::new(targets, &self.parts.plan, &self.account.in_flight, old, newcomers)
     }
 
     /// Comes into force after a predecessor, whose tasks have ended: facts that nobody will look
@@ -155,6 +166,7 @@ impl Upstream {
                 member.state.gate.forgive();
             }
         }
+        self.heed_orders(); // some may have been given while it was made
     }
 
     /// What is known of its backends, for a successor in another process.
@@ -180,6 +192,8 @@ impl Upstream {
                 memory.recall(&member.state, now);
             }
         }
+        drop(memories);
+        self.heed_orders();
     }
 
     fn memories(&self) -> MutexGuard<'_, HashMap<String, Memory>> {
@@ -227,7 +241,7 @@ impl Upstream {
 
     /// The number of its pool of connections.
     pub fn pool(&self) -> u64 {
-        self.parts.peer.group_key
+        self.parts.plan.template.group_key
     }
 
     /// The peer of an attempt for a client; a connection is made within `limit`.
@@ -264,13 +278,28 @@ impl Upstream {
     /// Takes a backend for one attempt: never one that failed this request, fit ones first; if
     /// none is left, an ejected one whose checks pass (fail open); where the upstream says so and
     /// nobody is fit, one whose checks fail.
-    pub fn select(&self, now: Instant, visit: impl Fn(&Member) -> Visit) -> Option<InFlight> {
+    pub fn select(
+        &self,
+        now: Instant,
+        hints: &Hints<'_>,
+        visit: impl Fn(&Member) -> Visit,
+    ) -> Option<InFlight> {
         let set = self.set.load();
-        set.next(now, |member| visit(member) == Visit::None)
-            .or_else(|| set.next(now, |member| visit(member) == Visit::Stale))
+        set.next(now, hints, &visit)
             .or_else(|| set.any_ejected(now, |member| visit(member) != Visit::Failed))
             .inspect(|_| self.calm_down(&set, now))
             .or_else(|| self.any_in_panic(&set, now, |member| visit(member) != Visit::Failed))
+    }
+
+    /// The cookie by which a client stays with the backend that served it; `None` if it has it, or
+    /// needs none.
+    pub fn cookie(
+        &self,
+        hints: &Hints<'_>,
+        member: &Member,
+        is_secure: bool,
+    ) -> Option<HeaderValue> {
+        self.set.load().cookie(hints, member, is_secure)
     }
 
     /// Spends one retry of the budget, or refuses it.
@@ -293,21 +322,15 @@ impl Upstream {
         self.set.load().members().to_vec()
     }
 
+    /// Whether the next backend can be told, whoever asks.
+    pub fn is_in_turn(&self) -> bool {
+        self.parts.plan.balance.is_in_turn()
+    }
+
     /// The backends in the order of their next turns, each once.
     pub fn upcoming(&self) -> Vec<Arc<Member>> {
         self.set.load().upcoming()
     }
-}
-
-/// Makes room for what a window shows of each backend, so that no request has to.
-fn begin_to_observe(parts: &Parts, set: &Set) {
-    if parts.outliers.is_some() {
-        set.members().iter().for_each(|member| member.state.begin_to_observe());
-    }
-}
-
-fn heeds(parts: &Parts) -> Heeds {
-    Heeds { probe: parts.checks.is_some(), ejection: parts.ejection.is_some() }
 }
 
 #[cfg(test)]

@@ -45,6 +45,7 @@ impl Upstream {
             observed.count(is_failure);
         }
         if is_success && state.gate.succeeded(now) {
+            state.comeback.begin(now);
             info!("ejection: {} {} returned", self.name(), state.name());
         }
         if is_failure {
@@ -62,11 +63,22 @@ impl Upstream {
         }
     }
 
-    /// Learns how long the answer of an attempt took to begin.
-    pub fn report_latency(&self, member: &Member, latency: Duration) {
+    /// Learns how long an attempt took to its answer, or to its failure.
+    pub fn report_latency(&self, member: &Member, outcome: Outcome, took: Duration, now: Instant) {
+        if self.parts.plan.balance.is_by_latency() {
+            if outcome.is_failure() {
+                member.state.latency.fail(took, now);
+            } else if outcome.is_success() {
+                member.state.latency.observe(took, now);
+            }
+        }
         let compares = self.parts.outliers.is_some_and(|rules| rules.latency_factor.is_some());
-        if compares && let Some(observed) = member.state.observed() {
-            observed.time(latency);
+        let is_answer = matches!(outcome, Outcome::Status(_));
+        if compares
+            && is_answer
+            && let Some(observed) = member.state.observed()
+        {
+            observed.time(took);
         }
     }
 

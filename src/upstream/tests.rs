@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     diagnostic::Problems,
-    upstream::{discovery::Around, ejection::Rules, outcome::Outcome, target::Target},
+    upstream::{ejection::Rules, outcome::Outcome, target::Target},
     yaml,
 };
 
@@ -27,7 +27,7 @@ fn succeeding(predecessor: Option<&Upstream>, yaml: &str) -> Upstream {
     let config: Option<config::Config> = yaml::read(&node, "", &mut problems);
     let upstream = config.and_then(|config| {
         let link = config.link(Path::new(""), &mut problems)?;
-        config.build("app", link, &Arc::default(), &Around::default(), predecessor, &mut problems)
+        config.build("app", link, &site::Site::default(), predecessor, &mut problems)
     });
     upstream.unwrap_or_else(|| panic!("{problems:?}"))
 }
@@ -55,7 +55,7 @@ fn counts(upstream: &Upstream, requests: usize, visit: impl Fn(&Member) -> Visit
     let mut counts: BTreeMap<u16, usize> =
         upstream.members().iter().map(|member| (port(member), 0)).collect();
     for _ in 0..requests {
-        if let Some(in_flight) = upstream.select(Instant::now(), &visit) {
+        if let Some(in_flight) = upstream.select(Instant::now(), &Hints::NONE, &visit) {
             *counts.get_mut(&port(in_flight.member())).expect("one of the set") += 1;
         }
     }
@@ -90,7 +90,7 @@ fn who_is_next_can_be_told_and_stays_next() {
             let upcoming = upstream.upcoming();
             assert_eq!(upcoming.len(), upstream.members().len());
             assert_eq!(port(&upstream.upcoming()[0]), port(&upcoming[0]), "asking changes nothing");
-            let taken = upstream.select(Instant::now(), fresh).expect("a backend");
+            let taken = upstream.select(Instant::now(), &Hints::NONE, fresh).expect("a backend");
             assert_eq!(port(taken.member()), port(&upcoming[0]), "{backends}");
         }
     }
@@ -151,10 +151,11 @@ fn backends_that_are_checked_serve_once_a_check_has_passed() {
     let checks = health::config::Config::default()
         .build(&upstream.link, &Arc::default(), &mut problems)
         .map(Arc::new);
+    assert!(checks.is_some() && upstream.plan.heeds.probe);
     let upstream = Upstream::new(Parts { checks, ..upstream }, Account::open(), None);
-    assert!(upstream.select(Instant::now(), fresh).is_none());
+    assert!(upstream.select(Instant::now(), &Hints::NONE, fresh).is_none());
     at(&upstream, 1).state.set_probe(Probe::Passing);
-    assert!(upstream.select(Instant::now(), fresh).is_some());
+    assert!(upstream.select(Instant::now(), &Hints::NONE, fresh).is_some());
 }
 
 #[test]
@@ -175,7 +176,8 @@ fn failures_in_a_row_eject_and_a_trial_returns() {
     assert_eq!(counts(&upstream, 30, fresh)[1], 0);
 
     let after = now + Duration::from_secs(11);
-    let places: Vec<_> = (0..30).filter_map(|_| upstream.select(after, fresh)).collect();
+    let places: Vec<_> =
+        (0..30).filter_map(|_| upstream.select(after, &Hints::NONE, fresh)).collect();
     let on_trial = places.iter().filter(|place| port(place.member()) == 2).count();
     assert_eq!((places.len(), on_trial), (30, 1), "one request at a time");
     upstream.report(&member, Outcome::Status(200), after);
@@ -220,7 +222,7 @@ fn a_changed_set_keeps_the_records_of_the_addresses_that_stay() {
     let upstream = three("");
     let (first, second) = (at(&upstream, 1), at(&upstream, 2));
     second.state.set_probe(Probe::Failing);
-    let in_flight = upstream.select(Instant::now(), |member| match port(member) {
+    let in_flight = upstream.select(Instant::now(), &Hints::NONE, |member| match port(member) {
         1 => Visit::None,
         _ => Visit::Failed,
     });
@@ -309,7 +311,10 @@ fn a_successor_inherits_by_address_and_changes_nothing_of_its_predecessor() {
     assert_eq!(new.requests(), 1);
     new.count_request();
     assert_eq!(old.requests(), 2, "the account is one");
-    assert_eq!(new.parts.peer.group_key, old.parts.peer.group_key, "and so is the pool");
+    assert_eq!(
+        new.parts.plan.template.group_key, old.parts.plan.template.group_key,
+        "and so is the pool"
+    );
 
     let trusting = succeeding(Some(&old), &format!("{backends}, health_check: off, ejection: off"));
     let ready = Availability::Ready;
@@ -406,7 +411,7 @@ proptest! {
         let best = backends.iter().copied().map(kind).min().filter(|best| *best < 4);
         for _ in 0..requests {
             let now = base + Duration::from_secs(60);
-            let taken = upstream.select(now, |member| of(member).2);
+            let taken = upstream.select(now, &Hints::NONE, |member| of(member).2);
             prop_assert_eq!(taken.as_ref().map(|taken| kind(of(taken.member()))), best);
         }
         prop_assert!(upstream.members().iter().all(|member| member.state.in_flight() == 0));
@@ -462,7 +467,12 @@ fn who_answers_later_than_the_others_is_ejected() {
         let millis = if port(&member) == 3 { 110 } else { 10 };
         for _ in 0..10 {
             upstream.report(&member, Outcome::Status(200), now);
-            upstream.report_latency(&member, Duration::from_millis(millis));
+            upstream.report_latency(
+                &member,
+                Outcome::Status(200),
+                Duration::from_millis(millis),
+                now,
+            );
         }
     }
     end_slice(&upstream, now);
@@ -477,18 +487,24 @@ fn when_nobody_is_fit_the_upstream_says_whether_anybody_is_tried() {
         for member in upstream.members() {
             member.state.set_probe(Probe::Failing);
         }
-        assert_eq!(upstream.select(now, fresh).is_some(), is_tried, "{word}");
-        assert!(upstream.select(now, |_| Visit::Failed).is_none(), "{word}: nobody twice");
+        assert_eq!(upstream.select(now, &Hints::NONE, fresh).is_some(), is_tried, "{word}");
+        assert!(
+            upstream.select(now, &Hints::NONE, |_| Visit::Failed).is_none(),
+            "{word}: nobody twice"
+        );
 
         at(&upstream, 1).state.set_probe(Probe::Passing);
         let failed_at_1 =
             |member: &Member| if port(member) == 1 { Visit::Failed } else { Visit::None };
-        assert!(upstream.select(now, failed_at_1).is_none(), "{word}: one is fit");
+        assert!(upstream.select(now, &Hints::NONE, failed_at_1).is_none(), "{word}: one is fit");
         assert_eq!(counts(&upstream, 9, fresh), [9, 0, 0], "{word}");
     }
     let dropped = three("on_no_healthy: any");
     dropped.members().iter().for_each(|member| member.state.set_draining(true));
-    assert!(dropped.select(now, fresh).is_none(), "nobody is tried that discovery dropped");
+    assert!(
+        dropped.select(now, &Hints::NONE, fresh).is_none(),
+        "nobody is tried that discovery dropped"
+    );
 }
 
 proptest! {
@@ -516,7 +532,7 @@ proptest! {
                 1 => upstream.report(&member, Outcome::Status(503), now),
                 2 | 3 => {
                     upstream.report(&member, Outcome::Status(200), now);
-                    upstream.report_latency(&member, Duration::from_millis(millis));
+                    upstream.report_latency(&member, Outcome::Status(200), Duration::from_millis(millis), now);
                 }
                 _ => end_slice(&upstream, now),
             }

@@ -87,6 +87,9 @@ fn sample(root: &Value, schema: &Value) -> Value {
     if let Some(examples) = schema.get("examples") {
         return examples[0].clone();
     }
+    if let Some(word) = schema.get("const") {
+        return word.clone();
+    }
     if let Some(first) = choices(schema).next() {
         return sample(root, first);
     }
@@ -198,6 +201,7 @@ const IN_WORDS: &[(&str, &str)] = &[
     ("ListenerSocket.dscp", "the kernel's"),
     ("ListenerTls.client_certificates", "there is no value for none"),
     ("ListenerTls.key_log", "there is no value for none"),
+    ("Backend.zone", "there is no value for none"),
     ("Certificate.ocsp", "there is no value for none"),
     ("Ejection.failure_share", "there is no value for none"),
     ("Ejection.latency_factor", "there is no value for none"),
@@ -232,6 +236,10 @@ const IN_WORDS: &[(&str, &str)] = &[
     ("Route.timeout", "there is no value for none"),
     ("SecurityHeaders.csp", "there is no value for none"),
     ("SecurityHeaders.hsts", "there is no value for none"),
+    ("Sticky.key", "it is another one at each start"),
+    ("Sticky.lasts", "there is no value for none"),
+    ("Upstream.slow_start", "there is no value for none"),
+    ("top level.zone", "there is no value for none"),
 ];
 
 #[test]

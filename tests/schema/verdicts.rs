@@ -123,6 +123,8 @@ const UNSEEN: &[(&str, &str)] = &[
     ("acme_unused", "whether anybody needs it: that may stand in another file"),
     ("admin_public", "keys that mean nothing without another"),
     ("admin_token_missing", "whether a file is there"),
+    ("balance_backups", "what several elements have in common"),
+    ("balance_zone", "keys that mean nothing without another"),
     ("ejection_window", "keys that mean nothing without another"),
     ("discovery_tls_unnamed", "which keys need another"),
     ("fill_empty", "what a variable holds"),

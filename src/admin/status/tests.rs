@@ -37,7 +37,9 @@ fn backend(
     BackendStatus {
         address: address.to_owned(),
         weight: 1,
+        weight_in_file: None,
         availability,
+        drained: false,
         ejected_seconds,
         in_flight: 2,
     }

@@ -61,13 +61,20 @@ pub(super) fn turns(weights: impl Iterator<Item = usize> + Clone) -> usize {
     weights.clone().sum::<usize>() / weights.fold(0, gcd).max(1)
 }
 
+/// So many steps are taken to interleave as evenly as can be.
+const STEPS_MAX: usize = 4_000_000;
+
 /// Interleaves: each round every backend gains its weight, and the richest is taken and pays the
-/// sum of all.
+/// sum of all. Where that would take too long, see [`large_ring`].
 fn ring(weights: &[usize]) -> Vec<u16> {
     let divisor = weights.iter().copied().fold(0, gcd).max(1);
     let weights: Vec<i64> =
         weights.iter().map(|weight| i64::try_from(weight / divisor).unwrap_or(i64::MAX)).collect();
     let sum: i64 = weights.iter().sum();
+    let steps = usize::try_from(sum).unwrap_or(usize::MAX).saturating_mul(weights.len());
+    if STEPS_MAX < steps {
+        return large_ring(&weights);
+    }
     let mut purse = vec![0; weights.len()];
     let mut ring = Vec::new();
     for _ in 0..sum {
@@ -80,6 +87,20 @@ fn ring(weights: &[usize]) -> Vec<u16> {
         ring.push(u16::try_from(richest).unwrap_or(u16::MAX));
     }
     ring
+}
+
+/// Interleaves many: each backend stands in the middle of each of the stretches, as many as its
+/// weight, into which it cuts the turn.
+fn large_ring(weights: &[i64]) -> Vec<u16> {
+    let places = weights.iter().enumerate().flat_map(|(index, weight)| {
+        let index = u16::try_from(index).unwrap_or(u16::MAX);
+        let stretch = (1_u64 << 40) / u64::try_from(*weight).unwrap_or(u64::MAX).max(1);
+        (0..u64::try_from(*weight).unwrap_or(0))
+            .map(move |place| (stretch * (2 * place + 1), index))
+    });
+    let mut places: Vec<(u64, u16)> = places.collect();
+    places.sort_unstable();
+    places.into_iter().map(|(_, index)| index).collect()
 }
 
 fn gcd(a: usize, b: usize) -> usize {
@@ -123,9 +144,13 @@ mod tests {
         #[test]
         fn shares_follow_the_weights(weights in prop::collection::vec(1usize..40, 1..12)) {
             let divisor = weights.iter().copied().fold(0, gcd);
-            let ring = ring(&weights);
+            let whole = weights.iter().map(|weight| i64::try_from(weight / divisor).unwrap());
+            let whole: Vec<i64> = whole.collect();
             let sum: usize = weights.iter().sum();
-            for (index, weight) in weights.iter().enumerate() {
+            for (ring, (index, weight)) in [ring(&weights), large_ring(&whole)]
+                .iter()
+                .flat_map(|ring| weights.iter().enumerate().map(move |of| (ring, of)))
+            {
                 let mut count = 0usize;
                 for (place, taken) in ring.iter().enumerate() {
                     count += usize::from(usize::from(*taken) == index);

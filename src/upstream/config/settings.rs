@@ -1,6 +1,9 @@
 //! What is in force for an upstream, setting by setting, for those who ask why.
 
-use crate::upstream::config::{Config, OnNoHealthy};
+use crate::upstream::{
+    balance,
+    config::{Config, OnNoHealthy},
+};
 
 impl Config {
     /// The settings that decide how requests fare, each with its key and its value; those that
@@ -13,6 +16,12 @@ impl Config {
             settings.push(("send_proxy_protocol", version.as_str().to_owned()));
         }
         settings.extend(retries.settings());
+        if self.balance != balance::Config::default() {
+            settings.push(("balance", self.balance.as_str().to_owned()));
+        }
+        if let Some(slow_start) = &self.slow_start {
+            settings.push(("slow_start", slow_start.to_string()));
+        }
         settings.extend([
             ("timeouts.connect", timeouts.connect.to_string()),
             ("timeouts.first_byte", timeouts.first_byte.to_string()),
