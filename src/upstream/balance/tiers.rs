@@ -1,7 +1,7 @@
 //! Which backends are asked first: those of the own zone, those of others, and backups last.
 //!
 //! Each tier is a pool with a balancer of its own. A request goes down the tiers until one has a
-//! backend that is fit for it; the first two may change places, see [`zone`](super::zone).
+//! backend that is fit for it; the first two may change places, see `balance::zone`.
 
 use std::sync::{Arc, atomic::AtomicU32};
 

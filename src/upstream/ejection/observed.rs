@@ -1,6 +1,6 @@
 //! What traffic showed of one backend: counted on the path, looked at in the background.
 //!
-//! A request adds to counters that only grow. [`Window`], pure, keeps what was added in the last
+//! A request adds to counters that only grow. `Window`, pure, keeps what was added in the last
 //! slices of time.
 
 use std::{
