@@ -112,13 +112,7 @@ macro_rules! key {
 pub(super) use key;
 
 fn json(entry: &Entry<'_>, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"{\"time\":\"");
-    Stamp::Iso.write(out);
-    out.push(b'"');
-    text_field(out, key!("id"), entry.id);
-    out.extend_from_slice(b",\"client\":\"");
-    client(out, entry.client);
-    out.push(b'"');
+    begin(out, entry.id, entry.client);
     text_field(out, key!("method"), entry.method.as_bytes());
     text_field(out, key!("host"), entry.host.as_bytes());
     text_field(out, key!("path"), entry.target);
@@ -134,17 +128,8 @@ fn json(entry: &Entry<'_>, out: &mut Vec<u8>) {
         (key!("upstream"), entry.upstream),
         (key!("backend"), entry.backend),
     ];
-    for (name, value) in named {
-        if let Some(value) = value {
-            text_field(out, name, value.as_bytes());
-        }
-    }
-    number_field(out, key!("attempts"), entry.attempts as u64);
-    if 0 < entry.attempts {
-        // Addresses and outcomes are ours: nothing in them needs escaping.
-        let written = write!(out, ",\"via\":\"{}\"", entry.via);
-        debug_assert!(written.is_ok(), "memory takes every byte");
-    }
+    known_fields(out, named);
+    attempts(out, entry.attempts, entry.via);
     if let Some(replayed) = entry.replayed {
         number_field(out, key!("replayed_bytes"), replayed);
     }
@@ -168,11 +153,7 @@ pub(super) fn tls(known: &Tls<'_>, out: &mut Vec<u8>) {
         (key!("tls_group"), known.group),
         (key!("client_cn"), known.told_client_cn),
     ];
-    for (name, value) in texts {
-        if let Some(value) = value {
-            text_field(out, name, value.as_bytes());
-        }
-    }
+    known_fields(out, texts);
     if known.is_resumed {
         out.extend_from_slice(b",\"tls_resumed\":true");
     }
@@ -180,6 +161,36 @@ pub(super) fn tls(known: &Tls<'_>, out: &mut Vec<u8>) {
     text_field(out, key!("tls_client_subject"), subject);
     text_field(out, key!("tls_client_sans"), sans);
     text_field(out, key!("tls_client_fingerprint"), fingerprint);
+}
+
+/// What every line in JSON begins with.
+pub(super) fn begin(out: &mut Vec<u8>, id: &[u8], address: Option<IpAddr>) {
+    out.extend_from_slice(b"{\"time\":\"");
+    Stamp::Iso.write(out);
+    out.push(b'"');
+    text_field(out, key!("id"), id);
+    out.extend_from_slice(b",\"client\":\"");
+    client(out, address);
+    out.push(b'"');
+}
+
+/// Those of the fields that are known.
+pub(super) fn known_fields<const N: usize>(out: &mut Vec<u8>, fields: [(Key, Option<&str>); N]) {
+    for (key, value) in fields {
+        if let Some(value) = value {
+            text_field(out, key, value.as_bytes());
+        }
+    }
+}
+
+/// How many attempts were made, and how each ended.
+pub(super) fn attempts(out: &mut Vec<u8>, count: usize, via: &dyn Display) {
+    number_field(out, key!("attempts"), count as u64);
+    if 0 < count {
+        // Addresses and outcomes are ours: nothing in them needs escaping.
+        let written = write!(out, ",\"via\":\"{via}\"");
+        debug_assert!(written.is_ok(), "memory takes every byte");
+    }
 }
 
 fn combined(entry: &Entry<'_>, out: &mut Vec<u8>) {

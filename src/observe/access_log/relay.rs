@@ -2,11 +2,11 @@
 //!
 //! The fields are those of a request where they mean the same; it has no method, host or path.
 
-use std::{fmt::Display, io::Write, net::IpAddr, time::Duration};
+use std::{fmt::Display, net::IpAddr, time::Duration};
 
 use crate::observe::access_log::line::{
-    Format, Stamp, Tls, client, escape_hex, key, millis_field, number, number_field, text_field,
-    tls,
+    Format, Stamp, Tls, attempts, begin, client, escape_hex, key, known_fields, millis_field,
+    number, number_field, text_field, tls,
 };
 
 /// What a connection that was relayed leaves in the log.
@@ -52,13 +52,7 @@ pub(super) fn write(format: Format, entry: &Entry<'_>, out: &mut Vec<u8>) {
 }
 
 fn json(entry: &Entry<'_>, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"{\"time\":\"");
-    Stamp::Iso.write(out);
-    out.push(b'"');
-    text_field(out, key!("id"), entry.id);
-    out.extend_from_slice(b",\"client\":\"");
-    client(out, entry.client);
-    out.push(b'"');
+    begin(out, entry.id, entry.client);
     text_field(out, key!("protocol"), b"TCP");
     text_field(out, key!("listener"), entry.listener.as_bytes());
     tls(&entry.tls, out);
@@ -73,17 +67,8 @@ fn json(entry: &Entry<'_>, out: &mut Vec<u8>) {
         (key!("backend"), entry.backend),
         (key!("reason"), entry.reason),
     ];
-    for (name, value) in texts {
-        if let Some(value) = value {
-            text_field(out, name, value.as_bytes());
-        }
-    }
-    number_field(out, key!("attempts"), entry.attempts as u64);
-    if 0 < entry.attempts {
-        // Addresses and outcomes are ours: nothing in them needs escaping.
-        let written = write!(out, ",\"via\":\"{}\"", entry.via);
-        debug_assert!(written.is_ok(), "memory takes every byte");
-    }
+    known_fields(out, texts);
+    attempts(out, entry.attempts, entry.via);
     out.extend_from_slice(b"}\n");
 }
 
