@@ -16,51 +16,66 @@ use tokio::{
 
 use crate::support::{Client, Crestline, PATIENCE, get, soon};
 
-/// An attack: its name, what slowhttptest is told, and where it asks.
+/// An attack: its name, and what slowhttptest is told. All else is its own default: a line of a
+/// head or a piece of a body every ten seconds, windows of 1 to 512 bytes of which five are read
+/// every second.
 struct Attack {
     name: &'static str,
     flags: &'static [&'static str],
 }
 
 const ATTACKS: [Attack; 4] = [
-    Attack { name: "slow header", flags: &["-H", "-i", "1"] },
-    Attack { name: "slow body", flags: &["-B", "-i", "1", "-s", "8192"] },
-    // Windows of 512 bytes, of which 5 are read every second.
-    Attack { name: "slow read", flags: &["-X", "-n", "1", "-z", "5", "-w", "512", "-y", "1024"] },
+    Attack { name: "slow header", flags: &["-H"] },
+    Attack { name: "slow body", flags: &["-B"] },
+    Attack { name: "slow read", flags: &["-X"] },
     Attack { name: "idle", flags: &["-H", "-i", "240"] },
 ];
 
-/// What one connection may take at most, in KiB: several of Pingora's buffers of 64 KiB, where an
-/// answer waits for its client.
-const MEMORY_EACH: u64 = 512;
+/// What one connection may take at most, in KiB: ten of Pingora's buffers of 64 KiB, where an answer
+/// waits for its client. Four wait for their turn, four are being written, and one is read.
+const MEMORY_EACH: u64 = 640;
 /// What an allocator of several threads may keep beyond that, in KiB.
 const MEMORY_KEPT: u64 = 16 * 1024;
 /// A test that others run beside must not fail for what they do: this is far from what is aimed at.
 const TIMES_CALM: u32 = 20;
 const BUSY_MACHINE: Duration = Duration::from_secs(5);
+/// Times that end an attack within the few seconds of a small run.
+const HURRIED: &str = "timeouts: { header: 2s, body: 2s, write: 2s }";
 
 struct Size {
     connections: u32,
     seconds: u32,
     rounds: usize,
+    /// How many connections are opened each second.
+    rate: u32,
+    /// How many seconds lie between two pieces of a head or a body, where the attack sets none.
+    every: u32,
+    /// What the listener is told; by default nothing, so that it has the times that operators have.
+    timeouts: &'static str,
 }
 
 impl Size {
     fn of_this_run() -> Self {
         let number = |name: &str| env::var(name).ok().map(|text| text.parse().expect("a number"));
         let rounds = number("ATTACK_ROUNDS").unwrap_or(3) as usize;
+        let rate = number("ATTACK_RATE").unwrap_or(200); // as in the examples of its manual
+        let every = number("ATTACK_EVERY").unwrap_or(10);
+        let few = Self { connections: 200, seconds: 4, rounds: 1, rate, every, timeouts: HURRIED };
         match number("ATTACK_CONNECTIONS") {
-            Some(connections) => Self { connections, seconds: 20, rounds },
-            None => Self { connections: 200, seconds: 4, rounds: 1 },
+            // All are held for half a minute once they are there.
+            Some(connections) => {
+                let seconds = connections / rate + 30;
+                Self { connections, seconds, rounds, timeouts: "", ..few }
+            }
+            None => few,
         }
     }
 
     fn start(&self, attack: &Attack, url: &str) -> Child {
-        let Self { connections, seconds, .. } = self;
+        let Self { connections, seconds, rate, every, .. } = self;
         let mut tool = Command::new("nice");
-        let per_second = (connections / 5).to_string();
-        tool.args(["-n", "19", "slowhttptest"]).args(attack.flags);
-        tool.args(["-c", &connections.to_string(), "-r", &per_second]);
+        tool.args(["-n", "19", "slowhttptest", "-i", &every.to_string()]).args(attack.flags);
+        tool.args(["-c", &connections.to_string(), "-r", &rate.to_string()]);
         tool.args(["-l", &seconds.to_string(), "-p", "30", "-u", url]).kill_on_drop(true);
         tool.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         tool.spawn().expect("slowhttptest is installed: make setup")
@@ -144,9 +159,13 @@ async fn round(proxy: &Crestline, size: &Size, attack: &Attack) -> Round {
     let path = if attack.name == "slow read" { "/large" } else { "/" };
     let processor = proxy.processor();
     let mut tool = size.start(attack, &proxy.url(path));
-    let attacked = Waits::measure(proxy, || tool.try_wait().unwrap().is_some()).await;
-    let (processor, memory) =
-        (proxy.processor().saturating_sub(processor), proxy.memory().saturating_sub(memory));
+    let mut most = memory;
+    let attacked = Waits::measure(proxy, || {
+        most = most.max(proxy.memory());
+        tool.try_wait().unwrap().is_some()
+    });
+    let attacked = attacked.await;
+    let (processor, memory) = (proxy.processor().saturating_sub(processor), most - memory);
     let most = u64::from(size.connections) * MEMORY_EACH + MEMORY_KEPT;
     assert!(memory < most, "{}: {memory} KiB", attack.name);
     is_calm_again(proxy, attack.name).await;
@@ -174,13 +193,13 @@ async fn slow_and_idle_clients_keep_nobody_waiting_and_leave_nothing_behind() {
         "
         listeners:
           - address: \"127.0.0.1:0\"
-            timeouts: {{ header: 2s, body: 2s, write: 2s }}
+            {}
         upstreams: {{ app: {{ backends: [\"127.0.0.1:{}\"] }} }}
         routes:
           - {{ name: small, match: {{ path: = / }}, upstream: app }}
           - {{ name: large, match: {{ path: = /large }}, upstream: app }}
         ",
-        origin.port
+        size.timeouts, origin.port
     ))
     .await;
     for attack in &ATTACKS {

@@ -10,6 +10,12 @@ use crate::downstream::config::{
     socket::{Config, KeepaliveConfig},
 };
 
+/// What the kernel takes of an answer before the client's window lets it go, in bytes. A client
+/// that reads fast leaves less than this behind; one that does not read costs no more than this,
+/// where the kernel would else take hundreds of kilobytes of each answer before it lets us see that
+/// nobody wants them.
+const NOT_SENT: u32 = 64 * 1024;
+
 /// Tells what must be known before the socket is bound.
 pub(super) fn before_binding(
     options: &Config,
@@ -48,6 +54,7 @@ pub(super) fn set(options: &Config, address: &Address, socket: &Socket) -> io::R
     socket.set_tcp_user_timeout(Some(user_timeout))?;
     // The upper six bits of a byte; the kernel keeps the lower two, for congestion.
     let class = options.dscp.as_ref().map_or(0, |set| u32::from(set.value) << 2);
+    socket.set_tcp_notsent_lowat(NOT_SENT)?;
     socket.set_tos_v4(class)?; // IPv4 clients of `[::]` as well
     if address.is_ipv6() {
         socket.set_tclass_v6(class)?;
