@@ -8,7 +8,7 @@ SOAK_UPGRADES ?= 200
 SOAK_SECONDS ?= 0
 ATTACK_CONNECTIONS ?= 2000
 
-.PHONY: help demo build test check unit integration soak attack h2-cost docs deny audit bench bench-routing bench-select setup bench-setup clean
+.PHONY: help demo build test check unit integration soak attack h2-cost docs deny audit bench bench-routing bench-select simulate setup bench-setup clean
 
 help: ## Shows this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ bench-routing: setup ## What finding a route costs among 10,000
 
 bench-select: setup ## What choosing a backend costs, of 3, 100 and 10,000, by every algorithm
 	$(CARGO) bench --bench select
+
+simulate: setup ## A hundred backends with faults behind every algorithm, in virtual time
+	$(CARGO) bench --bench simulate
 
 clean: ## Removes what was built
 	$(CARGO) clean

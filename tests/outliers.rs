@@ -25,11 +25,10 @@ async fn until_logged(proxy: &Crestline, text: &str) {
     panic!("not in the log: {text}");
 }
 
-/// Never two failures in a row, and still every second request fails.
-#[tokio::test]
-async fn a_backend_that_fails_a_share_of_its_requests_is_ejected() {
+/// A backend that fails every second request: never two in a row.
+fn flaky() -> Origin {
     let requests = Arc::new(AtomicUsize::new(0));
-    let flaky = Origin::with(move |exchange| {
+    Origin::with(move |exchange| {
         let fails = requests.fetch_add(1, SeqCst).is_multiple_of(2);
         async move {
             if fails {
@@ -38,8 +37,12 @@ async fn a_backend_that_fails_a_share_of_its_requests_is_ejected() {
                 exchange.reply("flaky").await
             }
         }
-    });
-    let good = Origin::replying("good");
+    })
+}
+
+#[tokio::test]
+async fn a_backend_that_fails_a_share_of_its_requests_is_ejected() {
+    let (flaky, good) = (flaky(), Origin::replying("good"));
     let proxy = Crestline::start(&format!(
         "
         upstreams:
@@ -51,6 +54,24 @@ async fn a_backend_that_fails_a_share_of_its_requests_is_ejected() {
     .await;
     until_logged(&proxy, &format!("ejection: app {flaky} ejected for 300s (failure share: ")).await;
     assert_eq!(proxy.texts(6).await, ["good"; 6]);
+}
+
+#[tokio::test]
+async fn a_backend_that_succeeds_less_often_than_the_others_is_ejected() {
+    let (flaky, good) = (flaky(), [(); 4].map(|()| Origin::replying("good")));
+    let [one, two, three, four] = &good;
+    let proxy = Crestline::start(&format!(
+        "
+        upstreams:
+          app:
+            backends: [\"{flaky}\", \"{one}\", \"{two}\", \"{three}\", \"{four}\"]
+            ejection:
+              {{ success_rate_deviations: 1.5, window: 1s, min_requests: 4, eject_for: 5m }}
+        "
+    ))
+    .await;
+    until_logged(&proxy, &format!("ejection: app {flaky} ejected for 300s (success rate: ")).await;
+    assert_eq!(proxy.texts(8).await, ["good"; 8]);
 }
 
 #[tokio::test]
