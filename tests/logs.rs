@@ -1,8 +1,12 @@
 //! The access log: one line a request, whatever strangers send.
 
-use std::fs;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use rustix::process::Signal;
+use tempfile::TempDir;
 
 use crate::support::{Crestline, Origin, eventually, get, request};
 
@@ -45,11 +49,23 @@ async fn a_json_line_has_all_fields() {
     assert!(line["time"].as_str().unwrap().ends_with('Z'), "{line}");
 }
 
+/// A file for a log, in a folder that goes with it.
+fn a_file() -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("of-its-own.log");
+    (folder, path)
+}
+
+/// The first line, once it is there.
+async fn line_in(path: &Path) -> String {
+    eventually("a line", || fs::read_to_string(path).is_ok_and(|text| text.ends_with('\n'))).await;
+    fs::read_to_string(path).unwrap()
+}
+
 #[tokio::test]
 async fn the_combined_format_is_that_of_apache() {
     let origin = Origin::replying("hello");
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("combined.log");
+    let (_folder, path) = a_file();
     let proxy = Crestline::start(&format!(
         "
         upstreams: {{ app: {{ backends: [\"{origin}\"] }} }}
@@ -61,12 +77,68 @@ async fn the_combined_format_is_that_of_apache() {
 
     let fields = "User-Agent: a \"b\" \\\r\nReferer: http://b.test/\r\n";
     proxy.send(request("GET", "/a?b=c", fields, "")).await;
-    eventually("a line", || fs::read_to_string(&path).is_ok_and(|text| text.ends_with('\n'))).await;
-    let line = fs::read_to_string(&path).unwrap();
+    let line = line_in(&path).await;
     let (start, rest) = line.split_once('[').unwrap();
     let (_, rest) = rest.split_once(']').unwrap();
     assert_eq!(start, "127.0.0.1 - - ");
     assert_eq!(rest, " \"GET /a?b=c HTTP/1.1\" 200 5 \"http://b.test/\" \"a \\x22b\\x22 \\x5C\"\n");
+}
+
+/// What is asked for is there, what lets its reader in somewhere is not, and of good requests only
+/// as many as are wanted; of bad ones all.
+#[tokio::test]
+async fn a_line_has_the_fields_that_are_asked_for_and_no_secrets() {
+    let origin = Origin::with(async |exchange| {
+        let status = if exchange.request.target.starts_with("/good") { "200 OK" } else { "404 No" };
+        exchange.answer(status, "X-Version: 7\r\nSet-Cookie: a=secret\r\n", "").await
+    });
+    let (_folder, path) = a_file();
+    let proxy = Crestline::start(&format!(
+        "
+        upstreams: {{ app: {{ backends: [\"{origin}\"] }} }}
+        access_log:
+          path: {path}
+          format: logfmt
+          request_headers: [x-tenant, authorization, x-none]
+          response_headers: [x-version, set-cookie]
+          sample: 0%
+        ",
+        path = path.display()
+    ))
+    .await;
+    let fields = "X-Tenant: a b\r\nAuthorization: Bearer secret\r\n";
+    for target in ["/good", "/bad?Token=secret&b=1"] {
+        proxy.send(request("GET", target, fields, "")).await;
+    }
+    let line = line_in(&path).await;
+    for field in [
+        " path=\"/bad?Token=[hidden]&b=1\" ",
+        " status=404 ",
+        " request.x-tenant=\"a b\" request.authorization=[hidden] response.x-version=7 ",
+        " response.set-cookie=[hidden]",
+    ] {
+        assert!(line.contains(field), "{field} in {line}");
+    }
+    assert!(!line.contains("secret") && !line.contains("x-none"), "{line}");
+}
+
+#[tokio::test]
+async fn a_template_is_filled_in() {
+    let origin = Origin::replying("hello");
+    let (_folder, path) = a_file();
+    let proxy = Crestline::start(&format!(
+        "
+        upstreams: {{ app: {{ backends: [\"{origin}\"] }} }}
+        access_log:
+          path: {}
+          format: {{ template: \"{{method}} {{path}} {{request.x-a}} > {{status}} {{via}} {{sni}}\" }}
+        ",
+        path.display()
+    ))
+    .await;
+    proxy.send(request("GET", "/a?password=1", "X-A: a\tb\r\n", "")).await;
+    let expected = format!("GET /a?password=[hidden] a\\x09b > 200 {origin}:200 -\n");
+    assert_eq!(line_in(&path).await, expected);
 }
 
 /// As after a rotation.

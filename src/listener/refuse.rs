@@ -124,6 +124,8 @@ impl Refuser {
             reason: Some(refusal.reason),
             user_agent: None,
             referer: None,
+            request: None,
+            response: None,
         });
     }
 }

@@ -51,6 +51,8 @@ pub(crate) fn write(log: &AccessLog, session: &Session, ctx: &Context, status: u
         reason: ctx.reason,
         user_agent: text(header::USER_AGENT),
         referer: text(header::REFERER),
+        request: Some(&request.headers),
+        response: session.response_written().map(|answer| &answer.headers),
     });
 }
 

@@ -32,7 +32,7 @@ use crate::{
     config::{File, Loaded, Named, SMALLEST, server},
     diagnostic::{Problem, Problems},
     observe::{
-        access_log::{AccessLog, Target, line::Format},
+        access_log::{AccessLog, Target, form::Form},
         tally::Tally,
     },
     routing::table::Table,
@@ -127,7 +127,7 @@ pub fn assemble(
         admin: Access::of(&file, predecessor, problems),
         acme,
         trusted: file.trusted_proxies.iter().map(|network| network.0).collect(),
-        access_log: access_log.map(|(format, target)| log_to(format, target, predecessor)),
+        access_log: access_log.map(|(form, target)| log_to(form, target, predecessor)),
         routes,
         resolver,
         upstreams,
@@ -223,10 +223,10 @@ fn resolver(file: &File, predecessor: Option<&Snapshot>) -> Arc<Resolver> {
 }
 
 /// The log that is kept already, if it is the same one.
-fn log_to(format: Format, target: Target, predecessor: Option<&Snapshot>) -> Arc<AccessLog> {
+fn log_to(form: Form, target: Target, predecessor: Option<&Snapshot>) -> Arc<AccessLog> {
     let old = predecessor.and_then(|old| old.access_log.as_ref());
-    let kept = old.filter(|log| log.is_the_one(format, &target));
-    kept.cloned().unwrap_or_else(|| AccessLog::new(format, target))
+    let kept = old.filter(|log| log.is_the_one(&form, &target));
+    kept.cloned().unwrap_or_else(|| AccessLog::new(form, target))
 }
 
 #[cfg(test)]

@@ -113,6 +113,7 @@ user: 1000
 /// What an editor cannot know, file by file.
 const UNSEEN: &[(&str, &str)] = &[
     ("access_log_folder", "whether a path is a folder"),
+    ("access_log_template", "which fields a template may have"),
     ("acme_ca", "what is in a file"),
     ("acme_ca_missing", "whether a file is there"),
     ("acme_challenges_differ", "what two listeners have in common"),

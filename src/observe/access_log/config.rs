@@ -2,12 +2,19 @@
 
 use std::{path::PathBuf, str::FromStr};
 
+use http::{HeaderName, header};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
 use crate::{
     diagnostic::{Problem, Problems},
-    observe::access_log::{self, Target, line::Format},
+    field::Lookup,
+    observe::access_log::{
+        self, Target,
+        form::{Extra, Form, Format},
+        secrets::Secrets,
+    },
+    units::Percent,
     yaml::{self, Spanned, Word},
 };
 
@@ -20,15 +27,82 @@ use crate::{
 pub struct Config {
     /// `stdout`, or the path of a file. Default: `stdout`.
     pub path: Spanned<String>,
-    /// The form of a line. Default: `json`.
+    /// The format of a line. Default: `json`.
     pub format: Format,
+    /// Fields of the request that `json` and `logfmt` show as well, as `request.NAME`.
+    /// Default: `[]`.
+    pub request_headers: Vec<Lookup>,
+    /// Fields of the answer that they show, as `response.NAME`. Default: `[]`.
+    pub response_headers: Vec<Lookup>,
+    /// Whose values are not shown. Default: `{}`.
+    pub redact: Redact,
+    /// The share of good requests that have a line, chosen by chance. What failed, was refused, or
+    /// had a status of 400 or more, always has one. Default: `100%`.
+    pub sample: Percent,
     #[serde(skip)]
     is_off: bool,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { path: Spanned::new("stdout".to_owned()), format: Format::default(), is_off: false }
+        Self {
+            path: Spanned::new("stdout".to_owned()),
+            format: Format::default(),
+            request_headers: Vec::new(),
+            response_headers: Vec::new(),
+            redact: Redact::default(),
+            sample: Percent::new(100),
+            is_off: false,
+        }
+    }
+}
+
+/// Whose values `[hidden]` stands for: secrets that would let whoever reads the log in.
+///
+/// What the operator writes under `redact:`.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Redact")]
+pub struct Redact {
+    /// Fields of requests and answers. Default: `[authorization, cookie, proxy-authorization,
+    /// set-cookie, x-api-key]`.
+    pub headers: Vec<Lookup>,
+    /// Parameters of queries, in any case, wherever a path or a `Referer` is shown. Default:
+    /// `[access_token, api_key, client_secret, id_token, password, refresh_token, secret,
+    /// signature, token]`.
+    pub query: Vec<String>,
+}
+
+const HEADERS: [HeaderName; 5] = [
+    header::AUTHORIZATION,
+    header::COOKIE,
+    header::PROXY_AUTHORIZATION,
+    header::SET_COOKIE,
+    HeaderName::from_static("x-api-key"),
+];
+const QUERY: [&str; 9] = [
+    "access_token",
+    "api_key",
+    "client_secret",
+    "id_token",
+    "password",
+    "refresh_token",
+    "secret",
+    "signature",
+    "token",
+];
+
+impl Default for Redact {
+    fn default() -> Self {
+        let (headers, query) = (HEADERS.map(Lookup), QUERY.map(str::to_owned));
+        Self { headers: headers.into(), query: query.into() }
+    }
+}
+
+impl Redact {
+    fn build(&self) -> Secrets {
+        let headers = self.headers.iter().map(|name| name.0.clone()).collect();
+        Secrets { headers, query: self.query.clone() }
     }
 }
 
@@ -59,7 +133,7 @@ pub struct NotOff(String);
 impl Config {
     /// Where the lines go, and in which form; `None` if there is no log. Whether a file
     /// can be opened is tried.
-    pub fn build(&self, problems: &mut Problems) -> Option<(Format, Target)> {
+    pub fn build(&self, problems: &mut Problems) -> Option<(Form, Target)> {
         if self.is_off {
             return None;
         }
@@ -71,6 +145,19 @@ impl Config {
             let message = format!("access log `{}` cannot be opened: {why}", self.path.value);
             problems.push(Problem::error(message).at(self.path.span));
         }
-        Some((self.format, target))
+        Some((self.form(), target))
+    }
+
+    fn form(&self) -> Form {
+        let extras = |message: &str, names: &[Lookup]| {
+            names.iter().map(|name| Extra::new(message, name.0.clone())).collect()
+        };
+        Form {
+            format: self.format.clone(),
+            request: extras("request", &self.request_headers),
+            response: extras("response", &self.response_headers),
+            secrets: self.redact.build(),
+            sample: self.sample.as_fraction(),
+        }
     }
 }

@@ -5,8 +5,14 @@
 //! full drops lines and counts them; a slow disk never blocks a request.
 
 pub mod config;
+mod escape;
+pub mod form;
 pub mod line;
 pub mod relay;
+mod secrets;
+mod sink;
+mod stamp;
+mod template;
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -27,6 +33,7 @@ use rustix::{fs::OFlags, io::Errno};
 use crate::{
     counter::{self, Counter},
     metrics::{Family, Page},
+    observe::access_log::form::Form,
 };
 
 const DROPPED: Family<0> = Family::counter(
@@ -54,7 +61,7 @@ pub enum Target {
 
 /// The log as requests see it.
 pub struct AccessLog {
-    format: line::Format,
+    form: Form,
     shards: Box<[Shard]>,
     dropped: Counter,
     reopen: AtomicBool,
@@ -69,10 +76,10 @@ struct Shard(Mutex<Vec<u8>>);
 
 impl AccessLog {
     /// A log that buffers; [`Self::start`] begins the writing.
-    pub fn new(format: line::Format, target: Target) -> Arc<Self> {
+    pub fn new(form: Form, target: Target) -> Arc<Self> {
         let shards = (0..counter::shards()).map(|_| Shard::default()).collect();
         Arc::new(Self {
-            format,
+            form,
             shards,
             dropped: Counter::default(),
             reopen: AtomicBool::new(false),
@@ -83,18 +90,23 @@ impl AccessLog {
     }
 
     /// Whether it writes in this form and to this target.
-    pub fn is_the_one(&self, format: line::Format, target: &Target) -> bool {
-        self.format == format && self.target == *target
+    pub fn is_the_one(&self, form: &Form, target: &Target) -> bool {
+        self.form == *form && self.target == *target
     }
 
-    /// Appends the line of one request, or drops it when its shard is full.
+    /// Appends the line of one request, or drops it when its shard is full. Of good requests only
+    /// a share has one, if the operator says so.
     pub fn write(&self, entry: &line::Entry<'_>) {
-        self.append(|buffer| self.format.write(entry, buffer));
+        if self.form.shows(entry.is_good()) {
+            self.append(|buffer| self.form.write(entry, buffer));
+        }
     }
 
     /// The same for a connection that was relayed.
     pub fn write_relay(&self, entry: &relay::Entry<'_>) {
-        self.append(|buffer| relay::write(self.format, entry, buffer));
+        if self.form.shows(entry.is_good()) {
+            self.append(|buffer| self.form.write_relay(entry, buffer));
+        }
     }
 
     fn append(&self, write: impl FnOnce(&mut Vec<u8>)) {

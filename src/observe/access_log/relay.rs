@@ -4,10 +4,13 @@
 
 use std::{fmt::Display, net::IpAddr, time::Duration};
 
-use crate::observe::access_log::line::{
-    Format, Stamp, Tls, attempts, begin, client, escape_hex, key, known_fields, millis_field,
-    number, number_field, text_field, tls,
+use crate::observe::access_log::{
+    line::{self, Tls, attempts, tls},
+    sink::{Sink, key},
 };
+
+/// What stands where a request has its protocol.
+const PROTOCOL: &str = "TCP";
 
 /// What a connection that was relayed leaves in the log.
 pub struct Entry<'a> {
@@ -43,52 +46,71 @@ pub struct Entry<'a> {
     pub reason: Option<&'a str>,
 }
 
-/// Appends the line of `entry`, with its end.
-pub(super) fn write(format: Format, entry: &Entry<'_>, out: &mut Vec<u8>) {
-    match format {
-        Format::Json => json(entry, out),
-        Format::Combined => combined(entry, out),
-    }
-}
-
-fn json(entry: &Entry<'_>, out: &mut Vec<u8>) {
-    begin(out, entry.id, entry.client);
-    text_field(out, key!("protocol"), b"TCP");
-    text_field(out, key!("listener"), entry.listener.as_bytes());
-    tls(&entry.tls, out);
-    number_field(out, key!("status"), u64::from(entry.status));
-    number_field(out, key!("bytes"), entry.sent);
-    number_field(out, key!("bytes_received"), entry.received);
-    millis_field(out, key!("total_ms"), Some(entry.total));
-    millis_field(out, key!("connect_ms"), entry.connect);
-    millis_field(out, key!("first_byte_ms"), entry.first_byte);
-    let texts = [
+/// Appends all that is known of it.
+pub(super) fn fields(entry: &Entry<'_>, sink: &mut impl Sink) {
+    sink.begin();
+    sink.text(key!("id"), entry.id);
+    sink.client(key!("client"), entry.client);
+    sink.text(key!("protocol"), PROTOCOL.as_bytes());
+    sink.text(key!("listener"), entry.listener.as_bytes());
+    tls(&entry.tls, sink);
+    sink.number(key!("status"), u64::from(entry.status));
+    sink.number(key!("bytes"), entry.sent);
+    sink.number(key!("bytes_received"), entry.received);
+    sink.millis(key!("total_ms"), Some(entry.total));
+    sink.millis(key!("connect_ms"), entry.connect);
+    sink.millis(key!("first_byte_ms"), entry.first_byte);
+    sink.known([
         (key!("upstream"), entry.upstream),
         (key!("backend"), entry.backend),
         (key!("reason"), entry.reason),
-    ];
-    known_fields(out, texts);
-    attempts(out, entry.attempts, entry.via);
-    out.extend_from_slice(b"}\n");
+    ]);
+    attempts(entry.attempts, entry.via, sink);
+    sink.end();
 }
 
-/// As if it had been asked for with `CONNECT`: programs that read this format want a request.
-fn combined(entry: &Entry<'_>, out: &mut Vec<u8>) {
-    client(out, entry.client);
-    out.extend_from_slice(b" - - [");
-    Stamp::Apache.write(out);
-    out.extend_from_slice(b"] \"CONNECT ");
-    escape_hex(out, entry.tls.sni.unwrap_or(entry.listener).as_bytes());
-    out.extend_from_slice(b" TCP\" ");
-    number(out, u64::from(entry.status));
-    out.push(b' ');
-    number(out, entry.sent);
-    out.extend_from_slice(b" \"-\" \"-\"\n");
+impl Entry<'_> {
+    /// Whether nobody will ask why.
+    pub(super) fn is_good(&self) -> bool {
+        self.reason.is_none()
+    }
+
+    /// As if it had been asked for with `CONNECT`: programs that read lines of requests, and
+    /// templates that are made for them, want one.
+    pub(super) fn as_request(&self) -> line::Entry<'_> {
+        line::Entry {
+            id: self.id,
+            client: self.client,
+            method: "CONNECT",
+            host: self.tls.sni.unwrap_or(self.listener),
+            target: self.tls.sni.unwrap_or(self.listener).as_bytes(),
+            protocol: PROTOCOL,
+            tls: self.tls,
+            status: self.status,
+            bytes: self.sent,
+            total: self.total,
+            connect: self.connect,
+            first_byte: self.first_byte,
+            route: None,
+            upstream: self.upstream,
+            backend: self.backend,
+            attempts: self.attempts,
+            via: self.via,
+            replayed: None,
+            is_too_long_to_replay: false,
+            reason: self.reason,
+            user_agent: None,
+            referer: None,
+            request: None,
+            response: None,
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::observe::access_log::form::{Form, Format};
 
     fn written(format: Format, sni: Option<&str>) -> String {
         let mut out = Vec::new();
@@ -109,7 +131,7 @@ mod tests {
             via: &"127.0.0.1:3031:refused,127.0.0.1:3032:connected",
             reason: Some("idle_timeout"),
         };
-        write(format, &entry, &mut out);
+        Form::of(format).write_relay(&entry, &mut out);
         String::from_utf8(out).unwrap()
     }
 

@@ -3,7 +3,8 @@ use std::process::Command;
 use tokio::time::Instant;
 
 use super::{
-    line::{Entry, Format, Tls},
+    form::Format,
+    line::{Entry, Tls},
     *,
 };
 
@@ -39,12 +40,14 @@ fn entry() -> Entry<'static> {
         reason: None,
         user_agent: Some(b"curl/8 \xff"),
         referer: None,
+        request: None,
+        response: None,
     }
 }
 
 fn written(format: Format) -> String {
     let mut out = Vec::new();
-    format.write(&entry(), &mut out);
+    Form::of(format).write(&entry(), &mut out);
     String::from_utf8(out).unwrap()
 }
 
@@ -66,6 +69,31 @@ fn a_json_line_is_one_line_of_json_whatever_the_client_sent() {
 }
 
 #[test]
+fn a_logfmt_line_has_the_same_fields_and_quotes_what_needs_them() {
+    let line = written(Format::Logfmt);
+    assert!(line.starts_with("time=2"), "{line}");
+    for field in [
+        " id=id-1 client=192.0.2.1 method=GET host=a.test ",
+        " path=\"/a\\u001b[31m\\\"\\u000d\\u000ab?c=\\\\\" ",
+        " tls_client_subject=\"CN=a\\\\2C\" ",
+        " status=200 bytes=12 total_ms=1.042 first_byte_ms=0.007 ",
+        " attempts=2 via=127.0.0.1:3031:refused,127.0.0.1:3032:200 ",
+    ] {
+        assert!(line.contains(field), "{field} in {line}");
+    }
+    assert_eq!(line.matches('\n').count(), 1);
+}
+
+#[test]
+fn a_template_has_what_it_names_and_a_dash_for_what_is_not_known() {
+    let template = "<{client}> {path} {status} {total_ms} {connect_ms} {via} {referer} {reason}";
+    let line = written(Format::Template(template.parse().unwrap()));
+    let expected = "<192.0.2.1> /a\\x1B[31m\\x22\\x0D\\x0Ab?c=\\x5C 200 1.042 - \
+                    127.0.0.1:3031:refused,127.0.0.1:3032:200 - -\n";
+    assert_eq!(line, expected);
+}
+
+#[test]
 fn a_combined_line_escapes_as_nginx_does() {
     let line = written(Format::Combined);
     assert!(line.starts_with("192.0.2.1 - - ["), "{line}");
@@ -79,7 +107,7 @@ fn a_combined_line_escapes_as_nginx_does() {
 
 #[test]
 fn a_log_that_nobody_writes_drops_and_counts_and_stays_within_its_bound() {
-    let log = AccessLog::new(Format::Json, Target::Stdout);
+    let log = AccessLog::new(Form::of(Format::Json), Target::Stdout);
     for _ in 0..10_000 {
         log.write(&entry());
     }
@@ -92,7 +120,7 @@ fn a_log_that_nobody_writes_drops_and_counts_and_stays_within_its_bound() {
 fn a_reopened_log_writes_to_the_new_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("access.log");
-    let log = AccessLog::new(Format::Json, Target::File(path.clone()));
+    let log = AccessLog::new(Form::of(Format::Json), Target::File(path.clone()));
     log.start().unwrap();
     log.write(&entry());
     wait_for(|| fs::read(&path).is_ok_and(|text| !text.is_empty()));
