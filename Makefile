@@ -65,7 +65,7 @@ bench-select: setup ## What choosing a backend costs, of 3, 100 and 10,000, by e
 	$(CARGO) bench --bench select
 
 simulate: setup ## A hundred backends with faults behind every algorithm, in virtual time
-	$(CARGO) bench --bench simulate
+	$(CARGO) bench --profile dev --bench simulate
 
 clean: ## Removes what was built
 	$(CARGO) clean

@@ -9,7 +9,13 @@
 #[path = "simulate/world.rs"]
 mod world;
 
-use std::{cell::RefCell, fmt::Write as _, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell,
+    fmt::{self, Write as _},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
 use crestline::{
     diagnostic::Problems,
@@ -31,32 +37,30 @@ const CLIENTS: usize = 10_000;
 const SEED: u64 = 20_261_126;
 
 const NO_HELP: &str = "retries: 0, ejection: off";
+const RETRIES: &str = "retries: { retry_on: [connect, reset, timeout, 503], per_try_timeout: 500ms }, \
+                       ejection: off";
 const HELP: &str = "retries: { retry_on: [connect, reset, timeout, 503], per_try_timeout: 500ms }, \
                     ejection: { failure_share: 20%, latency_factor: 3 }";
 
 const ROWS: [(&str, &str, &str); 8] = [
-    ("round robin alone", "round_robin", NO_HELP),
-    ("round_robin", "round_robin", HELP),
-    ("random", "random", HELP),
-    ("least_requests", "least_requests", HELP),
-    ("peak_ewma", "peak_ewma", HELP),
-    ("consistent_hash", "{ consistent_hash: { on: { header: x-client } } }", HELP),
-    ("sticky", "{ sticky: {} }", HELP),
-    (
-        "peak_ewma, no ejection",
-        "peak_ewma",
-        "ejection: off, retries: { retry_on: [connect, reset, \
-      timeout, 503], per_try_timeout: 500ms }",
-    ),
+    ("`round_robin` alone", "round_robin", NO_HELP),
+    ("`round_robin`", "round_robin", HELP),
+    ("`random`", "random", HELP),
+    ("`least_requests`", "least_requests", HELP),
+    ("`peak_ewma`", "peak_ewma", HELP),
+    ("`consistent_hash`", "{ consistent_hash: { on: { header: x-client } } }", HELP),
+    ("`sticky`", "{ sticky: {} }", HELP),
+    ("`peak_ewma`, no ejection", "peak_ewma", RETRIES),
 ];
 
 fn main() {
-    println!("| upstream | requests | success | p50 | p99 | p99.9 | retries |");
+    println!("| `balance` | success | failed | p50 | p99 | p99.9 | retries |");
     println!("| --- | ---:| ---:| ---:| ---:| ---:| ---:|");
     for (name, balance, settings) in ROWS {
-        let runtime = runtime::Builder::new_current_thread().enable_time().start_paused(true);
-        let told = runtime.build().unwrap().block_on(run(balance, settings));
-        println!("| `{name}` {told}");
+        let mut runtime = runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_time().start_paused(true).build().unwrap();
+        let told = runtime.block_on(run(balance, settings));
+        println!("| {name} {told}");
     }
 }
 
@@ -171,34 +175,33 @@ fn index_of(name: &str) -> usize {
 
 /// What a row tells.
 struct Told {
-    requests: usize,
-    success: f64,
+    failed: usize,
     latencies: Vec<Duration>,
-    retries: f64,
+    retries: u64,
 }
 
 impl Told {
     fn of(ends: Vec<(Outcome, Duration)>, retries: u64) -> Self {
-        let requests = ends.len();
-        let good = ends.iter().filter(|(outcome, _)| outcome.is_success()).count();
+        let failed = ends.iter().filter(|(outcome, _)| !outcome.is_success()).count();
         let mut latencies: Vec<_> = ends.into_iter().map(|(_, took)| took).collect();
         latencies.sort_unstable();
-        let share = |count: f64| count / requests as f64;
-        Self { requests, success: share(good as f64), latencies, retries: share(retries as f64) }
+        Self { failed, latencies, retries }
     }
 
-    /// How long so many of a thousand requests took at most, in milliseconds.
-    fn percentile(&self, of_a_thousand: usize) -> f64 {
+    /// How long so many of a thousand requests took at most, in milliseconds; the clock has no
+    /// finer ones.
+    fn percentile(&self, of_a_thousand: usize) -> u128 {
         let index = self.latencies.len() * of_a_thousand / 1_000;
-        self.latencies[index.min(self.latencies.len() - 1)].as_secs_f64() * 1_000.0
+        self.latencies[index.min(self.latencies.len() - 1)].as_millis()
     }
 }
 
-impl std::fmt::Display for Told {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [p50, p99, p999] = [500, 990, 999].map(|part| self.percentile(part));
-        let (success, retries) = (self.success * 100.0, self.retries * 100.0);
-        write!(f, "| {} | {success:.3} % ", self.requests)?;
-        write!(f, "| {p50:.1} ms | {p99:.1} ms | {p999:.1} ms | {retries:.2} % |")
+        let share = |count: f64| count * 100.0 / self.latencies.len() as f64;
+        let (failed, retries) = (share(self.failed as f64), share(self.retries as f64));
+        write!(f, "| {:.2} % | {} | {p50} ms ", 100.0 - failed, self.failed)?;
+        write!(f, "| {p99} ms | {p999} ms | {retries:.2} % |")
     }
 }

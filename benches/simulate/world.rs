@@ -8,7 +8,7 @@ use tokio::{
     time::{self, Instant},
 };
 
-pub const BACKENDS: usize = 100;
+pub(crate) const BACKENDS: usize = 100;
 /// Requests that a backend works on at a time; more wait for their turn.
 const WORKERS: usize = 4;
 /// What the work on a request takes in the mean, distributed exponentially.
@@ -50,7 +50,7 @@ const FAULTS: [(usize, Fault); 6] = [
 const LOAD: f64 = 0.5;
 
 /// The time to the next request: they come by chance.
-pub fn pause(chance: &mut fastrand::Rng) -> Duration {
+pub(crate) fn pause(chance: &mut fastrand::Rng) -> Duration {
     let each_second = (BACKENDS * WORKERS) as f64 / WORK.as_secs_f64() * LOAD;
     exponential(Duration::from_secs_f64(1.0 / each_second), chance)
 }
@@ -59,14 +59,14 @@ fn exponential(mean: Duration, chance: &mut fastrand::Rng) -> Duration {
     mean.mul_f64(-(1.0 - chance.f64()).ln())
 }
 
-pub struct World {
+pub(crate) struct World {
     began: Instant,
     backends: Vec<(Fault, Semaphore)>,
     chance: RefCell<fastrand::Rng>,
 }
 
 impl World {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let faults = FAULTS.iter().flat_map(|(count, fault)| std::iter::repeat_n(*fault, *count));
         let faults = faults.chain(std::iter::repeat(Fault::None)).take(BACKENDS);
         let backends = faults.map(|fault| (fault, Semaphore::new(WORKERS))).collect();
@@ -88,7 +88,7 @@ impl World {
     }
 
     /// Asks a backend; without an end if it never answers.
-    pub async fn ask(&self, backend: usize) -> Outcome {
+    pub(crate) async fn ask(&self, backend: usize) -> Outcome {
         let fault = self.fault(backend);
         time::sleep(NETWORK * 2).await;
         match fault {
@@ -98,13 +98,13 @@ impl World {
             Fault::Hangs => std::future::pending().await,
             _ => {}
         }
-        let Ok(_worker) = self.backends[backend].1.acquire().await else {
+        let Ok(worker) = self.backends[backend].1.acquire().await else {
             return Outcome::Internal; // it is never closed
         };
         let work = exponential(WORK, &mut self.chance.borrow_mut());
         let more = if let Fault::Slow(more) = fault { more } else { Duration::ZERO };
         time::sleep(work).await;
-        drop(_worker);
+        drop(worker);
         time::sleep(more).await;
         Outcome::Status(200)
     }
