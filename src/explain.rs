@@ -7,14 +7,17 @@
 mod answer;
 mod arrival;
 mod question;
+mod split;
 mod words;
 
 use std::sync::Arc;
 
+use http::HeaderMap;
 use tokio::time::Instant;
 
 pub use answer::{
-    Backend, Certificate, Explanation, Listener, Named, Near, Outcome, RouteTaken, Setting,
+    Backend, Certificate, Explanation, Listener, Named, Near, Outcome, RouteTaken, Setting, Share,
+    SplitTaken,
 };
 pub use question::{Question, QuestionError};
 
@@ -109,7 +112,7 @@ impl Oracle<'_> {
             }
         };
         let taken = judged.first().filter(|first| first.verdict.is_match());
-        explanation.route = taken.map(|taken| self.taken(taken));
+        explanation.route = taken.map(|taken| self.taken(taken, request.headers));
         let others = judged.iter().filter(|other| match taken {
             Some(taken) => !std::ptr::eq(other.route.as_ref(), taken.route.as_ref()),
             None => true,
@@ -136,8 +139,8 @@ impl Oracle<'_> {
         Near { route: near.route.name.clone(), place: self.place(place), why }
     }
 
-    fn taken(&self, judged: &Judged<'_, Arc<Route>>) -> RouteTaken {
-        let route = judged.route;
+    fn taken(&self, judged: &Judged<'_, Arc<Route>>, headers: &HeaderMap) -> RouteTaken {
+        let (route, split) = split::followed(judged.route, headers);
         let config = self.written(&route.name);
         let policies = config.map_or(&[][..], |config| &config.policies);
         let name = route.upstream.name().to_string();
@@ -157,6 +160,7 @@ impl Oracle<'_> {
                 })
                 .collect(),
             settings: self.settings(&format!("upstreams.{name}"), settings),
+            split,
             upstream: Named { place: self.place(named.map(|named| named.name.span)), name },
             backends: match self.standing {
                 Standing::OnFile => written.map(on_file).unwrap_or_default(),

@@ -60,6 +60,12 @@ impl Reply {
         Self { page: Some(page), ..self }
     }
 
+    /// `503`, with the seconds after which to come back.
+    pub fn unavailable(seconds: u64) -> Self {
+        let fields = vec![(RETRY_AFTER, HeaderValue::from(seconds))];
+        Self { fields, ..Self::status(503) }
+    }
+
     /// `405`, with the methods that would do.
     pub fn method_not_allowed(allowed: HeaderValue) -> Self {
         Self::status(405).with(ALLOW, allowed)

@@ -28,7 +28,7 @@ use crestline::{
         request::RequestParts,
         table::Found,
     },
-    snapshot::{self, Snapshot},
+    snapshot::{self, Snapshot, Split},
     tls::identity::Identity,
     upstream::{
         Visit,
@@ -37,6 +37,7 @@ use crestline::{
             hints::Hints, least_requests::LeastRequests, peak_ewma::PeakEwma, pool::Pool,
             random::Random,
         },
+        load::Admission,
         outcome::Outcome,
     },
 };
@@ -53,6 +54,16 @@ upstreams:
     backends: [127.0.0.1:3031, 127.0.0.1:3032, 127.0.0.1:3033]
     health_check: off
     ejection: { failure_share: 50%, latency_factor: 3 }
+  bounded:
+    backends: [127.0.0.1:3041, 127.0.0.1:3042]
+    health_check: off
+    max_requests: 2
+    max_connections: 4
+    queue: { max: 10 }
+  adaptive:
+    backends: [127.0.0.1:3043]
+    health_check: off
+    max_requests: adaptive
 routes:
   - name: any
     match: { methods: [GET, POST, HEAD] }
@@ -75,6 +86,11 @@ routes:
   - name: only
     match: { hosts: ['*.only.test'], path: /only/, headers: { x-plain: '2' } }
     upstream: app
+  - name: split
+    match: { hosts: [split.test] }
+    upstream:
+      split: [{ name: app, weight: 1 }, { name: bounded, weight: 1 }, { name: adaptive, weight: 1 }]
+      key: { header: x-user }
 access_log: off
 ";
 
@@ -101,12 +117,14 @@ fn main() {
     asking_the_policies_allocates_nothing();
     choosing_and_reporting_a_backend_allocates_nothing();
     no_algorithm_allocates();
+    taking_a_place_where_load_is_bounded_allocates_nothing();
+    splitting_a_route_allocates_nothing();
     a_request_id_costs_no_allocation_of_its_own();
     telling_of_a_client_allocates_nothing();
     holding_a_host_against_a_certificate_allocates_nothing();
     looking_for_the_page_of_a_challenge_allocates_nothing();
     counting_a_request_allocates_nothing();
-    println!("10 passed, 0 failed");
+    println!("12 passed, 0 failed");
 }
 
 fn vetting_a_head_allocates_nothing() {
@@ -306,6 +324,44 @@ fn no_algorithm_allocates() {
         });
         assert_eq!(ours, 0, "{balance}");
     }
+}
+
+/// Where load is bounded, a place is taken and given back by counters alone.
+fn taking_a_place_where_load_is_bounded_allocates_nothing() {
+    let (snapshot, now) = (snapshot(), Instant::now());
+    for name in ["bounded", "adaptive"] {
+        let upstream = &snapshot.upstreams[name];
+        let members = upstream.members();
+        let count = allocations(|| {
+            let taken = InFlight::take(&members[0], Availability::Ready).expect("it is free");
+            let taken = taken.awaited_in(upstream.account().line());
+            assert!(upstream.account().line().is_empty());
+            taken.took(Duration::from_millis(3), now);
+        });
+        assert_eq!(count, 0, "InFlight::take, awaited_in, took: {name}");
+        let whole = allocations(|| {
+            let taken = upstream.admit(now, &Hints::NONE, |_| Visit::None);
+            assert!(matches!(taken, Admission::Taken(_)), "{name}");
+        });
+        assert!(whole <= 2, "admit: {whole}, of Pingora's: {name}");
+    }
+}
+
+/// Which upstream of a split route takes a request.
+fn splitting_a_route_allocates_nothing() {
+    let snapshot = snapshot();
+    let headers = HeaderMap::from_iter([(
+        "x-user".parse().expect("a name"),
+        HeaderValue::from_static("somebody"),
+    )]);
+    let (host, path, method, query) = ("split.test", "/", Method::GET, "");
+    let request = RequestParts { host, path, method: &method, headers: &headers, query };
+    let Found::Route(route) = snapshot.routes.find(&request) else { panic!("a route") };
+    let count = allocations(|| {
+        Split::leg(route, None, &headers);
+        Split::leg(route, None, &HeaderMap::new());
+    });
+    assert_eq!(count, 0, "Split::leg");
 }
 
 /// Ids are cut from blocks: one allocation for about a hundred of them.

@@ -4,6 +4,7 @@ mod acme;
 mod backend;
 mod discovery;
 mod listener;
+mod load;
 mod route;
 
 use std::{
@@ -18,6 +19,7 @@ use tokio::time::Instant;
 pub use acme::AcmeStatus;
 pub use backend::BackendStatus;
 pub use discovery::DiscoveryStatus;
+pub use load::LoadStatus;
 pub use route::RouteStatus;
 
 use crate::{
@@ -153,6 +155,9 @@ pub struct UpstreamStatus {
     /// Where its backends are found, but for those that are given by address.
     #[serde(default)]
     pub discovery: Vec<DiscoveryStatus>,
+    /// What is bounded, and who waits; `None` if nothing is.
+    #[serde(default)]
+    pub load: Option<LoadStatus>,
     /// Its backends, by address.
     pub backends: Vec<BackendStatus>,
 }
@@ -241,6 +246,7 @@ impl From<&Upstream> for UpstreamStatus {
             requests: upstream.requests(),
             retries: upstream.retries(),
             discovery: DiscoveryStatus::of(upstream, Instant::now()),
+            load: LoadStatus::of(upstream),
             backends: upstream.members().iter().map(|member| BackendStatus::of(member)).collect(),
         }
     }
@@ -294,6 +300,7 @@ impl fmt::Display for UpstreamStatus {
             "upstream {name}: {fit} of {all} in service; requests: {requests}, retries: {retries}"
         )?;
         self.discovery.iter().try_for_each(|source| source.fmt(f))?;
+        self.load.as_ref().map_or(Ok(()), |load| load.fmt(f))?;
         let widest = self.backends.iter().map(|backend| backend.address.len()).max().unwrap_or(0);
         for backend in &self.backends {
             backend.show(f, widest)?;

@@ -10,6 +10,7 @@ pub mod route;
 pub mod schema;
 pub mod server;
 pub mod source;
+pub mod target;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -288,7 +289,8 @@ impl File {
     /// the upstreams that routes name, and routes to the upstreams that no route names.
     fn with_room_for_the_rest(mut self) -> Self {
         let routes = self.routes.get_or_insert_default();
-        let names = routes.iter().flatten().map(|route| route.upstream.value.clone());
+        let names = routes.iter().flatten().flat_map(RouteConfig::upstream_names);
+        let names = names.map(|(name, _)| name.clone());
         let mut missing: BTreeSet<String> = names.collect();
         for upstream in &self.upstreams {
             missing.remove(&upstream.name.value);

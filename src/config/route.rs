@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 use crate::{
+    config::target::TargetConfig,
     diagnostic::{Problem, Problems, Span, nearest, suggest_among},
     field::Lookup,
     policy::PolicyConfig,
@@ -56,8 +57,10 @@ pub struct RouteConfig {
     #[serde(default, deserialize_with = "some_time")]
     #[schemars(with = "Duration", extend("pattern" = units::POSITIVE))]
     pub timeout: Option<Duration>,
-    /// The upstream that answers.
-    pub upstream: Spanned<String>,
+    /// The upstream that answers; or several, as in
+    /// `{ split: [{ name: a, weight: 90 }, { name: b, weight: 10 }], key: client }`.
+    #[schemars(with = "Short<TargetConfig>")]
+    pub upstream: Spanned<Short<TargetConfig>>,
 }
 
 /// Which requests a route takes.
@@ -102,6 +105,11 @@ fn some_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Durati
 const MATCH_KEYS: [&str; 4] = ["headers", "hosts", "methods", "query"];
 
 impl RouteConfig {
+    /// The upstreams that answer, with the places of their names.
+    pub fn upstream_names(&self) -> impl Iterator<Item = (&String, Span)> {
+        self.upstream.value.0.names(self.upstream.span)
+    }
+
     /// Reads a route; `None` also if it is not known what it matches, so that nothing is told of
     /// that beside the mistake.
     pub(super) fn read(node: &Node, path: &str, problems: &mut Problems) -> Option<Self> {

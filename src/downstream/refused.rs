@@ -63,8 +63,13 @@ pub const BODY_TOO_SLOW: &str = "body_too_slow";
 /// A client took nothing of its answer.
 pub const WRITE_TIMEOUT: &str = "write_timeout";
 
+/// No address and port were left to connect to an origin from.
+pub const NO_SOURCE: &str = "no_source";
+/// The process has too much to do, or too little memory, for another request.
+pub const OVERLOADED: &str = "overloaded";
+
 /// The words beside those for malformed requests.
-const WORDS: [&str; 21] = [
+const WORDS: [&str; 23] = [
     CONNECTIONS,
     CONNECTIONS_PER_CLIENT,
     ACCEPTS_PER_CLIENT,
@@ -83,6 +88,8 @@ const WORDS: [&str; 21] = [
     CLIENT_TIMEOUT,
     BODY_TOO_SLOW,
     WRITE_TIMEOUT,
+    NO_SOURCE,
+    OVERLOADED,
     Abuse::Resets.reason(),
     Abuse::Empty.reason(),
     Abuse::Idle.reason(),

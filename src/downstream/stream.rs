@@ -147,6 +147,13 @@ impl Downstream {
         poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| 0 < ready)
     }
 
+    /// Whether the client has closed its side, or is gone; what it sent before may be unread.
+    pub fn has_left(&self) -> bool {
+        let Ok(socket) = duplicate(self.inner.id()) else { return false };
+        let mut fds = [PollFd::new(&socket, PollFlags::RDHUP)]; // errors are always told
+        poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| 0 < ready)
+    }
+
     /// Lets bytes pass as they come, because the client speaks HTTP/2.
     pub fn set_http2(&mut self) {
         self.http2 = Some(Box::new(Http2::new(self.connection.bounds.header_timeout)));

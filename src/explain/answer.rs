@@ -114,10 +114,33 @@ pub struct RouteTaken {
     pub policies: Vec<Named>,
     /// The upstream that answers.
     pub upstream: Named,
+    /// How requests are split between upstreams, if they are.
+    #[serde(default)]
+    pub split: Option<SplitTaken>,
     /// What is in force for it.
     pub settings: Vec<Setting>,
     /// Its backends, in the order of their next turns.
     pub backends: Vec<Backend>,
+}
+
+/// How requests of a route are split between upstreams.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SplitTaken {
+    /// What decides: `chance`, `the client's address`, `cookie NAME` or `header NAME`.
+    pub by: String,
+    /// Whether this request shows it, so that its upstream is known.
+    pub is_known: bool,
+    /// The upstreams, each with its share of the requests, in percent.
+    pub shares: Vec<Share>,
+}
+
+/// The share of an upstream.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Share {
+    /// Its name.
+    pub upstream: String,
+    /// In percent.
+    pub percent: f64,
 }
 
 /// A name and where it is written.

@@ -3,7 +3,8 @@
 use std::fmt::{self, Display, Formatter};
 
 use crate::explain::{
-    Backend, Certificate, Explanation, Listener, Near, Outcome, RouteTaken, Setting,
+    Backend, Certificate, Explanation, Listener, Near, Outcome, RouteTaken, Setting, Share,
+    SplitTaken,
 };
 
 /// Where the places stand, unless what they belong to is longer.
@@ -74,6 +75,17 @@ impl Display for Certificate {
     }
 }
 
+impl Display for SplitTaken {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self { by, is_known, shares } = self;
+        let shares =
+            shares.iter().map(|Share { upstream, percent }| format!("{upstream} {percent}%"));
+        let shares = shares.collect::<Vec<_>>().join(", ");
+        let or_another = if *is_known { "" } else { "; this may be any of them" };
+        writeln!(f, "  split    {shares}, by {by}{or_another}")
+    }
+}
+
 impl RouteTaken {
     fn head(&self, f: &mut Formatter<'_>) -> fmt::Result {
         line(f, &format!("route      {}", self.name), self.place.as_ref())?;
@@ -87,6 +99,7 @@ impl RouteTaken {
             line(f, &words, policy.place.as_ref())?;
         }
         line(f, &format!("upstream   {}", self.upstream.name), self.upstream.place.as_ref())?;
+        self.split.as_ref().map_or(Ok(()), |split| split.fmt(f))?;
         for Backend { address, weight, availability, is_next } in &self.backends {
             write!(f, "  backend  {address}, weight {weight}")?;
             if let Some(availability) = availability {

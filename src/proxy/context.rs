@@ -132,11 +132,13 @@ impl Context {
     /// Ends the current attempt: records it, tells the upstream, and gives its place back.
     pub(crate) fn end_attempt(&mut self, outcome: Outcome) {
         let (Some(in_flight), Some(route)) = (self.in_flight.take(), &self.route) else { return };
-        let member = in_flight.member();
-        let now = Instant::now();
+        let (member, now) = (in_flight.member(), Instant::now());
         let took = now.saturating_duration_since(self.attempt_started);
         route.upstream.report_latency(member, outcome, took, now);
         route.upstream.report(member, outcome, now);
+        if matches!(outcome, Outcome::Timeout | Outcome::ConnectTimeout) {
+            in_flight.took(took, now);
+        }
         self.attempts.record(member.clone(), outcome);
     }
 }

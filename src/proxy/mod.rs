@@ -9,6 +9,7 @@ mod context;
 mod failure;
 mod forward;
 mod log_line;
+mod queue;
 mod respond;
 mod select;
 mod translate;
@@ -87,12 +88,11 @@ impl Phases for Proxy {
         session: &mut Session,
         ctx: &mut Context,
     ) -> Result<bool> {
-        select::backend(session.req_header(), ctx, ctx.started);
-        if ctx.in_flight.is_some() {
+        ctx.attempt_started = Instant::now();
+        let Err(refused) = queue::backend(session, ctx, ctx.attempt_started).await? else {
             return Ok(true);
-        }
-        ctx.reason = Some("no_backend");
-        respond::send(session, ctx, Reply::status(503)).await.map(|()| false)
+        };
+        respond::send(session, ctx, refused).await.map(|()| false)
     }
 
     async fn upstream_peer(
@@ -292,6 +292,7 @@ fn answered(session: &mut Session, header: &ResponseHeader, ctx: &mut Context) {
         route.upstream.report(in_flight.member(), outcome, now);
         let took = now.saturating_duration_since(ctx.attempt_started);
         route.upstream.report_latency(in_flight.member(), outcome, took, now);
+        in_flight.took(took, now);
         if header.status == 101
             && let Some(connection) = &ctx.connection
         {

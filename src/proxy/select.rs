@@ -18,7 +18,7 @@ use crate::{
     policy::contract::{Flow, Request},
     proxy::{
         context::{Context, Replay},
-        origin_form,
+        origin_form, queue,
     },
     reply::{METHODS, Reply},
     routing::{
@@ -27,7 +27,7 @@ use crate::{
         request::RequestParts,
         table::Found,
     },
-    snapshot::{Live, Route},
+    snapshot::{Live, Route, Split},
     upstream::{
         Timeouts, Visit, backend::Member, balance::hints::Hints, link::config::Http,
         outcome::Outcome, proxy_header::Sender, retry::pause::retry_after,
@@ -72,7 +72,7 @@ pub(crate) fn route(
     };
     let snapshot = live.load();
     let route = match snapshot.routes.find(&parts) {
-        Found::Route(route) => route.clone(),
+        Found::Route(route) => Split::leg(route, ctx.client, parts.headers).clone(),
         Found::OtherMethods => {
             ctx.reason = Some("method_not_allowed");
             return Err(Reply::method_not_allowed(snapshot.routes.allowed(&parts)));
@@ -174,15 +174,15 @@ pub(crate) fn turn_down(session: &Session, answer: &ResponseHeader, ctx: &mut Co
         visit => visit,
     };
     let (hints, mut pause) = (hints(request, ctx), None);
-    let other = route.upstream.select(now, &hints, visit_others).or_else(|| {
+    let other = route.upstream.take_turn(now, &hints, visit_others).or_else(|| {
         let asked = retry_after(&answer.headers, SystemTime::now());
         let asked = asked.filter(|asked| *asked <= policy.retry_after_max)?;
         pause = Some(asked);
         // This one said when, however often it was asked before.
         let is_this = |member: &Member| Arc::ptr_eq(&member.state, &this);
-        route
-            .upstream
-            .select(now, &hints, |member| if is_this(member) { Visit::None } else { Visit::Failed })
+        route.upstream.take_turn(now, &hints, |member| {
+            if is_this(member) { Visit::None } else { Visit::Failed }
+        })
     });
     let Some(other) = other else { return false };
     if ctx.is_late(now + pause.unwrap_or_default()) || !route.upstream.may_retry(now) {
@@ -199,6 +199,7 @@ async fn pause(ctx: &mut Context) -> Result<()> {
     let Some(route) = &ctx.route else { return Ok(()) };
     let backoff = &route.upstream.retry_policy().backoff;
     let pause = ctx.pause.take().unwrap_or_else(|| match ctx.attempts.last() {
+        Some(Outcome::Full) => queue::pause(&ctx.attempts),
         Some(last) if last.is_blameless() => Duration::ZERO,
         _ => backoff.pause(ctx.attempts.retries()),
     });
@@ -218,18 +219,8 @@ fn late(ctx: &mut Context) -> Box<Error> {
     Error::explain(ErrorType::HTTPStatus(504), "the time of the route is over")
 }
 
-/// Takes a place at the backend of the next attempt, if there is one.
-pub(crate) fn backend(request: &RequestHeader, ctx: &mut Context, now: Instant) {
-    let Some(route) = &ctx.route else { return };
-    if ctx.attempts.is_empty() {
-        route.upstream.count_request();
-    }
-    let hints = hints(request, ctx);
-    ctx.in_flight = route.upstream.select(now, &hints, |member| ctx.attempts.visit(member));
-}
-
 /// What balancers may know of a request.
-fn hints<'a>(request: &'a RequestHeader, ctx: &Context) -> Hints<'a> {
+pub(crate) fn hints<'a>(request: &'a RequestHeader, ctx: &Context) -> Hints<'a> {
     Hints { client: ctx.client, headers: Some(&request.headers), uri: Some(&request.uri) }
 }
 
@@ -258,7 +249,8 @@ pub(crate) async fn peer(session: &mut Session, ctx: &mut Context) -> Result<Box
     }
     let now = ctx.attempt_started;
     if ctx.in_flight.is_none() {
-        backend(session.req_header(), ctx, now);
+        // What is told where there is none is how the last attempt ended.
+        let _ = queue::backend(session, ctx, now).await?;
     }
     let (Some(in_flight), Some(route)) = (&ctx.in_flight, &ctx.route) else {
         return Error::e_explain(ErrorType::ConnectError, "no backend is left to try");
@@ -310,7 +302,13 @@ fn needs_http1(session: &Session) -> bool {
 /// Whether another attempt may follow the one that just failed.
 pub(crate) fn may_try_again(ctx: &Context) -> bool {
     let (Some(route), Some(last)) = (&ctx.route, ctx.attempts.last()) else { return false };
-    if ctx.attempts.is_full() || !route.upstream.retry_policy().on.meets(last) {
+    if ctx.attempts.is_full() {
+        return false;
+    }
+    if last == Outcome::Full {
+        return queue::may_ask_again(&ctx.attempts);
+    }
+    if !route.upstream.retry_policy().on.meets(last) {
         return false;
     }
     if last.is_blameless() && ctx.attempts.stale() <= STALE_MAX {

@@ -9,6 +9,7 @@ pub mod path;
 pub mod pattern;
 pub mod request;
 pub mod rule;
+pub mod split;
 pub mod table;
 pub mod verdict;
 pub mod wanted;

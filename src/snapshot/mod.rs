@@ -14,6 +14,7 @@ pub mod metrics;
 mod relay;
 mod route;
 mod rules;
+mod split;
 
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
@@ -26,6 +27,7 @@ pub use ledger::Ledger;
 pub use listener::Listener;
 pub use relay::{Names, Relays, Target as RelayTarget};
 pub use route::{Host, Route};
+pub use split::Split;
 
 use crate::{
     acme::Acme,

@@ -19,7 +19,7 @@ use crate::{
     observe::{requests::Requests, tally::Tally},
     policy::Policies,
     routing::{rule::Rule, table::Table},
-    snapshot::{Ledger, rules},
+    snapshot::{Ledger, rules, split::Split},
     upstream::Upstream,
 };
 
@@ -35,11 +35,12 @@ pub enum Host {
 }
 
 /// A compiled route.
+#[derive(Clone)]
 pub struct Route {
     /// Its name in the configuration.
     pub name: String,
     /// What happens to its requests.
-    pub policies: Policies,
+    pub policies: Arc<Policies>,
     /// The `Host` that the origin is sent.
     pub host: Host,
     /// Whether the path goes on as the client sent it.
@@ -50,8 +51,10 @@ pub struct Route {
     pub via: bool,
     /// How long the head of an answer may take, whatever happens; `None` is for ever.
     pub timeout: Option<Duration>,
-    /// Who answers.
+    /// Who answers; of a split, the first of them.
     pub upstream: Arc<Upstream>,
+    /// Who else may answer.
+    pub split: Option<Split>,
     /// Counts how the requests of this configuration ended.
     pub tally: Arc<Tally>,
     /// Counts its requests, over all configurations that have it.
@@ -131,13 +134,14 @@ impl Route {
         Self {
             name: ONLY.to_owned(),
             requests: shared.ledger.requests(ONLY),
-            policies: Policies::default(),
+            policies: Arc::default(),
             host: Host::Pass,
             path_as_sent: false,
             forwarded: false,
             via: false,
             timeout: None,
             upstream,
+            split: None,
             tally: shared.tally.clone(),
             vouched: shared.vouched.clone(),
         }
@@ -152,21 +156,27 @@ fn build(
     problems: &mut Problems,
 ) -> Option<Route> {
     let written = config.policies.iter().map(|policy| (&policy.value, policy.span));
-    let old = shared.predecessors.get(&config.name.value).map(|route| &route.policies);
-    let policies = Policies::build(written, &shared.folder, old, problems);
-    let target = &config.upstream;
-    if !names.contains(target.value.as_str()) {
-        let (route, upstream) = (&config.name.value, &target.value);
+    let old = shared.predecessors.get(&config.name.value).map(|route| &*route.policies);
+    let policies = Arc::new(Policies::build(written, &shared.folder, old, problems));
+    for (upstream, span) in config.upstream_names() {
+        if names.contains(upstream.as_str()) {
+            continue;
+        }
+        let route = &config.name.value;
         let message =
             format!("route `{route}` sends to upstream `{upstream}`, which is not defined");
-        let mut problem = Problem::error(message).at(target.span);
+        let mut problem = Problem::error(message).at(span);
         // Finding the nearest of thousands of names takes its time.
         if problems.keeps_more() {
             problem = problem.help(suggest(upstream, names.iter().copied()));
         }
         problems.push(problem);
     }
-    Some(Route {
+    config.upstream.value.check(config.upstream.span, problems);
+    let answering: Option<Vec<_>> =
+        config.upstream_names().map(|(name, _)| upstreams.get(name).cloned()).collect();
+    let answering = answering?;
+    let route = Route {
         name: config.name.value.clone(),
         requests: shared.ledger.requests(&config.name.value),
         policies,
@@ -179,10 +189,12 @@ fn build(
         forwarded: config.forwarded,
         via: config.via,
         timeout: config.timeout.map(|timeout| timeout.0),
-        upstream: upstreams.get(&target.value)?.clone(),
+        upstream: answering.first()?.clone(),
+        split: None,
         tally: shared.tally.clone(),
         vouched: shared.vouched.clone(),
-    })
+    };
+    Some(Route { split: Split::build(&config.upstream.value, answering, &route), ..route })
 }
 
 fn check_name<'a>(config: &'a RouteConfig, before: &mut HashSet<&'a str>, problems: &mut Problems) {
@@ -198,7 +210,8 @@ fn check_name<'a>(config: &'a RouteConfig, before: &mut HashSet<&'a str>, proble
 }
 
 fn warn_unused(file: &File, problems: &mut Problems) {
-    let routes = file.routes.iter().flatten().flatten().map(|route| &route.upstream.value);
+    let routes = file.routes.iter().flatten().flatten().flat_map(RouteConfig::upstream_names);
+    let routes = routes.map(|(name, _)| name);
     let relays = file.listeners.iter().flat_map(Config::relays_to).map(|named| &named.value);
     let used: HashSet<_> = routes.chain(relays).collect();
     for Named { name, .. } in &file.upstreams {

@@ -49,7 +49,7 @@ impl Passage {
         loop {
             let hints = Hints { client: self.client.client, ..Hints::NONE };
             let visit = |member: &Member| self.attempts.visit(member);
-            let Some(in_flight) = upstream.select(began, &hints, visit) else {
+            let Some(in_flight) = upstream.take_turn(began, &hints, visit) else {
                 return Err(self.failed().unwrap_or((503, "no_backend")));
             };
             let member = in_flight.member().clone();

@@ -1,4 +1,4 @@
-//! What an upstream has spent: its requests, retries and connections.
+//! What an upstream has spent, and who waits for it: its requests, retries and connections.
 
 use std::{
     sync::{Arc, Mutex, PoisonError, atomic::AtomicU32},
@@ -10,7 +10,10 @@ use tokio::time::Instant;
 use crate::{
     counter::Counter,
     metrics::{Durations, Reading},
-    upstream::retry::{RetryBudget, budget::Share},
+    upstream::{
+        load::line::Line,
+        retry::{RetryBudget, budget::Share},
+    },
 };
 
 /// What an upstream has spent; it outlives a change of its configuration.
@@ -24,6 +27,7 @@ pub struct Account {
     pub(super) ejecting: Mutex<()>,
     /// At all its backends, where its algorithm asks for it.
     pub(super) in_flight: Arc<AtomicU32>,
+    pub(super) line: Arc<Line>,
 }
 
 impl Account {
@@ -37,6 +41,7 @@ impl Account {
             budget: Mutex::new(RetryBudget::new(Instant::now())),
             ejecting: Mutex::default(),
             in_flight: Arc::default(),
+            line: Arc::default(),
         })
     }
 

@@ -52,6 +52,12 @@ impl Attempts {
         self.list.last().map(|(member, _)| member.state.name())
     }
 
+    /// Attempts in a row, to the last one, that found as many connections as there may be.
+    pub fn full(&self) -> usize {
+        let last = self.list.iter().rev();
+        last.take_while(|(_, outcome)| *outcome == Outcome::Full).count()
+    }
+
     /// Attempts that met a pooled connection that was closed already, or about to be.
     pub fn stale(&self) -> usize {
         self.list.len() - self.retries()

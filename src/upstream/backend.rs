@@ -15,6 +15,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use http::HeaderValue;
@@ -27,6 +28,11 @@ use crate::upstream::{
     ejection::{Entry, Gate, observed::Observed},
     latency::Latency,
     link,
+    load::{
+        Bounds, Occupancy, Requests,
+        connections::{Bounded, Connections},
+        line::Line,
+    },
     orders::Orders,
     target::Target,
 };
@@ -57,6 +63,8 @@ pub enum Availability {
     Unhealthy,
     /// Observed traffic failed; the penalty lasts.
     Ejected,
+    /// It has as much to do as it may.
+    Full,
 }
 
 impl Availability {
@@ -68,6 +76,7 @@ impl Availability {
             Self::Draining => "draining",
             Self::Unhealthy => "unhealthy",
             Self::Ejected => "ejected",
+            Self::Full => "full",
         }
     }
 }
@@ -90,11 +99,13 @@ pub struct Heeds {
     pub probe: bool,
     /// What traffic failed.
     pub ejection: bool,
+    /// What it bears.
+    pub load: Bounds,
 }
 
 impl Heeds {
-    /// All that there is.
-    pub const ALL: Self = Self { probe: true, ejection: true };
+    /// All that there is, without bounds.
+    pub const ALL: Self = Self { probe: true, ejection: true, load: Bounds::NONE };
 }
 
 /// The live record of one address.
@@ -103,8 +114,9 @@ pub struct BackendState {
     name: String,
     probe: AtomicU8,
     draining: AtomicBool,
-    in_flight: AtomicU32,
-    /// On the line of `in_flight`, which every attempt writes as well.
+    /// How much it has to do.
+    pub occupancy: Occupancy,
+    /// Beside what it has to do, which every attempt writes as well.
     attempts: AtomicU64,
     failures: AtomicU64,
     ejections: AtomicU64,
@@ -130,7 +142,7 @@ impl BackendState {
             address,
             probe: AtomicU8::new(probe as u8),
             draining: AtomicBool::new(false),
-            in_flight: AtomicU32::new(0),
+            occupancy: Occupancy::default(),
             attempts: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             ejections: AtomicU64::new(0),
@@ -161,13 +173,12 @@ impl BackendState {
         if heeds.probe && self.probe() != Probe::Passing {
             return Availability::Unhealthy;
         }
-        if !heeds.ejection {
-            return Availability::Ready;
-        }
-        match self.gate.entry(now) {
+        let entry = if heeds.ejection { self.gate.entry(now) } else { Entry::Open };
+        match entry {
+            Entry::Closed => Availability::Ejected,
+            _ if self.occupancy.is_full(&heeds.load) => Availability::Full,
             Entry::Open => Availability::Ready,
             Entry::Trial => Availability::Trial,
-            Entry::Closed => Availability::Ejected,
         }
     }
 
@@ -207,7 +218,7 @@ impl BackendState {
 
     /// Requests that it is answering now.
     pub fn in_flight(&self) -> u32 {
-        self.in_flight.load(Relaxed)
+        self.occupancy.requests()
     }
 
     /// Attempts that were made at it.
@@ -261,18 +272,22 @@ pub struct Member {
     pub host: HeaderValue,
     /// Which facts of its record count.
     pub heeds: Heeds,
+    /// Those of its pool and in use, where they are bounded.
+    pub connections: Arc<Connections>,
     /// Counts requests in flight at all backends, where somebody asks for it.
     in_flight: Option<Arc<AtomicU32>>,
 }
 
 impl Member {
-    /// Gives a record its place.
+    /// Gives a record its place. It goes on counting the connections of a `predecessor` whose pool
+    /// it has; those of another pool are used no more.
     pub fn new(
         state: Arc<BackendState>,
         target: Target,
         heeds: Heeds,
         template: &HttpPeer,
         in_flight: Option<Arc<AtomicU32>>,
+        predecessor: Option<&Self>,
     ) -> Self {
         let address = state.address().clone();
         let host = match &address {
@@ -280,9 +295,16 @@ impl Member {
             SocketAddr::Unix(_) => Ok(HeaderValue::from_static("localhost")),
         };
         let host = host.unwrap_or(HeaderValue::from_static("localhost"));
-        let peer = link::peer_of(template, address, target.name.as_deref());
+        let mut peer = link::peer_of(template, address, target.name.as_deref());
+        let alike = predecessor.filter(|old| old.peer.group_key == template.group_key);
+        let connections = alike.map(|old| old.connections.clone()).unwrap_or_default();
+        if let Some(max) = heeds.load.connections {
+            let connections = connections.clone();
+            let bounded = |inner| Arc::new(Bounded { inner, connections, max }) as _;
+            peer.options.custom_l4 = peer.options.custom_l4.take().map(bounded);
+        }
         let weight = state.orders.weight(target.weight);
-        Self { state, target, weight, peer, host, heeds, in_flight }
+        Self { state, target, weight, peer, host, heeds, connections, in_flight }
     }
 
     /// May this backend take a request now? Every selection asks here.
@@ -299,21 +321,45 @@ impl Member {
 pub struct InFlight {
     member: Arc<Member>,
     on_trial: bool,
+    /// Those who wait for the place.
+    line: Option<Arc<Line>>,
 }
 
 impl InFlight {
-    /// Takes a place at a backend; `None` if it was on trial and another request was faster.
+    /// Takes a place at a backend; `None` if it was on trial, or the last place, and another
+    /// request was faster.
     pub fn take(member: &Arc<Member>, availability: Availability) -> Option<Self> {
         let on_trial = availability == Availability::Trial;
         if on_trial && !member.state.gate.take_trial() {
             return None;
         }
-        member.state.in_flight.fetch_add(1, Relaxed);
+        if !member.state.occupancy.enter(&member.heeds.load) {
+            if on_trial {
+                member.state.gate.leave_trial();
+            }
+            return None;
+        }
         member.state.attempts.fetch_add(1, Relaxed);
         if let Some(all) = &member.in_flight {
             all.fetch_add(1, Relaxed);
         }
-        Some(Self { member: member.clone(), on_trial })
+        Some(Self { member: member.clone(), on_trial, line: None })
+    }
+
+    /// Lets those in a line know when the place is free again.
+    #[must_use]
+    pub fn awaited_in(self, line: &Arc<Line>) -> Self {
+        // A value with a `Drop` of its own cannot be taken apart.
+        let mut awaited = self;
+        awaited.line = Some(line.clone());
+        awaited
+    }
+
+    /// Learns how long the backend took to answer, or to fail.
+    pub fn took(&self, latency: Duration, now: Instant) {
+        let Requests::Adaptive(rules) = &self.member.heeds.load.requests else { return };
+        let occupancy = &self.member.state.occupancy;
+        occupancy.adaptive.answered(latency, occupancy.requests(), rules, now);
     }
 
     /// The backend that the request is at.
@@ -324,20 +370,21 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.member.state.in_flight.fetch_sub(1, Relaxed);
+        self.member.state.occupancy.leave();
         if let Some(all) = &self.member.in_flight {
             all.fetch_sub(1, Relaxed);
         }
         if self.on_trial {
             self.member.state.gate.leave_trial();
         }
+        if let Some(line) = &self.line {
+            line.wake();
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::upstream::{ejection::Rules, peer};
 
@@ -345,7 +392,7 @@ mod tests {
         let address: SocketAddr = "127.0.0.1:1".parse().unwrap();
         let template = peer::at(address.clone(), false);
         let state = Arc::new(BackendState::new(address, Probe::Pending));
-        Arc::new(Member::new(state, Target::of(1), Heeds::ALL, &template, None))
+        Arc::new(Member::new(state, Target::of(1), Heeds::ALL, &template, None, None))
     }
 
     #[test]
@@ -378,12 +425,28 @@ mod tests {
         member.state.gate.failed(now, &rules, || true);
         let availability = |probe, ejection| {
             let state = &member.state;
-            state.availability(Heeds { probe, ejection }, now)
+            state.availability(Heeds { probe, ejection, ..Heeds::ALL }, now)
         };
         assert_eq!(availability(true, true), Availability::Unhealthy);
         assert_eq!(availability(false, true), Availability::Ejected);
         assert_eq!(availability(true, false), Availability::Unhealthy);
         assert_eq!(availability(false, false), Availability::Ready);
+    }
+
+    #[test]
+    fn a_full_backend_takes_no_more_and_its_trial_is_left_to_others() {
+        let mut member = member();
+        let load = Bounds { requests: Requests::Fixed(1), ..Bounds::NONE };
+        Arc::get_mut(&mut member).unwrap().heeds = Heeds { probe: false, load, ..Heeds::ALL };
+        let now = Instant::now();
+        let first = InFlight::take(&member, Availability::Ready).expect("a place");
+        assert_eq!(member.availability(now), Availability::Full);
+        assert!(InFlight::take(&member, Availability::Ready).is_none());
+        assert!(InFlight::take(&member, Availability::Trial).is_none());
+        drop(first);
+        assert_eq!(member.availability(now), Availability::Ready);
+        let last = InFlight::take(&member, Availability::Trial).expect("the trial is free");
+        assert_eq!(last.member().state.in_flight(), 1);
     }
 
     #[test]

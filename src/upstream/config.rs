@@ -7,6 +7,7 @@ mod timeouts;
 
 use std::{
     collections::BTreeSet,
+    num::NonZeroU32,
     os::unix,
     path::{Path, PathBuf},
     str::FromStr,
@@ -37,7 +38,7 @@ use crate::{
             Link,
             config::{Http, TlsConfig},
         },
-        proxy_header, retry,
+        load, proxy_header, retry,
         set::{Plan, Targets},
         site::Site,
         target::Target,
@@ -97,6 +98,23 @@ pub struct Config {
     /// When observed failures take a backend out of service. Default: `{}`.
     #[serde(default)]
     pub ejection: Short<ejection::config::Config>,
+    /// Requests that each backend answers at a time, at most: a number; or `adaptive`, as many as
+    /// its latency says that it bears, which `{ adaptive: { min: 4, max: 1000 } }` bounds.
+    /// Default: unlimited.
+    #[serde(default)]
+    #[schemars(with = "Short<load::config::RequestsConfig>")]
+    pub max_requests: Option<Spanned<Short<load::config::RequestsConfig>>>,
+    /// Connections to each backend at a time, at most: in use, being made, and unused in the pool;
+    /// those of checks come beside. Over HTTP/2 each carries up to 100 requests.
+    /// Default: unlimited.
+    #[serde(default, deserialize_with = "load::config::connections")]
+    #[schemars(with = "NonZeroU32")]
+    pub max_connections: Option<Spanned<NonZeroU32>>,
+    /// Where requests wait, in the order of their arrival, while all backends that are fit have as
+    /// much to do as they may. Default: nobody waits, the answer is `503`.
+    #[serde(default)]
+    #[schemars(with = "load::config::QueueConfig")]
+    pub queue: Option<Spanned<load::config::QueueConfig>>,
     /// What becomes of a request when no backend is fit to take it. Default: `fail`.
     #[serde(default)]
     pub on_no_healthy: OnNoHealthy,
@@ -212,6 +230,9 @@ impl Config {
             ejection: Short::default(),
             on_no_healthy: OnNoHealthy::default(),
             retries: Short::default(),
+            max_requests: None,
+            max_connections: None,
+            queue: None,
             timeouts: TimeoutsConfig::default(),
         }
     }
@@ -271,6 +292,11 @@ impl Config {
         let alike = predecessor.filter(|old| *old.link() == link);
         let mut template = link.template(&timeouts, sources);
         template.group_key = alike.map_or_else(Link::pool, Upstream::pool);
+        if self.max_connections.is_some() && template.options.custom_l4.is_none() {
+            // What counts connections has to make them.
+            let dial = link.dial(&timeouts, sources, proxy_header::Sender::Ourselves);
+            template.options.custom_l4 = Some(Arc::new(dial));
+        }
         let changed = Changed::default();
         let known = predecessor.map_or(&[][..], Upstream::feeds);
         let mut origins: Vec<Origin> = Origin::of_names(names).into_iter().collect();
@@ -283,13 +309,18 @@ impl Config {
         let checks = self.health_check.build(&link, sources, problems).map(Arc::new);
         let ejection = self.ejection.rules();
         let outliers = self.ejection.outliers(problems);
+        let load = self.load(&link, problems);
         let plan = Plan {
             balance: self.balance.clone(),
             slow_start: self.slow_start.map(|time| time.0),
             zone: zone.clone(),
             upstream: name.clone(),
             key: key.clone(),
-            heeds: Heeds { probe: checks.is_some(), ejection: ejection.is_some() },
+            heeds: Heeds {
+                probe: checks.is_some(),
+                ejection: ejection.is_some(),
+                load: load.bounds,
+            },
             observes: outliers.is_some(),
             template,
         };
@@ -305,6 +336,7 @@ impl Config {
             fixed,
             is_required: self.required,
             retries: self.retries.build(problems),
+            load,
             timeouts,
             link,
             sources: sources.clone(),

@@ -85,14 +85,14 @@ mod tests {
             assert_eq!(new.probe(), probe);
         }
         assert!(told(&state(Probe::Pending), Heeds::ALL, now).is_none());
-        let trusted = Heeds { probe: false, ejection: true };
+        let trusted = Heeds { probe: false, ..Heeds::ALL };
         assert!(told(&state(Probe::Passing), trusted, now).is_none(), "nobody asked it");
     }
 
     #[test]
     fn a_backend_that_is_drained_by_order_stays_drained() {
         let (old, now) = (state(Probe::Passing), Instant::now());
-        let trusted = Heeds { probe: false, ejection: false };
+        let trusted = Heeds { probe: false, ejection: false, ..Heeds::ALL };
         old.orders.drain(true);
         let new = told(&old, trusted, now).expect("something to tell");
         assert_eq!(new.availability(trusted, now), Availability::Draining);

@@ -32,6 +32,16 @@ const CONNECT: Family<1> = Family::durations(
     "How long new connections took to make, TLS included",
     ["upstream"],
 );
+const WAITING: Family<1> = Family::gauge(
+    "crestline_upstream_waiting",
+    "Requests that wait for a backend that has room for them",
+    ["upstream"],
+);
+const WAITED: Family<2> = Family::counter(
+    "crestline_upstream_waited_total",
+    "Requests that found all backends full, by what became of them",
+    ["upstream", "result"],
+);
 const AVAILABLE: Family<2> = Family::gauge(
     "crestline_backend_available",
     "Whether the backend may take a request now, or one on trial",
@@ -55,6 +65,26 @@ const EJECTIONS: Family<2> = Family::counter(
 const IN_FLIGHT: Family<2> = Family::gauge(
     "crestline_backend_requests_in_flight",
     "Requests that the backend is answering",
+    ["upstream", "backend"],
+);
+const IN_FLIGHT_MAX: Family<2> = Family::gauge(
+    "crestline_backend_requests_max",
+    "Requests that the backend is given at a time, at most; none if they are not bounded",
+    ["upstream", "backend"],
+);
+const CONNECTED: Family<2> = Family::gauge(
+    "crestline_backend_connections",
+    "Connections to the backend, unused ones included; none if they are not bounded",
+    ["upstream", "backend"],
+);
+const WEIGHT: Family<2> = Family::gauge(
+    "crestline_backend_weight",
+    "The share of the backend, relative to the others, by the file or by order",
+    ["upstream", "backend"],
+);
+const DRAINED: Family<2> = Family::gauge(
+    "crestline_backend_drained",
+    "Whether the backend is drained by order",
     ["upstream", "backend"],
 );
 const ATTEMPTS: Family<2> = Family::counter(
@@ -84,16 +114,42 @@ pub fn collect<'a>(upstreams: impl Iterator<Item = &'a Arc<Upstream>>, page: &mu
     }
     let mut connect = page.family(&CONNECT);
     each().for_each(|(upstream, name)| connect.durations([name], &upstream.account().connects()));
+    let mut waiting = page.family(&WAITING);
+    each().for_each(|(upstream, name)| waiting.add([name], upstream.account().line().len() as u64));
+    let mut waited = page.family(&WAITED);
+    for (upstream, name) in each() {
+        let counts = &upstream.account().line().counts;
+        for (result, count) in counts.by_name() {
+            waited.add([name, result], count);
+        }
+    }
+    backends(&upstreams, page);
+}
 
+fn backends(upstreams: &[(&Upstream, Vec<Arc<Member>>)], page: &mut Page) {
     let now = Instant::now();
-    let mut of_backends = |family, value: &dyn Fn(&Member) -> Value| {
+    let mut of_some = |family, value: &dyn Fn(&Member) -> Option<Value>| {
         let mut samples = page.family(family);
-        for (upstream, members) in &upstreams {
+        for (upstream, members) in upstreams {
             for member in members {
-                samples.add([upstream.name(), member.state.name()], value(member));
+                if let Some(value) = value(member) {
+                    samples.add([upstream.name(), member.state.name()], value);
+                }
             }
         }
     };
+    of_some(&IN_FLIGHT_MAX, &|member| {
+        let max = member.state.occupancy.requests_max(&member.heeds.load);
+        (max != u32::MAX).then(|| max.into())
+    });
+    of_some(&CONNECTED, &|member| {
+        member.heeds.load.connections.map(|_| member.connections.get().into())
+    });
+    let mut of_backends = |family, value: &dyn Fn(&Member) -> Value| {
+        of_some(family, &|member| Some(value(member)));
+    };
+    of_backends(&WEIGHT, &|member| u32::from(member.weight).into());
+    of_backends(&DRAINED, &|member| member.state.orders.is_drained().into());
     of_backends(&AVAILABLE, &|member| {
         matches!(member.availability(now), Availability::Ready | Availability::Trial).into()
     });

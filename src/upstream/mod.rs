@@ -14,6 +14,7 @@ mod follow;
 pub mod health;
 pub mod latency;
 pub mod link;
+pub mod load;
 pub mod memory;
 pub mod metrics;
 pub mod orders;
@@ -99,6 +100,8 @@ pub struct Parts {
     pub on_no_healthy: OnNoHealthy,
     /// When a request is tried again, and how.
     pub retries: retry::Policy,
+    /// What its backends bear.
+    pub load: load::Rules,
     /// How long things may take.
     pub timeouts: Timeouts,
     /// How connections are made.
@@ -214,7 +217,8 @@ impl Upstream {
     pub fn is_fit(&self, now: Instant) -> bool {
         let set = self.set.load();
         let fit = |member: &Arc<Member>| {
-            matches!(member.availability(now), Availability::Ready | Availability::Trial)
+            let availability = member.availability(now);
+            matches!(availability, Availability::Ready | Availability::Trial | Availability::Full)
         };
         set.members().iter().any(fit)
     }
@@ -277,7 +281,7 @@ impl Upstream {
 
     /// Takes a backend for one attempt: never one that failed this request, fit ones first; if
     /// none is left, an ejected one whose checks pass (fail open); where the upstream says so and
-    /// nobody is fit, one whose checks fail.
+    /// nobody is fit, one whose checks fail. Where a fit one is only full, none of those.
     pub fn select(
         &self,
         now: Instant,
@@ -286,7 +290,10 @@ impl Upstream {
     ) -> Option<InFlight> {
         let set = self.set.load();
         set.next(now, hints, &visit)
-            .or_else(|| set.any_ejected(now, |member| visit(member) != Visit::Failed))
+            .or_else(|| {
+                let wanted = |member: &Member| visit(member) != Visit::Failed;
+                if set.is_full(now, wanted) { None } else { set.any_ejected(now, wanted) }
+            })
             .inspect(|_| self.calm_down(&set, now))
             .or_else(|| self.any_in_panic(&set, now, |member| visit(member) != Visit::Failed))
     }

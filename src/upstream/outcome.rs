@@ -4,7 +4,7 @@ use std::fmt;
 
 use pingora::{Error, ErrorType};
 
-use crate::tls::origin::Fault;
+use crate::{tls::origin::Fault, upstream::load::connections::TOO_MANY};
 
 /// The end of one attempt, in the words of the access log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +39,10 @@ pub enum Outcome {
     ClientLeft,
     /// The time of its route was over before the request was sent.
     Deadline,
+    /// There were as many connections as there may be.
+    Full,
+    /// No address and port were left to connect from.
+    NoSource,
     /// Something of our own failed.
     Internal,
 }
@@ -49,13 +53,15 @@ impl Outcome {
         if let Some(fault) = tls_fault(error) {
             return Self::Tls(fault);
         }
+        if binds_nothing(error) {
+            return Self::NoSource;
+        }
         match error.etype {
+            ErrorType::Custom(TOO_MANY) => Self::Full,
             ErrorType::ConnectRefused => Self::Refused,
             ErrorType::ConnectTimedout => Self::ConnectTimeout,
             ErrorType::ConnectNoRoute => Self::Unroutable,
-            ErrorType::InternalError | ErrorType::BindError | ErrorType::SocketError => {
-                Self::Internal
-            }
+            ErrorType::InternalError | ErrorType::SocketError => Self::Internal,
             _ => Self::ConnectError,
         }
     }
@@ -63,6 +69,8 @@ impl Outcome {
     /// The status and the reason if this was the last attempt, and it made no connection.
     pub fn no_connection(self) -> Option<(u16, &'static str)> {
         match self {
+            Self::Full => Some((503, "upstream_full")),
+            Self::NoSource => Some((503, "no_source")),
             Self::Refused => Some((502, "connect_refused")),
             Self::Unroutable => Some((502, "connect_unroutable")),
             Self::ConnectError => Some((502, "connect_error")),
@@ -77,7 +85,11 @@ impl Outcome {
     pub fn is_failure(self) -> bool {
         match self {
             Self::Status(status) => matches!(status, 502..=504),
-            Self::Connected | Self::ClientLeft | Self::Deadline | Self::Internal => false,
+            Self::Connected
+            | Self::ClientLeft
+            | Self::Deadline
+            | Self::Internal
+            | Self::NoSource => false,
             _ if self.is_blameless() => false,
             _ => true,
         }
@@ -85,7 +97,7 @@ impl Outcome {
 
     /// Whether only the connection was at its end: a new one will tell.
     pub fn is_blameless(self) -> bool {
-        matches!(self, Self::Stale | Self::Unprocessed)
+        matches!(self, Self::Stale | Self::Unprocessed | Self::Full)
     }
 
     /// Whether it speaks for the backend.
@@ -120,6 +132,8 @@ impl fmt::Display for Outcome {
             Self::Stale => f.write_str("stale"),
             Self::ClientLeft => f.write_str("client_left"),
             Self::Deadline => f.write_str("deadline"),
+            Self::Full => f.write_str("full"),
+            Self::NoSource => f.write_str("no_source"),
             Self::Internal => f.write_str("internal"),
         }
     }
@@ -145,4 +159,10 @@ pub fn tls_fault(error: &Error) -> Option<Fault> {
         ErrorType::Custom(NO_HTTP2) => Some(Fault::NoHttp2),
         _ => None,
     }
+}
+/// Whether the kernel had no address and port to connect from (`EADDRNOTAVAIL`), or would not let
+/// us have the one that is configured. Pingora hides it behind an error of its own.
+fn binds_nothing(error: &Error) -> bool {
+    let cause = || error.cause.as_deref()?.downcast_ref::<Box<Error>>();
+    error.etype == ErrorType::BindError || cause().is_some_and(|cause| binds_nothing(cause))
 }

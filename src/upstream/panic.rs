@@ -47,7 +47,8 @@ impl Upstream {
 
 fn has_fit(set: &Set, now: Instant) -> bool {
     let is_fit = |member: &Arc<Member>| {
-        matches!(member.availability(now), Availability::Ready | Availability::Trial)
+        let availability = member.availability(now);
+        matches!(availability, Availability::Ready | Availability::Trial | Availability::Full)
     };
     set.members().iter().any(is_fit)
 }

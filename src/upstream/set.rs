@@ -84,14 +84,15 @@ impl Set {
                     }
                     Arc::new(state)
                 },
-                |member| member.state.clone(),
+                |known| known.state.clone(),
             );
             if plan.observes {
                 state.begin_to_observe(); // so that no request has to make room
             }
             state.set_draining(false);
+            let (heeds, template, known) = (plan.heeds, &plan.template, known.map(Arc::as_ref));
             let counted = plan.balance.is_bounded().then(|| in_flight.clone());
-            Arc::new(Member::new(state, target.clone(), plan.heeds, &plan.template, counted))
+            Arc::new(Member::new(state, target.clone(), heeds, template, counted, known))
         });
         let members: Pool = members.collect();
         let tiers = Tiers::new(&plan.balance, &members, plan.zone.as_deref(), in_flight);
@@ -137,7 +138,13 @@ impl Set {
         if let Some(stays) = self.stays(now, hints, &visit) {
             return Some(stays);
         }
-        self.tiers.in_order(now).find_map(|tier| {
+        // Those who only have too much to do are waited for, and not stood in for.
+        let may_be = |tier: &&Balancer| {
+            let is_wanted =
+                |member: &Member| !member.target.backup && visit(member) != Visit::Failed;
+            !tier.is_backup() || !self.is_full(now, is_wanted)
+        };
+        self.tiers.in_order(now).take_while(may_be).find_map(|tier| {
             self.next_of(tier, now, hints, |member| visit(member) == Visit::None)
                 .or_else(|| self.next_of(tier, now, hints, |member| visit(member) == Visit::Stale))
         })
@@ -231,6 +238,9 @@ fn take_fit(member: &Arc<Member>, now: Instant) -> Option<InFlight> {
 fn take_if_fit(member: &Arc<Member>, availability: Availability) -> Option<InFlight> {
     match availability {
         Availability::Ready | Availability::Trial => InFlight::take(member, availability),
-        Availability::Draining | Availability::Unhealthy | Availability::Ejected => None,
+        Availability::Draining
+        | Availability::Unhealthy
+        | Availability::Ejected
+        | Availability::Full => None,
     }
 }

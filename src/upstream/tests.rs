@@ -554,3 +554,55 @@ fn an_empty_answer_is_believed_at_once_only_where_nothing_is_checked() {
     assert!(!three("health_check: off").keep_serving(&mut targets, now));
     assert_eq!(targets.len(), 0);
 }
+
+/// A backup stands in for those that are unfit, not for those that are busy.
+#[test]
+fn a_backup_is_no_help_for_one_that_is_full() {
+    let upstream = upstream(
+        "backends: [127.0.0.1:1, { address: 127.0.0.1:2, backup: true }], max_requests: 1",
+    );
+    let now = Instant::now();
+    let first = upstream.select(now, &Hints::NONE, fresh).expect("a place");
+    assert_eq!(port(first.member()), 1);
+    assert!(matches!(upstream.admit(now, &Hints::NONE, fresh), load::Admission::Busy));
+    at(&upstream, 1).state.set_probe(Probe::Failing);
+    let second = upstream.select(now, &Hints::NONE, fresh).expect("a place");
+    assert_eq!(port(second.member()), 2);
+}
+
+/// An ejected backend stands in for none that is fit, not for one that has enough to do.
+#[test]
+fn a_full_upstream_is_waited_for_and_its_ejected_backends_are_left_alone() {
+    let upstream = upstream(
+        "backends: [127.0.0.1:1, 127.0.0.1:2], max_requests: 1, queue: { max: 1 }, \
+         ejection: { max_ejected: 100% }",
+    );
+    let now = Instant::now();
+    at(&upstream, 2).state.gate.failed(now, &ONE_FAILURE, || true);
+    let load::Admission::Taken(first) = upstream.admit(now, &Hints::NONE, fresh) else {
+        panic!("a place")
+    };
+    assert_eq!(port(first.member()), 1);
+    assert!(matches!(upstream.admit(now, &Hints::NONE, fresh), load::Admission::Busy));
+    let failed = |member: &Member| match port(member) {
+        1 => Visit::Failed,
+        _ => Visit::None,
+    };
+    let load::Admission::Taken(second) = upstream.admit(now, &Hints::NONE, failed) else {
+        panic!("a place")
+    };
+    assert_eq!(port(second.member()), 2, "the full one is of no use");
+
+    drop((first, second));
+    let place = upstream.account().line().join(1).expect("room");
+    assert!(
+        matches!(upstream.admit(now, &Hints::NONE, fresh), load::Admission::Busy),
+        "nobody overtakes"
+    );
+    assert!(upstream.take_turn(now, &Hints::NONE, fresh).is_some(), "but the one whose turn it is");
+    drop(place);
+    assert!(matches!(upstream.admit(now, &Hints::NONE, fresh), load::Admission::Taken(_)));
+    at(&upstream, 1).state.set_probe(Probe::Failing);
+    at(&upstream, 2).state.set_probe(Probe::Failing);
+    assert!(matches!(upstream.admit(now, &Hints::NONE, fresh), load::Admission::Nobody));
+}

@@ -225,6 +225,9 @@ impl<'de> Deserializer<'de> for NodeDeserializer<'_> {
         match (name, self.node().text()) {
             (SPANNED, _) => visitor.visit_seq(WithSpan::new(self.node().span, self)),
             (SHORT, Some(text)) => visitor.visit_str(text),
+            (SHORT, None) if matches!(self.node().value, Value::Null) => {
+                visitor.visit_str(self.text(&"a text or a mapping")?)
+            }
             _ => visitor.visit_newtype_struct(self),
         }
     }

@@ -101,6 +101,7 @@ fn people_read_who_is_in_service() {
             },
         ],
         upstreams: vec![UpstreamStatus {
+            load: None,
             name: "app".to_owned(),
             requests: 10,
             retries: 1,

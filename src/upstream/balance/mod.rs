@@ -15,7 +15,7 @@ pub mod slow_start;
 pub mod smooth;
 pub mod sticky;
 pub mod tiers;
-mod token;
+pub mod token;
 pub mod two_choices;
 mod zone;
 
@@ -151,6 +151,11 @@ impl Balancer {
     /// The backends that it chooses among.
     pub fn pool(&self) -> &Pool {
         &self.pool
+    }
+
+    /// Whether they serve only when no other is fit.
+    pub fn is_backup(&self) -> bool {
+        self.pool.first().is_some_and(|member| member.target.backup)
     }
 
     /// The share of requests that stay here, of those that would rather.

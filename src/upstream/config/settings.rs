@@ -22,6 +22,7 @@ impl Config {
         if let Some(slow_start) = &self.slow_start {
             settings.push(("slow_start", slow_start.to_string()));
         }
+        settings.extend(self.load_settings());
         settings.extend([
             ("timeouts.connect", timeouts.connect.to_string()),
             ("timeouts.first_byte", timeouts.first_byte.to_string()),

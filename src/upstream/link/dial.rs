@@ -43,10 +43,10 @@ impl Sources {
 /// How a connection is made.
 #[derive(Debug)]
 pub struct Dial {
-    pub(super) timeout: Duration,
-    pub(super) sources: Arc<Sources>,
+    pub(in crate::upstream) timeout: Duration,
+    pub(in crate::upstream) sources: Arc<Sources>,
     /// What is said first.
-    pub(super) header: Option<Header>,
+    pub(in crate::upstream) header: Option<Header>,
 }
 
 /// A connection that was made.

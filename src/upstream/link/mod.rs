@@ -41,7 +41,7 @@ use crate::{
 pub use dial::Sources;
 
 /// Streams of one connection over HTTP/2, at most; what most origins allow.
-const STREAMS_MAX: u32 = 100;
+pub const STREAMS_MAX: u32 = 100;
 /// What an origin may send on a stream before somebody takes it: the bound on what a slow client
 /// keeps in memory.
 const STREAM_WINDOW: u32 = 256 * 1024;

@@ -53,10 +53,11 @@ impl Conditions {
             | Outcome::ConnectTimeout
             | Outcome::ConnectError
             | Outcome::Tls(_)
+            | Outcome::NoSource
             | Outcome::Internal => self.connect,
             Outcome::Reset => self.reset,
             Outcome::Timeout => self.timeout,
-            Outcome::RefusedStream | Outcome::Unprocessed | Outcome::Stale => true,
+            Outcome::RefusedStream | Outcome::Unprocessed | Outcome::Stale | Outcome::Full => true,
             Outcome::Status(_)
             | Outcome::Connected
             | Outcome::Nonsense
