@@ -161,6 +161,10 @@ impl Oracle<'_> {
                 .collect(),
             settings: self.settings(&format!("upstreams.{name}"), settings),
             split,
+            mirror: route
+                .mirror
+                .as_ref()
+                .map(|mirror| format!("{}% to {}", mirror.percent(), mirror.upstream.name())),
             upstream: Named { place: self.place(named.map(|named| named.name.span)), name },
             backends: match self.standing {
                 Standing::OnFile => written.map(on_file).unwrap_or_default(),

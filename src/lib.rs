@@ -22,6 +22,7 @@
 //!     tls                              certificates, the handshake, and what origins are judged by
 //!  2  field                            header fields as the operator writes them
 //!     acme                             certificates that are obtained by themselves
+//!     overload                         whether the process has too much to do
 //!  1  yaml  drain  panics              the file's text, with places | how the process ends
 //!     metrics                          what is counted, as Prometheus reads it
 //!  0  clock  counter  diagnostic       time | counts | problems with a place
@@ -48,6 +49,7 @@ pub mod http2;
 pub mod listener;
 pub mod metrics;
 pub mod observe;
+pub mod overload;
 pub mod panics;
 pub mod policy;
 pub mod proxy;

@@ -16,7 +16,7 @@ use log::{info, warn};
 use pingora::server::{RunArgs, Server, configuration::Opt};
 use pingora_core::{
     apps::HttpServerOptions,
-    connectors::ConnectorOptions,
+    connectors::{ConnectorOptions, http::Connector},
     protocols::http::v2::server::{H2Options, default_h2_options},
     services::background::background_service,
 };
@@ -251,7 +251,9 @@ fn succeed(
 /// Pingora's proxy, with our own phases.
 fn proxy(server: &Server, live: &Live) -> HttpProxy<Caught<Proxy>> {
     let snapshot = live.load();
-    let mut proxy = http_proxy(&server.configuration, Proxy::new(live.clone()));
+    let options = ConnectorOptions::from_server_conf(&server.configuration);
+    let copies = Connector::new(Some(options));
+    let mut proxy = http_proxy(&server.configuration, Proxy::new(live.clone(), copies));
     // Pingora has one setting for all listeners: the widest of theirs, and hooks keep the rest.
     let (header_list, idle) = snapshot.file.http2_bounds();
     proxy.h2_options = Some(h2_options(header_list));

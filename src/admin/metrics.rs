@@ -11,6 +11,7 @@ use crate::{
     drain::Drain,
     metrics::{self, Form, Page},
     observe::{access_log, process},
+    overload,
     snapshot::{self, Snapshot},
 };
 
@@ -38,5 +39,6 @@ fn collect(control: &Control, snapshot: &Snapshot, drain: &Drain, form: Form) ->
     access_log::collect(&mut page);
     reloads::collect(control, &mut page);
     process::collect(drain, control.started(), &mut page);
+    overload::collect(&mut page);
     page
 }

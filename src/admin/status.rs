@@ -19,13 +19,14 @@ use tokio::time::Instant;
 pub use acme::AcmeStatus;
 pub use backend::BackendStatus;
 pub use discovery::DiscoveryStatus;
-pub use load::LoadStatus;
+pub use load::{LoadStatus, MirrorStatus};
 pub use route::RouteStatus;
 
 use crate::{
     control::{Control, probation::Standing},
     downstream::refused::Refused,
     drain::{Drain, Load, State},
+    overload::{self, Level},
     panics::Panics,
     snapshot::Listener,
     tls::keyring::Keyring,
@@ -47,6 +48,9 @@ pub struct Status {
     pub unready: Vec<String>,
     /// What is in flight.
     pub in_flight: Load,
+    /// Whether there is too much to do: `calm`, `shedding` or `critical`.
+    #[serde(default)]
+    pub overload: Level,
     /// Panics since the process began: mistakes in this program.
     pub panics: Panics,
     /// What was refused since the process began, by reason.
@@ -158,6 +162,9 @@ pub struct UpstreamStatus {
     /// What is bounded, and who waits; `None` if nothing is.
     #[serde(default)]
     pub load: Option<LoadStatus>,
+    /// What became of the copies that it got as a mirror; `None` if it never got any.
+    #[serde(default)]
+    pub mirrored: Option<MirrorStatus>,
     /// Its backends, by address.
     pub backends: Vec<BackendStatus>,
 }
@@ -184,6 +191,7 @@ impl Status {
             state: drain.state(),
             unready: snapshot.unready(now),
             in_flight: drain.load(),
+            overload: overload::level(),
             panics: Panics::get(),
             refused: Refused::get(),
             configuration: Configuration {
@@ -247,6 +255,7 @@ impl From<&Upstream> for UpstreamStatus {
             retries: upstream.retries(),
             discovery: DiscoveryStatus::of(upstream, Instant::now()),
             load: LoadStatus::of(upstream),
+            mirrored: MirrorStatus::of(upstream),
             backends: upstream.members().iter().map(|member| BackendStatus::of(member)).collect(),
         }
     }
@@ -255,9 +264,13 @@ impl From<&Upstream> for UpstreamStatus {
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { program, pid, uptime_seconds, state, in_flight, panics, refused, .. } = self;
-        let Self { configuration, listeners, upstreams, unready, .. } = self;
+        let Self { configuration, listeners, upstreams, unready, overload, .. } = self;
         writeln!(f, "crestline {program}, process {pid}, up {}", span(*uptime_seconds))?;
         writeln!(f, "{}, {in_flight}", state.as_str())?;
+        if *overload != Level::Calm {
+            let closes = if *overload == Level::Critical { " and connections closed" } else { "" };
+            writeln!(f, "overload: new requests are shed{closes}")?;
+        }
         if *panics != Panics::default() {
             let Panics { requests, tasks, others } = panics;
             writeln!(f, "panics: {requests} in requests, {tasks} in tasks, {others} elsewhere")?;
@@ -301,6 +314,7 @@ impl fmt::Display for UpstreamStatus {
         )?;
         self.discovery.iter().try_for_each(|source| source.fmt(f))?;
         self.load.as_ref().map_or(Ok(()), |load| load.fmt(f))?;
+        self.mirrored.as_ref().map_or(Ok(()), |mirrored| mirrored.fmt(f))?;
         let widest = self.backends.iter().map(|backend| backend.address.len()).max().unwrap_or(0);
         for backend in &self.backends {
             backend.show(f, widest)?;

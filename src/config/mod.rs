@@ -5,6 +5,8 @@
 //! listener and route is read on its own, so that one mistake does not hide another.
 
 pub mod admin;
+pub mod mirror;
+mod parts;
 mod places;
 pub mod route;
 pub mod schema;
@@ -26,30 +28,16 @@ pub use source::{Loaded, load};
 
 use crate::{
     acme,
-    config::route::RouteConfig,
-    diagnostic::{Problem, Problems, nearest},
-    downstream, observe,
+    config::{
+        parts::{Halves, find, list, split, wrong_kind},
+        route::RouteConfig,
+    },
+    diagnostic::{Problem, Problems},
+    downstream, observe, overload,
     units::{self, ByteSize, Duration},
     upstream,
-    yaml::{self, Entry, Node, Short, Spanned, Value},
+    yaml::{self, Entry, Short, Spanned, Value},
 };
-
-/// The keys of ours that stand at the top level.
-const KEYS: [&str; 13] = [
-    "access_log",
-    "acme",
-    "admin",
-    "dns",
-    "include",
-    "lame_duck",
-    "limits",
-    "listeners",
-    "routes",
-    "trusted_proxies",
-    "upstreams",
-    "watch",
-    "zone",
-];
 
 /// A configuration as written. What could not be read is left out; its problems are told.
 ///
@@ -96,6 +84,9 @@ pub struct File {
     /// How much clients may take: all of them together, and each alone. Default: `{}`.
     #[schemars(default)]
     pub limits: downstream::config::process::Limits,
+    /// When new requests are shed because the process has too much to do. Default: `{}`.
+    #[schemars(default)]
+    pub overload: overload::config::Config,
     /// One line for each request. Default: `{}`.
     #[schemars(default, with = "Short<observe::access_log::config::Config>")]
     pub access_log: observe::access_log::config::Config,
@@ -165,6 +156,7 @@ impl File {
             access_log: observe::access_log::config::Config::default(),
             trusted_proxies: Vec::new(),
             limits: downstream::config::process::Limits::default(),
+            overload: overload::config::Config::default(),
             listeners: vec![downstream::config::Config::at(listener)],
             upstreams: vec![Named { name, config: Some(backends) }],
             routes: None,
@@ -269,6 +261,9 @@ impl File {
             limits: find(&ours, "limits")
                 .and_then(|node| yaml::read(node, "limits", problems))
                 .unwrap_or_default(),
+            overload: find(&ours, "overload")
+                .and_then(|node| yaml::read(node, "overload", problems))
+                .unwrap_or_default(),
             listeners: listeners.into_iter().flatten().collect(),
             upstreams: upstreams(&ours, problems),
             routes: list(loaded, &ours, "routes", problems, RouteConfig::read),
@@ -289,7 +284,7 @@ impl File {
     /// the upstreams that routes name, and routes to the upstreams that no route names.
     fn with_room_for_the_rest(mut self) -> Self {
         let routes = self.routes.get_or_insert_default();
-        let names = routes.iter().flatten().flat_map(RouteConfig::upstream_names);
+        let names = routes.iter().flatten().flat_map(RouteConfig::names);
         let names = names.map(|(name, _)| name.clone());
         let mut missing: BTreeSet<String> = names.collect();
         for upstream in &self.upstreams {
@@ -309,69 +304,6 @@ impl File {
 pub const SMALLEST: &str =
     "the smallest file is `upstreams: { app: { backends: [127.0.0.1:3031] } }`";
 
-/// The entries of the top level.
-struct Halves<'a> {
-    ours: Vec<&'a Entry>,
-    pingoras: Vec<Entry>,
-    /// The keys of ours that were probably meant by one that nobody knows.
-    misspelt: Vec<&'static str>,
-}
-
-/// Parts our keys from Pingora's; a key that neither half knows is told here.
-fn split<'a>(entries: &'a [Entry], problems: &mut Problems) -> Halves<'a> {
-    let pingoras = server::keys();
-    let mut halves = Halves { ours: Vec::new(), pingoras: Vec::new(), misspelt: Vec::new() };
-    for entry in entries {
-        if KEYS.contains(&entry.key.as_str()) {
-            halves.ours.push(entry);
-        } else if pingoras.contains(&entry.key) {
-            halves.pingoras.push(entry.clone());
-        } else {
-            let known = KEYS.iter().copied().chain(pingoras.iter().map(String::as_str));
-            let meant = nearest(&entry.key, known);
-            halves.misspelt.extend(KEYS.iter().filter(|key| meant == Some(**key)));
-            let meant = meant.map_or(String::new(), |key| format!("did you mean `{key}`? "));
-            let help = format!("{meant}Known here: {}, and Pingora's own keys", KEYS.join(", "));
-            let problem = Problem::error(format!("unknown key `{}`", entry.key));
-            problems.push(problem.at(entry.key_span).help(help));
-        }
-    }
-    halves
-}
-
-fn find<'a>(entries: &[&'a Entry], key: &str) -> Option<&'a Node> {
-    entries.iter().find(|entry| entry.key == key).map(|entry| &entry.value)
-}
-
-/// Reads the elements of a list one by one; `None` stands for one that could not be read.
-///
-/// In messages, they are counted from the beginning of their file.
-fn list<T>(
-    loaded: &Loaded,
-    entries: &[&Entry],
-    key: &str,
-    problems: &mut Problems,
-    read_one: impl Fn(&Node, &str, &mut Problems) -> Option<T>,
-) -> Option<Vec<Option<T>>> {
-    let node = find(entries, key)?;
-    let Value::Sequence(elements) = &node.value else {
-        if node.value != Value::Unfilled {
-            problems.push(wrong_kind(key, node));
-        }
-        return None;
-    };
-    let (mut read, mut index, mut last) = (Vec::new(), 0, node.span);
-    for element in elements {
-        if !loaded.sources.share_a_file(last, element.span) {
-            index = 0;
-        }
-        last = element.span;
-        read.push(read_one(element, &format!("{key}[{index}]"), problems));
-        index += 1;
-    }
-    Some(read)
-}
-
 fn upstreams(entries: &[&Entry], problems: &mut Problems) -> Vec<Named<upstream::config::Config>> {
     let Some(node) = find(entries, "upstreams") else { return Vec::new() };
     let Value::Mapping(named) = &node.value else {
@@ -385,16 +317,4 @@ fn upstreams(entries: &[&Entry], problems: &mut Problems) -> Vec<Named<upstream:
         config: yaml::read(&entry.value, &format!("upstreams.{}", entry.key), problems),
     };
     named.iter().map(read).collect()
-}
-
-/// What is wrong with a value under a key of the top level that holds one kind of value.
-fn wrong_kind(key: &str, value: &Node) -> Problem {
-    let (expected, help) = match key {
-        "upstreams" => (
-            "a mapping from names to upstreams",
-            "name each one, as in `upstreams: { app: { backends: [127.0.0.1:3031] } }`",
-        ),
-        _ => ("a list", "put a hyphen before each item"),
-    };
-    Problem::error(format!("`{key}` is not {expected}")).at(value.span).help(help)
 }

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 use crate::{
-    config::target::TargetConfig,
+    config::{mirror::MirrorConfig, target::TargetConfig},
     diagnostic::{Problem, Problems, Span, nearest, suggest_among},
     field::Lookup,
     policy::PolicyConfig,
@@ -57,6 +57,11 @@ pub struct RouteConfig {
     #[serde(default, deserialize_with = "some_time")]
     #[schemars(with = "Duration", extend("pattern" = units::POSITIVE))]
     pub timeout: Option<Duration>,
+    /// Another upstream that gets copies of the requests, whose answers are thrown away.
+    /// Default: none.
+    #[serde(default)]
+    #[schemars(with = "MirrorConfig")]
+    pub mirror: Option<MirrorConfig>,
     /// The upstream that answers; or several, as in
     /// `{ split: [{ name: a, weight: 90 }, { name: b, weight: 10 }], key: client }`.
     #[schemars(with = "Short<TargetConfig>")]
@@ -105,6 +110,12 @@ fn some_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Durati
 const MATCH_KEYS: [&str; 4] = ["headers", "hosts", "methods", "query"];
 
 impl RouteConfig {
+    /// The upstreams that get requests or copies of them, with the places of their names.
+    pub fn names(&self) -> impl Iterator<Item = (&String, Span)> {
+        let mirror = self.mirror.iter().map(|it| (&it.upstream.value, it.upstream.span));
+        self.upstream_names().chain(mirror)
+    }
+
     /// The upstreams that answer, with the places of their names.
     pub fn upstream_names(&self) -> impl Iterator<Item = (&String, Span)> {
         self.upstream.value.0.names(self.upstream.span)

@@ -143,7 +143,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::config::{KEYS, server::keys};
+    use crate::config::{parts::KEYS, server::keys};
 
     /// The top level alone is read by hand, so it alone could be told wrongly.
     #[test]

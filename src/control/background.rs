@@ -16,7 +16,10 @@ use tokio::{
     time::{self, Instant},
 };
 
-use crate::control::{Control, lock, reminders, renewal, signals, tasks, watcher};
+use crate::{
+    control::{Control, lock, reminders, renewal, signals, tasks, watcher},
+    overload::{self, Sampler},
+};
 
 /// How often the counts that a probation compares with are taken.
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
@@ -69,6 +72,8 @@ impl BackgroundService for Background {
         let again = control.clone();
         tokio::spawn(async move { tasks::keep("sampler", || sample(again.clone())).await });
         let again = control.clone();
+        tokio::spawn(async move { tasks::keep("overload", || weigh(again.clone())).await });
+        let again = control.clone();
         tokio::spawn(async move {
             tasks::keep("reminders", || reminders::run(again.clone())).await;
         });
@@ -80,6 +85,16 @@ impl BackgroundService for Background {
         renewal.abort(); // its answers might not be found any longer; a successor orders
         // Checks go on while requests in flight finish: they may still need another backend.
         std::future::pending::<()>().await;
+    }
+}
+
+/// Weighs what the process has to do.
+async fn weigh(control: Arc<Control>) {
+    let mut sampler = Sampler::default();
+    loop {
+        time::sleep(overload::SAMPLE_EVERY).await;
+        let config = control.live.load().file.overload;
+        sampler.sample(&config, Instant::now());
     }
 }
 

@@ -66,6 +66,7 @@ pub(super) fn changes(old: &File, new: &File) -> Vec<String> {
         ("listeners", old.listeners != new.listeners),
         ("trusted_proxies", old.trusted_proxies != new.trusted_proxies),
         ("limits", old.limits != new.limits),
+        ("overload", old.overload != new.overload),
         ("access_log", old.access_log != new.access_log),
         ("acme", old.acme != new.acme),
         ("admin", old.admin != new.admin),
@@ -279,6 +280,7 @@ mod tests {
             ("watch: true\n", "watch changed"),
             ("trusted_proxies: [10.0.0.0/8]\n", "trusted_proxies changed"),
             ("limits: { connections: 9 }\n", "limits changed"),
+            ("overload: { memory: off }\n", "overload changed"),
             ("access_log: off\n", "access_log changed"),
             ("access_log: { format: combined }\n", "access_log changed"),
             (

@@ -117,6 +117,9 @@ pub struct RouteTaken {
     /// How requests are split between upstreams, if they are.
     #[serde(default)]
     pub split: Option<SplitTaken>,
+    /// Who gets copies, such as `10% to next`.
+    #[serde(default)]
+    pub mirror: Option<String>,
     /// What is in force for it.
     pub settings: Vec<Setting>,
     /// Its backends, in the order of their next turns.

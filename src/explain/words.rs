@@ -100,6 +100,9 @@ impl RouteTaken {
         }
         line(f, &format!("upstream   {}", self.upstream.name), self.upstream.place.as_ref())?;
         self.split.as_ref().map_or(Ok(()), |split| split.fmt(f))?;
+        if let Some(mirror) = &self.mirror {
+            writeln!(f, "  mirror   {mirror}")?;
+        }
         for Backend { address, weight, availability, is_next } in &self.backends {
             write!(f, "  backend  {address}, weight {weight}")?;
             if let Some(availability) = availability {

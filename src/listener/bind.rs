@@ -34,7 +34,7 @@ use crate::{
         options,
         sockets::{Open, Sockets},
     },
-    systemd,
+    overload, systemd,
 };
 
 /// The status of a process that cannot listen (`EX_UNAVAILABLE`).
@@ -297,6 +297,7 @@ impl<A: ServerApp + Send + Sync + 'static> ServiceWithDependents for Listening<A
         };
         ready.notify_ready();
         systemd::serves();
+        tokio::spawn(overload::pulse::beat());
         let (sockets, mut stopping) = (self.sockets.clone(), shutdown.clone());
         tokio::spawn(async move {
             let _ = stopping.wait_for(|stopping| *stopping).await;

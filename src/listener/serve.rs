@@ -20,7 +20,7 @@ use pingora_core::{
     server::ShutdownWatch,
 };
 use pingora_timeout::timeout;
-use tokio::time;
+use tokio::{sync::watch, time};
 
 use crate::{
     clock::Alarm,
@@ -36,6 +36,7 @@ use crate::{
     },
     http2::PREFACE,
     listener::{refuse::Refuser, streams::Streams},
+    overload,
 };
 
 /// How long an idle connection is kept once the listeners are closed: a request that is on its
@@ -112,10 +113,21 @@ async fn serve_http2<A>(
 {
     stream.set_http2();
     let connection = stream.connection().clone();
+    // It leaves at a stop, and where memory is short.
+    let (leave, leaving) = watch::channel(false);
+    let told = async {
+        tokio::select! {
+            () = close(shutdown) => {}
+            () = overload::critical() => {}
+        }
+        leave.send_replace(true);
+        pending::<()>().await;
+    };
     // Pingora sends both GOAWAYs, and waits for ever for the answer between them.
     tokio::select! {
-        _ = streams.process_new(stream, shutdown) => {}
-        () = abandoned(&connection, shutdown) => {}
+        _ = streams.process_new(stream, &leaving) => {}
+        () = told => {}
+        () = abandoned(&connection, &leaving) => {}
         () = gives_way(&connection) => {}
     }
 }
@@ -131,7 +143,7 @@ async fn close(shutdown: &ShutdownWatch) {
     let _ = shutdown.clone().wait_for(|closing| *closing).await;
 }
 
-/// Waits until the listeners are closed, and nothing has been in flight for a while.
+/// Waits until the connection is to leave, and nothing has been in flight for a while.
 async fn abandoned(connection: &Connection, shutdown: &ShutdownWatch) {
     close(shutdown).await;
     let mut quiet = Duration::ZERO;

@@ -15,6 +15,7 @@ use crate::{
         Policies,
         contract::{Facts, Notes},
     },
+    proxy::mirror,
     snapshot::Route,
     upstream::{attempts::Attempts, backend::InFlight, outcome::Outcome},
 };
@@ -59,6 +60,8 @@ pub struct Context {
     pub(crate) body_bytes: u64,
     /// Interim answers (1xx) of this attempt.
     pub(crate) interim: u32,
+    /// What becomes of its copy.
+    pub(crate) mirror: mirror::State,
     /// Why Crestline refused or failed the request, in one word.
     pub(crate) reason: Option<&'static str>,
     /// The status that was given up on, when nothing could be sent to the client.
@@ -89,6 +92,7 @@ impl Context {
             is_sent: false,
             body_bytes: 0,
             interim: 0,
+            mirror: mirror::State::default(),
             reason: None,
             unsent_status: None,
         }

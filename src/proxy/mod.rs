@@ -9,6 +9,7 @@ mod context;
 mod failure;
 mod forward;
 mod log_line;
+mod mirror;
 mod queue;
 mod respond;
 mod select;
@@ -19,7 +20,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::Uri;
 use pingora::{Error, ErrorType, Result};
-use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::{connectors::http::Connector, upstreams::peer::HttpPeer};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, Session};
 use tokio::time::Instant;
@@ -33,6 +34,7 @@ use crate::{
         refused,
         upload::{asks_for_websocket, is_stream},
     },
+    overload::{self, Level},
     policy::contract::Flow,
     proxy::{caught::Phases, context::Replay, failure::Verdict},
     reply::Reply,
@@ -49,12 +51,14 @@ const DRAIN: Duration = Duration::from_secs(2);
 /// Crestline's application on Pingora.
 pub struct Proxy {
     live: Live,
+    /// Makes the connections of copies, apart from those of requests.
+    copies: Arc<Connector>,
 }
 
 impl Proxy {
-    /// An application that answers by the snapshot in force.
-    pub fn new(live: Live) -> Caught<Self> {
-        Caught(Self { live })
+    /// An application that answers by the snapshot in force, and sends copies by `copies`.
+    pub fn new(live: Live, copies: Connector) -> Caught<Self> {
+        Caught(Self { live, copies: Arc::new(copies) })
     }
 }
 
@@ -64,6 +68,9 @@ impl Phases for Proxy {
             return Error::e_explain(ErrorType::InternalError, "a connection without facts");
         };
         receive(session, ctx, connection);
+        if overload::level() != Level::Calm {
+            return respond::shed(session, ctx).await.map(|()| true);
+        }
         if let Some(page) = challenge::page(&self.live, session.req_header(), ctx) {
             return challenge::send(session, ctx, &page).await.map(|()| true);
         }
@@ -122,7 +129,9 @@ impl Phases for Proxy {
         header: &mut RequestHeader,
         ctx: &mut Context,
     ) -> Result<()> {
-        translate::request(session.req_header(), header, ctx)
+        translate::request(session.req_header(), header, ctx)?;
+        mirror::head(&self.copies, session, header, ctx);
+        Ok(())
     }
 
     fn request_body_filter(
@@ -137,6 +146,7 @@ impl Phases for Proxy {
         if max.is_some_and(|max| max < ctx.body_bytes) {
             return Err(Error::explain(ErrorType::HTTPStatus(413), "body limit").into_down());
         }
+        mirror::body(&self.copies, body.as_ref(), end, ctx);
         if end {
             // Over HTTP/2 the end often comes in a frame of its own. Pingora would write that as a
             // chunk without bytes, and the end once more: the origin's next request.

@@ -9,8 +9,9 @@ use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 use crate::{
-    downstream::{stream::Downstream, upload::is_stream},
+    downstream::{refused, stream::Downstream, upload::is_stream},
     observe::request_id::X_REQUEST_ID,
+    overload::{self, Level},
     policy::contract::Response,
     proxy::context::Context,
     reply::{Form, Page, Reply},
@@ -52,15 +53,25 @@ pub(crate) async fn send(session: &mut Session, ctx: &mut Context, reply: Reply)
     Ok(())
 }
 
+/// Answers a request for which the process has no room.
+pub(crate) async fn shed(session: &mut Session, ctx: &mut Context) -> Result<()> {
+    ctx.reason = Some(refused::OVERLOADED);
+    refused::count(refused::OVERLOADED);
+    send(session, ctx, Reply::unavailable(overload::RETRY_AFTER)).await
+}
+
 /// The page that the route has for a status.
 fn own_page(session: &Session, ctx: &Context, status: StatusCode) -> Option<Page> {
     let facts = ctx.facts(session.req_header())?;
     ctx.route.as_ref()?.policies.page(status, &facts)
 }
 
-/// Lets the client know that its connection is not kept, once the process is leaving.
+/// Lets the client know that its connection is not kept, once the process is leaving or short of
+/// memory.
 pub(crate) fn keep_or_close(session: &mut Session, ctx: &Context) {
-    if ctx.connection.as_ref().is_some_and(|connection| connection.drain().is_leaving()) {
+    let is_leaving =
+        ctx.connection.as_ref().is_some_and(|connection| connection.drain().is_leaving());
+    if is_leaving || overload::level() == Level::Critical {
         session.set_keepalive(None);
     }
 }

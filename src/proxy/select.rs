@@ -287,7 +287,7 @@ pub(crate) async fn peer(session: &mut Session, ctx: &mut Context) -> Result<Box
 }
 
 /// Whom the origin is told of by the PROXY protocol.
-fn sender(session: &Session, ctx: &Context) -> Sender {
+pub(crate) fn sender(session: &Session, ctx: &Context) -> Sender {
     let inet = |address: Option<&SocketAddr>| address?.as_inet().copied();
     let client = ctx.connection.as_ref().and_then(|connection| connection.client);
     Sender::of(client, inet(session.client_addr()), inet(session.server_addr()))

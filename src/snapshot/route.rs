@@ -19,7 +19,7 @@ use crate::{
     observe::{requests::Requests, tally::Tally},
     policy::Policies,
     routing::{rule::Rule, table::Table},
-    snapshot::{Ledger, rules, split::Split},
+    snapshot::{Ledger, mirror::Mirror, rules, split::Split},
     upstream::Upstream,
 };
 
@@ -55,6 +55,8 @@ pub struct Route {
     pub upstream: Arc<Upstream>,
     /// Who else may answer.
     pub split: Option<Split>,
+    /// Who gets copies.
+    pub mirror: Option<Arc<Mirror>>,
     /// Counts how the requests of this configuration ended.
     pub tally: Arc<Tally>,
     /// Counts its requests, over all configurations that have it.
@@ -142,6 +144,7 @@ impl Route {
             timeout: None,
             upstream,
             split: None,
+            mirror: None,
             tally: shared.tally.clone(),
             vouched: shared.vouched.clone(),
         }
@@ -158,7 +161,7 @@ fn build(
     let written = config.policies.iter().map(|policy| (&policy.value, policy.span));
     let old = shared.predecessors.get(&config.name.value).map(|route| &*route.policies);
     let policies = Arc::new(Policies::build(written, &shared.folder, old, problems));
-    for (upstream, span) in config.upstream_names() {
+    for (upstream, span) in config.names() {
         if names.contains(upstream.as_str()) {
             continue;
         }
@@ -176,7 +179,15 @@ fn build(
     let answering: Option<Vec<_>> =
         config.upstream_names().map(|(name, _)| upstreams.get(name).cloned()).collect();
     let answering = answering?;
+    let mirror = match &config.mirror {
+        Some(mirror) => {
+            let upstream = upstreams.get(&mirror.upstream.value)?.clone();
+            Some(Arc::new(Mirror::new(mirror, upstream)))
+        }
+        None => None,
+    };
     let route = Route {
+        mirror,
         name: config.name.value.clone(),
         requests: shared.ledger.requests(&config.name.value),
         policies,
@@ -210,7 +221,7 @@ fn check_name<'a>(config: &'a RouteConfig, before: &mut HashSet<&'a str>, proble
 }
 
 fn warn_unused(file: &File, problems: &mut Problems) {
-    let routes = file.routes.iter().flatten().flatten().flat_map(RouteConfig::upstream_names);
+    let routes = file.routes.iter().flatten().flatten().flat_map(RouteConfig::names);
     let routes = routes.map(|(name, _)| name);
     let relays = file.listeners.iter().flat_map(Config::relays_to).map(|named| &named.value);
     let used: HashSet<_> = routes.chain(relays).collect();

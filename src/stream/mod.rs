@@ -18,7 +18,8 @@ use pingora_core::{
 use tokio::time::Instant;
 
 use crate::{
-    downstream::{connection::Exchange, relayed::Relayed},
+    downstream::{connection::Exchange, refused, relayed::Relayed},
+    overload::{self, Level},
     snapshot::{Live, RelayTarget},
     stream::{
         connect::Connected,
@@ -67,8 +68,13 @@ impl Relay {
         let client = Exchange::begin(Arc::new(connection));
         let (attempts, connect) = (Attempts::default(), None);
         let mut passage = Passage { client, listener, sni, started, target, attempts, connect };
-        // In a box, so that an open connection does not hold the room that its beginning takes.
-        let connected = Box::pin(passage.connect(&self.connector, &stream)).await;
+        let connected = if overload::level() == Level::Calm {
+            // In a box, so that an open connection does not hold the room that its beginning takes.
+            Box::pin(passage.connect(&self.connector, &stream)).await
+        } else {
+            refused::count(refused::OVERLOADED);
+            Err((503, refused::OVERLOADED))
+        };
         let ended = match connected {
             Ok(connected) => passage.pass(stream, connected).await,
             Err((status, reason)) => {

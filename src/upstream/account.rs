@@ -11,7 +11,7 @@ use crate::{
     counter::Counter,
     metrics::{Durations, Reading},
     upstream::{
-        load::line::Line,
+        load::{copies::Copies, line::Line},
         retry::{RetryBudget, budget::Share},
     },
 };
@@ -28,6 +28,7 @@ pub struct Account {
     /// At all its backends, where its algorithm asks for it.
     pub(super) in_flight: Arc<AtomicU32>,
     pub(super) line: Arc<Line>,
+    pub(super) copies: Arc<Copies>,
 }
 
 impl Account {
@@ -42,6 +43,7 @@ impl Account {
             ejecting: Mutex::default(),
             in_flight: Arc::default(),
             line: Arc::default(),
+            copies: Arc::default(),
         })
     }
 

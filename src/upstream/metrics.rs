@@ -42,6 +42,16 @@ const WAITED: Family<2> = Family::counter(
     "Requests that found all backends full, by what became of them",
     ["upstream", "result"],
 );
+const COPIES: Family<1> = Family::gauge(
+    "crestline_mirror_copies_in_flight",
+    "Copies of requests that are on their way to the upstream as a mirror",
+    ["upstream"],
+);
+const COPIED: Family<2> = Family::counter(
+    "crestline_mirror_copies_total",
+    "Copies of requests for the upstream as a mirror, by what became of them",
+    ["upstream", "result"],
+);
 const AVAILABLE: Family<2> = Family::gauge(
     "crestline_backend_available",
     "Whether the backend may take a request now, or one on trial",
@@ -121,6 +131,14 @@ pub fn collect<'a>(upstreams: impl Iterator<Item = &'a Arc<Upstream>>, page: &mu
         let counts = &upstream.account().line().counts;
         for (result, count) in counts.by_name() {
             waited.add([name, result], count);
+        }
+    }
+    let mut copies = page.family(&COPIES);
+    each().for_each(|(upstream, name)| copies.add([name], upstream.account().copies().now()));
+    let mut copied = page.family(&COPIED);
+    for (upstream, name) in each() {
+        for (result, count) in upstream.account().copies().ended() {
+            copied.add([name, result], count);
         }
     }
     backends(&upstreams, page);

@@ -213,6 +213,8 @@ const IN_WORDS: &[(&str, &str)] = &[
     ("Match.hosts", "there is no value for any host"),
     ("Match.methods", "there is no value for any host"),
     ("Match.query", "there is no value for any host"),
+    ("Overload.loop_delay", "there is no value for none"),
+    ("Route.mirror", "there is no value for none"),
     ("Upstream.backends", "there is no value for none"),
     ("Upstream.discovery", "there is no value for none"),
     ("Upstream.max_connections", "there is no value for none"),

@@ -80,3 +80,32 @@ impl fmt::Display for LoadStatus {
         Ok(())
     }
 }
+
+/// What became of the copies that an upstream got.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MirrorStatus {
+    /// Copies that are on their way.
+    pub now: u32,
+    /// Those that ended since the process began, by what became of them.
+    pub ended: BTreeMap<String, u64>,
+}
+
+impl MirrorStatus {
+    /// Looks at an upstream; `None` if it never got a copy.
+    pub(super) fn of(upstream: &Upstream) -> Option<Self> {
+        let copies = upstream.account().copies();
+        let ended = copies.ended().filter(|(_, count)| 0 < *count);
+        let ended = ended.map(|(end, count)| (end.to_owned(), count)).collect();
+        let status = Self { now: copies.now(), ended };
+        (0 < status.now || !status.ended.is_empty()).then_some(status)
+    }
+}
+
+impl fmt::Display for MirrorStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { now, ended } = self;
+        write!(f, "  copies: {now} now")?;
+        ended.iter().try_for_each(|(end, count)| write!(f, ", {end} {count}"))?;
+        writeln!(f)
+    }
+}

@@ -69,6 +69,7 @@ fn people_read_who_is_in_service() {
         state: State::Draining,
         unready: vec!["certificate for b.test: self-signed meanwhile".to_owned()],
         in_flight: Load { connections: 3, requests: 1, tunnels: 0 },
+        overload: Level::Critical,
         panics: Panics { requests: 1, tasks: 0, others: 0 },
         refused: Refused([("bad_host".to_owned(), 1), ("silent".to_owned(), 2)].into()),
         configuration: Configuration {
@@ -102,6 +103,7 @@ fn people_read_who_is_in_service() {
         ],
         upstreams: vec![UpstreamStatus {
             load: None,
+            mirrored: Some(MirrorStatus { now: 2, ended: [("busy".to_owned(), 1)].into() }),
             name: "app".to_owned(),
             requests: 10,
             retries: 1,
@@ -119,6 +121,7 @@ fn people_read_who_is_in_service() {
     let expected = "\
 crestline 0.1.0, process 7, up 1h 2m
 draining, 3 connections, 1 request, 0 tunnels
+overload: new requests are shed and connections closed
 panics: 1 in requests, 0 in tasks, 0 elsewhere
 refused: silent 2, bad_host 1
 not ready: certificate for b.test: self-signed meanwhile
@@ -137,6 +140,7 @@ listener 0.0.0.0:443 (tls, client certificates required, relays to db); handshak
 upstream app: 2 of 3 in service; requests: 10, retries: 1
   by dns: 1 backend, in touch 1m 1s ago
   by file /etc/app.yaml: 2 backends, never in touch; cannot read it
+  copies: 2 now, busy 1
   127.0.0.1:3031  ready      weight 1, 2 in flight
   127.0.0.1:303   ejected    weight 1, 2 in flight, ejected for 9s
   127.0.0.1:3033  trial      weight 1, 2 in flight

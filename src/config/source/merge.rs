@@ -5,7 +5,10 @@
 
 use super::{Problem, Problems, Sources, Span, include::KEY as INCLUDE};
 use crate::{
-    config::{KEYS, server, wrong_kind},
+    config::{
+        parts::{KEYS, wrong_kind},
+        server,
+    },
     yaml::{Entry, Node, Value},
 };
 

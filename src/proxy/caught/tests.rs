@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use pingora_core::{
     apps::{HttpServerApp, HttpServerOptions, ServerApp},
+    connectors::http::Connector,
     protocols::http::ServerSession,
     server::configuration::ServerConf,
 };
@@ -174,7 +175,10 @@ async fn proxy() -> Arc<HttpProxy<Caught<Clumsy>>> {
     );
     let snapshot = snapshot::compile(&text, &mut problems).unwrap();
     let live = Arc::new(ArcSwap::from_pointee(snapshot));
-    let mut proxy = http_proxy(&Arc::new(ServerConf::default()), Caught(Clumsy(Proxy { live })));
+    let mut proxy = http_proxy(
+        &Arc::new(ServerConf::default()),
+        Caught(Clumsy(Proxy { live, copies: Arc::new(Connector::new(None)) })),
+    );
     let mut options = HttpServerOptions::default();
     options.h2c = true;
     proxy.server_options = Some(options);

@@ -8,6 +8,7 @@
 pub mod adaptive;
 pub mod config;
 pub mod connections;
+pub mod copies;
 pub mod line;
 
 use std::sync::{
@@ -24,7 +25,7 @@ use crate::upstream::{
     Account, Upstream, Visit,
     backend::{Availability, InFlight, Member},
     balance::hints::Hints,
-    load::{adaptive::Adaptive, line::Line},
+    load::{adaptive::Adaptive, copies::Copies, line::Line},
     set::Set,
 };
 
@@ -136,6 +137,11 @@ impl Account {
     /// Those who wait for a place.
     pub fn line(&self) -> &Arc<Line> {
         &self.line
+    }
+
+    /// The copies that it gets as a mirror.
+    pub fn copies(&self) -> &Arc<Copies> {
+        &self.copies
     }
 }
 

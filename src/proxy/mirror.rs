@@ -1,0 +1,214 @@
+//! Copies of requests for another upstream, whose answers nobody waits for.
+//!
+//! A copy is made of the head as the origin gets it, and of the body as it streams by, up to a
+//! bound. It is sent by a task of its own, over connections of its own, within its own time; so
+//! all that a client's request does for it is to copy bytes. At a stop nobody waits for copies:
+//! they end with the runtime.
+
+use std::{mem, net::IpAddr, sync::Arc};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderName, HeaderValue, Uri, Version, header};
+use pingora::{Error, ErrorType, OrErr, Result};
+use pingora_core::{
+    connectors::http::Connector, protocols::http::client::HttpSession, upstreams::peer::HttpPeer,
+};
+use pingora_http::RequestHeader;
+use pingora_proxy::Session;
+use tokio::time::{self, Instant};
+
+use crate::{
+    panics,
+    proxy::{context::Context, select},
+    snapshot::{Host, Mirror, Route},
+    upstream::{
+        Visit,
+        balance::hints::Hints,
+        load::{
+            Admission,
+            copies::{Copy, End},
+        },
+        proxy_header::Sender,
+    },
+};
+
+/// The field that marks a copy.
+static MARK: HeaderName = HeaderName::from_static("x-crestline-mirror");
+
+/// An answer that is longer costs its connection.
+const ANSWER_MAX: usize = 1024 * 1024;
+
+/// What becomes of the copy of a request.
+#[derive(Default)]
+pub(crate) enum State {
+    /// It is not decided.
+    #[default]
+    Open,
+    /// There is none, or it is on its way.
+    Over,
+    /// Its body streams by.
+    Body(Box<Copying>),
+}
+
+/// A copy, and what it is made of.
+pub(crate) struct Copying {
+    route: Arc<Route>,
+    copy: Copy,
+    client: Option<IpAddr>,
+    sender: Sender,
+    head: RequestHeader,
+    body: BytesMut,
+}
+
+/// Decides on a copy when the head of a request goes to the origin; one without a body is sent at
+/// once. With another attempt, its body begins anew.
+pub(crate) fn head(
+    connector: &Arc<Connector>,
+    session: &Session,
+    head: &RequestHeader,
+    ctx: &mut Context,
+) {
+    match &mut ctx.mirror {
+        State::Open => {}
+        State::Over => return,
+        State::Body(copying) => return copying.body.clear(),
+    }
+    ctx.mirror = State::Over;
+    let Some(route) = &ctx.route else { return };
+    let Some(mirror) = &route.mirror else { return };
+    if session.is_upgrade_req() || !mirror.takes() {
+        return;
+    }
+    let Some(copy) = mirror.upstream.account().copies().begin(mirror.copies_max) else { return };
+    let copying = Box::new(Copying {
+        route: route.clone(),
+        copy,
+        client: ctx.client,
+        sender: select::sender(session, ctx),
+        head: head.clone(),
+        body: BytesMut::new(),
+    });
+    if ctx.is_sent {
+        copying.send(connector);
+    } else {
+        ctx.mirror = State::Body(copying);
+    }
+}
+
+/// Copies a piece of the body.
+pub(crate) fn body(
+    connector: &Arc<Connector>,
+    piece: Option<&Bytes>,
+    end: bool,
+    ctx: &mut Context,
+) {
+    let State::Body(copying) = &mut ctx.mirror else { return };
+    let max = copying.route.mirror.as_ref().map_or(0, |mirror| mirror.body_bytes_max);
+    let piece = piece.map_or(&[][..], |piece| piece);
+    if max < copying.body.len() + piece.len() {
+        copying.copy.end = End::TooLarge;
+        ctx.mirror = State::Over;
+        return;
+    }
+    copying.body.extend_from_slice(piece);
+    if end && let State::Body(copying) = mem::replace(&mut ctx.mirror, State::Over) {
+        copying.send(connector);
+    }
+}
+
+impl Copying {
+    fn send(self: Box<Self>, connector: &Arc<Connector>) {
+        let connector = connector.clone();
+        tokio::spawn(async move {
+            if let Err(panic) = panics::catch(self.run(&connector)).await {
+                panic.count_task();
+                log::error!("mirror: panicked: {panic}");
+            }
+        });
+    }
+
+    async fn run(mut self: Box<Self>, connector: &Connector) {
+        let route = self.route.clone();
+        let Some(mirror) = &route.mirror else { return };
+        self.copy.end = End::Failed;
+        match time::timeout(mirror.timeout, self.exchange(mirror, connector)).await {
+            Ok(Ok(status)) => self.copy.end = End::Answered(status),
+            Ok(Err(why)) => log::debug!("mirror: {}: {why}", mirror.upstream.name()),
+            Err(_) => log::debug!("mirror: {}: too late", mirror.upstream.name()),
+        }
+    }
+
+    /// Sends the copy, and reads its answer.
+    async fn exchange(&mut self, mirror: &Mirror, connector: &Connector) -> Result<u16> {
+        let (upstream, asked) = (&mirror.upstream, Instant::now());
+        let Self { client, head, .. } = &*self;
+        let hints = Hints { client: *client, headers: Some(&head.headers), uri: Some(&head.uri) };
+        let Admission::Taken(in_flight) = upstream.admit(asked, &hints, |_| Visit::None) else {
+            return Error::e_explain(ErrorType::ConnectError, "no backend has a place");
+        };
+        let peer = upstream.peer_for(in_flight.member(), || self.sender, None);
+        let (mut session, _) = connector.get_http_session(&*peer).await?;
+        session.set_read_timeout(Some(mirror.timeout));
+        session.set_write_timeout(Some(mirror.timeout));
+        let host = matches!(self.route.host, Host::Upstream).then(|| &in_flight.member().host);
+        let head = prepare(&self.head, host, self.body.len(), &session, &peer)?;
+        session.write_request_header(Box::new(head)).await?;
+        if !self.body.is_empty() {
+            session.write_request_body(mem::take(&mut self.body).freeze(), false).await?;
+        }
+        session.finish_request_body().await?;
+        let status = loop {
+            session.read_response_header().await?;
+            let status = session.response_header().map_or(0, |answer| answer.status.as_u16());
+            if 200 <= status {
+                break status;
+            }
+        };
+        let now = Instant::now();
+        in_flight.took(now.saturating_duration_since(asked), now);
+        let mut read = 0;
+        while let Some(piece) = session.read_response_body().await? {
+            read += piece.len();
+            if ANSWER_MAX < read {
+                session.shutdown().await;
+                return Ok(status);
+            }
+        }
+        connector.release_http_session(session, &*peer, Some(upstream.timeouts().idle)).await;
+        Ok(status)
+    }
+}
+
+/// The head of a copy: marked, and framed for the connection that carries it.
+fn prepare(
+    head: &RequestHeader,
+    host: Option<&HeaderValue>,
+    length: usize,
+    session: &HttpSession,
+    peer: &HttpPeer,
+) -> Result<RequestHeader> {
+    let mut head = head.clone();
+    head.insert_header(&MARK, HeaderValue::from_static("1"))?;
+    head.remove_header(&header::TRANSFER_ENCODING);
+    head.remove_header(&header::EXPECT); // all of the body is there
+    head.remove_header(&header::CONNECTION);
+    if 0 < length || head.headers.contains_key(header::CONTENT_LENGTH) {
+        head.insert_header(header::CONTENT_LENGTH, length)?;
+    }
+    if let Some(host) = host {
+        head.insert_header(header::HOST, host)?;
+    }
+    let path = head.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+    let uri = if session.as_http2().is_some() {
+        let authority = head.remove_header(&header::HOST);
+        let authority = authority.as_ref().map(HeaderValue::as_bytes).unwrap_or_default();
+        let scheme = if peer.is_tls() { "https" } else { "http" };
+        head.set_version(Version::HTTP_2);
+        Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build()
+    } else {
+        head.set_version(Version::HTTP_11);
+        path.parse().map_err(http::Error::from)
+    };
+    head.set_uri(uri.or_err(ErrorType::InvalidHTTPHeader, "the target of a copy")?);
+    Ok(head)
+}
