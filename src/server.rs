@@ -252,8 +252,8 @@ fn succeed(
 fn proxy(server: &Server, live: &Live) -> HttpProxy<Caught<Proxy>> {
     let snapshot = live.load();
     let options = ConnectorOptions::from_server_conf(&server.configuration);
-    let copies = Connector::new(Some(options));
-    let mut proxy = http_proxy(&server.configuration, Proxy::new(live.clone(), copies));
+    let direct = Connector::new(Some(options));
+    let mut proxy = http_proxy(&server.configuration, Proxy::new(live.clone(), direct));
     // Pingora has one setting for all listeners: the widest of theirs, and hooks keep the rest.
     let (header_list, idle) = snapshot.file.http2_bounds();
     proxy.h2_options = Some(h2_options(header_list));

@@ -104,9 +104,13 @@ pub const POSITIVE: &str = "[1-9]";
 
 /// Reads a duration that must not be zero; for `deserialize_with`.
 pub fn positive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let duration = Duration::deserialize(deserializer)?;
+    longer_than_zero(Duration::deserialize(deserializer)?)
+}
+
+/// Refuses a time of zero.
+pub fn longer_than_zero<E: Error>(duration: Duration) -> Result<Duration, E> {
     if duration.is_zero() {
-        return Err(D::Error::custom(format!(
+        return Err(E::custom(format!(
             "`{duration}` is no time: it must be longer than zero\nhelp: write a time such as `5s`"
         )));
     }

@@ -35,6 +35,7 @@ mod h2_cost;
 mod h2_websocket;
 mod h2c;
 mod health;
+mod hedge;
 mod includes;
 mod listeners;
 mod load;

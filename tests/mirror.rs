@@ -126,7 +126,7 @@ async fn a_share_is_copied_and_retries_are_not() {
         Origin::with({
             let failures = failures.clone();
             move |exchange| {
-                let fails = failures.fetch_add(1, SeqCst) % 10 == 0;
+                let fails = failures.fetch_add(1, SeqCst).is_multiple_of(10);
                 async move { if fails { exchange.reset() } else { exchange.reply("answer").await } }
             }
         }),

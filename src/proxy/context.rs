@@ -140,7 +140,7 @@ impl Context {
         let took = now.saturating_duration_since(self.attempt_started);
         route.upstream.report_latency(member, outcome, took, now);
         route.upstream.report(member, outcome, now);
-        if matches!(outcome, Outcome::Timeout | Outcome::ConnectTimeout) {
+        if matches!(outcome, Outcome::Timeout | Outcome::ConnectTimeout | Outcome::Outrun) {
             in_flight.took(took, now);
         }
         self.attempts.record(member.clone(), outcome);

@@ -8,18 +8,16 @@
 use std::{mem, net::IpAddr, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderName, HeaderValue, Uri, Version, header};
-use pingora::{Error, ErrorType, OrErr, Result};
-use pingora_core::{
-    connectors::http::Connector, protocols::http::client::HttpSession, upstreams::peer::HttpPeer,
-};
+use http::{HeaderName, HeaderValue, header};
+use pingora::{Error, ErrorType, Result};
+use pingora_core::connectors::http::Connector;
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 use tokio::time::{self, Instant};
 
 use crate::{
     panics,
-    proxy::{context::Context, select},
+    proxy::{context::Context, select, translate},
     snapshot::{Host, Mirror, Route},
     upstream::{
         Visit,
@@ -120,7 +118,7 @@ impl Copying {
     fn send(self: Box<Self>, connector: &Arc<Connector>) {
         let connector = connector.clone();
         tokio::spawn(async move {
-            if let Err(panic) = panics::catch(self.run(&connector)).await {
+            if let Err(panic) = panics::catch(Box::pin(self.run(&connector))).await {
                 panic.count_task();
                 log::error!("mirror: panicked: {panic}");
             }
@@ -150,8 +148,12 @@ impl Copying {
         let (mut session, _) = connector.get_http_session(&*peer).await?;
         session.set_read_timeout(Some(mirror.timeout));
         session.set_write_timeout(Some(mirror.timeout));
-        let host = matches!(self.route.host, Host::Upstream).then(|| &in_flight.member().host);
-        let head = prepare(&self.head, host, self.body.len(), &session, &peer)?;
+        let mut head = self.head.clone();
+        if matches!(self.route.host, Host::Upstream) {
+            head.insert_header(header::HOST, &in_flight.member().host)?;
+        }
+        self.mark(&mut head)?;
+        translate::frame(&mut head, &session, &peer)?;
         session.write_request_header(Box::new(head)).await?;
         if !self.body.is_empty() {
             session.write_request_body(mem::take(&mut self.body).freeze(), false).await?;
@@ -177,38 +179,14 @@ impl Copying {
         connector.release_http_session(session, &*peer, Some(upstream.timeouts().idle)).await;
         Ok(status)
     }
-}
 
-/// The head of a copy: marked, and framed for the connection that carries it.
-fn prepare(
-    head: &RequestHeader,
-    host: Option<&HeaderValue>,
-    length: usize,
-    session: &HttpSession,
-    peer: &HttpPeer,
-) -> Result<RequestHeader> {
-    let mut head = head.clone();
-    head.insert_header(&MARK, HeaderValue::from_static("1"))?;
-    head.remove_header(&header::TRANSFER_ENCODING);
-    head.remove_header(&header::EXPECT); // all of the body is there
-    head.remove_header(&header::CONNECTION);
-    if 0 < length || head.headers.contains_key(header::CONTENT_LENGTH) {
-        head.insert_header(header::CONTENT_LENGTH, length)?;
+    /// Marks a copy; its body is here as a whole.
+    fn mark(&self, head: &mut RequestHeader) -> Result<()> {
+        head.insert_header(&MARK, HeaderValue::from_static("1"))?;
+        head.remove_header(&header::EXPECT);
+        if !self.body.is_empty() || head.headers.contains_key(header::CONTENT_LENGTH) {
+            head.insert_header(header::CONTENT_LENGTH, self.body.len())?;
+        }
+        Ok(())
     }
-    if let Some(host) = host {
-        head.insert_header(header::HOST, host)?;
-    }
-    let path = head.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
-    let uri = if session.as_http2().is_some() {
-        let authority = head.remove_header(&header::HOST);
-        let authority = authority.as_ref().map(HeaderValue::as_bytes).unwrap_or_default();
-        let scheme = if peer.is_tls() { "https" } else { "http" };
-        head.set_version(Version::HTTP_2);
-        Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build()
-    } else {
-        head.set_version(Version::HTTP_11);
-        path.parse().map_err(http::Error::from)
-    };
-    head.set_uri(uri.or_err(ErrorType::InvalidHTTPHeader, "the target of a copy")?);
-    Ok(head)
 }

@@ -8,8 +8,10 @@ mod challenge;
 mod context;
 mod failure;
 mod forward;
+mod hedge;
 mod log_line;
 mod mirror;
+mod pass;
 mod queue;
 mod respond;
 mod select;
@@ -51,14 +53,15 @@ const DRAIN: Duration = Duration::from_secs(2);
 /// Crestline's application on Pingora.
 pub struct Proxy {
     live: Live,
-    /// Makes the connections of copies, apart from those of requests.
-    copies: Arc<Connector>,
+    /// Makes the connections of what Pingora's proxy does not send: copies, and what is hedged.
+    direct: Arc<Connector>,
 }
 
 impl Proxy {
-    /// An application that answers by the snapshot in force, and sends copies by `copies`.
-    pub fn new(live: Live, copies: Connector) -> Caught<Self> {
-        Caught(Self { live, copies: Arc::new(copies) })
+    /// An application that answers by the snapshot in force, and has connections of its own made
+    /// by `direct`.
+    pub fn new(live: Live, direct: Connector) -> Caught<Self> {
+        Caught(Self { live, direct: Arc::new(direct) })
     }
 }
 
@@ -89,17 +92,20 @@ impl Phases for Proxy {
     }
 
     /// Reserves the first backend, so that an upstream without any can be told in an answer
-    /// after which the connection lives on.
+    /// after which the connection lives on. What is hedged is answered here.
     async fn proxy_upstream_filter(
         &self,
         session: &mut Session,
         ctx: &mut Context,
     ) -> Result<bool> {
         ctx.attempt_started = Instant::now();
-        let Err(refused) = queue::backend(session, ctx, ctx.attempt_started).await? else {
-            return Ok(true);
-        };
-        respond::send(session, ctx, refused).await.map(|()| false)
+        if let Err(refused) = queue::backend(session, ctx, ctx.attempt_started).await? {
+            return respond::send(session, ctx, refused).await.map(|()| false);
+        }
+        match hedge::patience(session, ctx) {
+            Some(patience) => Box::pin(hedge::exchange(self, session, ctx, patience)).await,
+            None => Ok(true),
+        }
     }
 
     async fn upstream_peer(
@@ -130,7 +136,7 @@ impl Phases for Proxy {
         ctx: &mut Context,
     ) -> Result<()> {
         translate::request(session.req_header(), header, ctx)?;
-        mirror::head(&self.copies, session, header, ctx);
+        mirror::head(&self.direct, session, header, ctx);
         Ok(())
     }
 
@@ -146,7 +152,7 @@ impl Phases for Proxy {
         if max.is_some_and(|max| max < ctx.body_bytes) {
             return Err(Error::explain(ErrorType::HTTPStatus(413), "body limit").into_down());
         }
-        mirror::body(&self.copies, body.as_ref(), end, ctx);
+        mirror::body(&self.direct, body.as_ref(), end, ctx);
         if end {
             // Over HTTP/2 the end often comes in a frame of its own. Pingora would write that as a
             // chunk without bytes, and the end once more: the origin's next request.

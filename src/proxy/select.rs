@@ -252,23 +252,14 @@ pub(crate) async fn peer(session: &mut Session, ctx: &mut Context) -> Result<Box
         // What is told where there is none is how the last attempt ended.
         let _ = queue::backend(session, ctx, now).await?;
     }
-    let (Some(in_flight), Some(route)) = (&ctx.in_flight, &ctx.route) else {
-        return Error::e_explain(ErrorType::ConnectError, "no backend is left to try");
-    };
-    let limit = ctx.limit(now).map(|limit| limit.saturating_duration_since(now));
-    if limit == Some(Duration::ZERO) {
-        return Err(late(ctx));
-    }
-    let mut peer = route.upstream.peer_for(in_flight.member(), || sender(session, ctx), limit);
-    let http = route.upstream.link().http();
+    let mut peer = peer_from(now, session, ctx)?;
+    let Some(route) = &ctx.route else { return Ok(peer) };
     let options = &mut peer.options;
+    let http = route.upstream.link().http();
     options.read_timeout = read_timeout(session, http, route.upstream.timeouts());
     if is_stream(session.as_downstream()) && !session.is_upgrade_req() {
+        let limit = ctx.limit(now).map(|limit| limit.saturating_duration_since(now));
         options.read_timeout = limit.into_iter().chain(options.read_timeout).min();
-    }
-    if let Some(deadline) = ctx.deadline {
-        let left = deadline.saturating_duration_since(now);
-        options.write_timeout = options.write_timeout.map(|time| time.min(left));
     }
     if let Some(connection) = &ctx.connection
         && !is_stream(session.as_downstream())
@@ -277,12 +268,33 @@ pub(crate) async fn peer(session: &mut Session, ctx: &mut Context) -> Result<Box
         let is_sent = session.is_body_empty();
         connection.set_limit(if is_sent { ctx.limit(now) } else { ctx.deadline });
     }
-    if http == Http::Auto && needs_http1(session) {
-        peer.options.set_http_version(1, 1);
-    }
     ctx.body_bytes = 0;
     ctx.is_sent = session.is_body_empty();
     ctx.interim = 0;
+    Ok(peer)
+}
+
+/// The peer of an attempt that begins at a time, at the backend that has a place reserved.
+pub(crate) fn peer_from(
+    now: Instant,
+    session: &Session,
+    ctx: &mut Context,
+) -> Result<Box<HttpPeer>> {
+    let (Some(in_flight), Some(route)) = (&ctx.in_flight, &ctx.route) else {
+        return Error::e_explain(ErrorType::ConnectError, "no backend is left to try");
+    };
+    let limit = ctx.limit(now).map(|limit| limit.saturating_duration_since(now));
+    if limit == Some(Duration::ZERO) {
+        return Err(late(ctx));
+    }
+    let mut peer = route.upstream.peer_for(in_flight.member(), || sender(session, ctx), limit);
+    if let Some(deadline) = ctx.deadline {
+        let left = deadline.saturating_duration_since(now);
+        peer.options.write_timeout = peer.options.write_timeout.map(|time| time.min(left));
+    }
+    if route.upstream.link().http() == Http::Auto && needs_http1(session) {
+        peer.options.set_http_version(1, 1);
+    }
     Ok(peer)
 }
 

@@ -2,8 +2,9 @@
 
 use std::mem;
 
-use http::{HeaderValue, Version, header, request::Parts as ReqParts};
-use pingora::{Error, ErrorType, Result};
+use http::{HeaderValue, Uri, Version, header, request::Parts as ReqParts};
+use pingora::{Error, ErrorType, OrErr, Result};
+use pingora_core::{protocols::http::client::HttpSession, upstreams::peer::HttpPeer};
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use crate::{
@@ -66,6 +67,29 @@ pub(crate) fn request(
         Some(facts) => route.policies.on_upstream_request(header, &facts, &ctx.notes),
         None => Ok(()),
     }
+}
+
+/// Frames a head for the connection that carries it, where Pingora's proxy does not.
+pub(crate) fn frame(
+    head: &mut RequestHeader,
+    session: &HttpSession,
+    peer: &HttpPeer,
+) -> Result<()> {
+    head.remove_header(&header::TRANSFER_ENCODING);
+    head.remove_header(&header::CONNECTION);
+    let path = head.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+    let uri = if session.as_http2().is_some() {
+        let host = head.remove_header(&header::HOST);
+        let authority = host.as_ref().map(HeaderValue::as_bytes).unwrap_or_default();
+        let scheme = if peer.is_tls() { "https" } else { "http" };
+        head.set_version(Version::HTTP_2);
+        Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build()
+    } else {
+        head.set_version(Version::HTTP_11);
+        path.parse().map_err(http::Error::from)
+    };
+    head.set_uri(uri.or_err(ErrorType::InvalidHTTPHeader, "a target that is no URI")?);
+    Ok(())
 }
 
 fn blank() -> RequestHeader {

@@ -27,8 +27,19 @@ pub struct Account {
     pub(super) ejecting: Mutex<()>,
     /// At all its backends, where its algorithm asks for it.
     pub(super) in_flight: Arc<AtomicU32>,
+    /// Second requests beside the first.
+    pub hedges: Hedges,
     pub(super) line: Arc<Line>,
     pub(super) copies: Arc<Copies>,
+}
+
+/// Second requests that were sent beside the first, since the start.
+#[derive(Default)]
+pub struct Hedges {
+    /// All of them.
+    pub begun: Counter,
+    /// Those that were answered first.
+    pub won: Counter,
 }
 
 impl Account {
@@ -42,6 +53,7 @@ impl Account {
             budget: Mutex::new(RetryBudget::new(Instant::now())),
             ejecting: Mutex::default(),
             in_flight: Arc::default(),
+            hedges: Hedges::default(),
             line: Arc::default(),
             copies: Arc::default(),
         })

@@ -49,6 +49,13 @@ impl Latency {
         let _ = self.0.fetch_update(Relaxed, Relaxed, learn);
     }
 
+    /// Learns that an answer would have taken longer than this.
+    pub fn exceed(&self, took: Duration, now: Instant) {
+        if self.get(now).is_none_or(|average| average < took.as_secs_f64()) {
+            self.observe(took, now);
+        }
+    }
+
     /// Learns that an attempt failed after so long.
     pub fn fail(&self, took: Duration, now: Instant) {
         self.observe(took.max(FAILURE), now);

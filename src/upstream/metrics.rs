@@ -32,6 +32,16 @@ const CONNECT: Family<1> = Family::durations(
     "How long new connections took to make, TLS included",
     ["upstream"],
 );
+const HEDGES: Family<1> = Family::counter(
+    "crestline_upstream_hedges_total",
+    "Requests that were sent to a second backend while the first had not answered",
+    ["upstream"],
+);
+const HEDGES_WON: Family<1> = Family::counter(
+    "crestline_upstream_hedges_won_total",
+    "Those of them that the second backend answered first",
+    ["upstream"],
+);
 const WAITING: Family<1> = Family::gauge(
     "crestline_upstream_waiting",
     "Requests that wait for a backend that has room for them",
@@ -124,6 +134,10 @@ pub fn collect<'a>(upstreams: impl Iterator<Item = &'a Arc<Upstream>>, page: &mu
     }
     let mut connect = page.family(&CONNECT);
     each().for_each(|(upstream, name)| connect.durations([name], &upstream.account().connects()));
+    let mut hedges = page.family(&HEDGES);
+    each().for_each(|(upstream, name)| hedges.add([name], upstream.account().hedges.begun.get()));
+    let mut won = page.family(&HEDGES_WON);
+    each().for_each(|(upstream, name)| won.add([name], upstream.account().hedges.won.get()));
     let mut waiting = page.family(&WAITING);
     each().for_each(|(upstream, name)| waiting.add([name], upstream.account().line().len() as u64));
     let mut waited = page.family(&WAITED);

@@ -41,6 +41,8 @@ pub enum Outcome {
     Deadline,
     /// There were as many connections as there may be.
     Full,
+    /// Another backend, which was asked beside, answered first.
+    Outrun,
     /// No address and port were left to connect from.
     NoSource,
     /// Something of our own failed.
@@ -89,7 +91,8 @@ impl Outcome {
             | Self::ClientLeft
             | Self::Deadline
             | Self::Internal
-            | Self::NoSource => false,
+            | Self::NoSource
+            | Self::Outrun => false,
             _ if self.is_blameless() => false,
             _ => true,
         }
@@ -134,6 +137,7 @@ impl fmt::Display for Outcome {
             Self::Deadline => f.write_str("deadline"),
             Self::Full => f.write_str("full"),
             Self::NoSource => f.write_str("no_source"),
+            Self::Outrun => f.write_str("outrun"),
             Self::Internal => f.write_str("internal"),
         }
     }

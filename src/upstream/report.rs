@@ -70,6 +70,8 @@ impl Upstream {
                 member.state.latency.fail(took, now);
             } else if outcome.is_success() {
                 member.state.latency.observe(took, now);
+            } else if outcome == Outcome::Outrun {
+                member.state.latency.exceed(took, now);
             }
         }
         let compares = self.parts.outliers.is_some_and(|rules| rules.latency_factor.is_some());

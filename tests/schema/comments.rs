@@ -234,6 +234,7 @@ const IN_WORDS: &[(&str, &str)] = &[
     ("Redirect.slash", "there is no value for none"),
     ("Redirect.to", "there is no value for none"),
     ("Respond.content", "there is no value for none"),
+    ("Retries.hedge_after", "there is no value for none"),
     ("Retries.per_try_timeout", "what `timeouts` allow"),
     ("Retries.retriable_header", "there is no value for none"),
     ("Rewrite.prefix", "there is no value for none"),

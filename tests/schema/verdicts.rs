@@ -140,6 +140,8 @@ const UNSEEN: &[(&str, &str)] = &[
     ("load_adaptive_crossed", "which of two numbers is the larger one"),
     ("load_connections_per_client", "keys that mean nothing together"),
     ("load_queue_alone", "keys that mean nothing without another"),
+    ("hedge_nothing", "keys that mean nothing together"),
+    ("mirror_unknown", "which names there are elsewhere in the file"),
     ("policy_header_reserved", "which names a pattern of names leaves out"),
     ("route_conflict", "what two routes have in common"),
     ("route_conflict_any", "what two routes have in common"),

@@ -177,7 +177,7 @@ async fn proxy() -> Arc<HttpProxy<Caught<Clumsy>>> {
     let live = Arc::new(ArcSwap::from_pointee(snapshot));
     let mut proxy = http_proxy(
         &Arc::new(ServerConf::default()),
-        Caught(Clumsy(Proxy { live, copies: Arc::new(Connector::new(None)) })),
+        Caught(Clumsy(Proxy { live, direct: Arc::new(Connector::new(None)) })),
     );
     let mut options = HttpServerOptions::default();
     options.h2c = true;

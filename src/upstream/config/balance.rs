@@ -31,6 +31,14 @@ impl Config {
                 problems.push(Problem::error(message).at(backend.span).help(help));
             }
         }
+        if let (Some(written), balance::Config::Sticky(_)) =
+            (&self.retries.0.hedge_after, &self.balance)
+        {
+            let message = "`hedge_after` asks backends that know nothing of the client, where \
+                           `sticky` keeps it at one";
+            let problem = Problem::error(message).at(written.span);
+            problems.push(problem.help("remove it, or balance in another way"));
+        }
         // With `discovery`, others may serve first.
         if self.discovery.is_none() && self.backends.iter().all(|backend| backend.backup) {
             let message = format!("every backend of upstream `{upstream}` is a backup");

@@ -1,7 +1,7 @@
 //! The load that backends can bear: requests and connections at a time, and who waits for a place.
 //!
 //! A request takes a place at a backend by one atomic step that fails when the bound is reached
-//! ([`Occupancy::enter`]), so that no race lets one more in. Without bounds nothing here costs more
+//! (`Occupancy::enter`), so that no race lets one more in. Without bounds nothing here costs more
 //! than a comparison. Those that wait stand in a [`line::Line`], which is touched only when
 //! somebody does.
 

@@ -50,6 +50,12 @@ pub struct Config {
     #[serde(deserialize_with = "some_time")]
     #[schemars(with = "Duration", extend("pattern" = units::POSITIVE))]
     pub per_try_timeout: Option<Duration>,
+    /// After so long without the head of an answer, the request is sent to a second backend
+    /// beside, if its method is idempotent and it has no body; the first answer is passed on, and
+    /// the other is given up. It counts as a retry. Default: none.
+    #[serde(deserialize_with = "some_spanned_time")]
+    #[schemars(with = "Duration", extend("pattern" = units::POSITIVE))]
+    pub hedge_after: Option<Spanned<Duration>>,
     /// The pause before a retry. Default: `{}`.
     pub backoff: BackoffConfig,
     /// The longest `Retry-After` that is waited for, where an answer is worth another try and no
@@ -69,6 +75,7 @@ impl Default for Config {
             retry_on: Spanned::new(vec![Condition::Connect, Condition::Reset, Condition::Timeout]),
             retriable_header: None,
             per_try_timeout: None,
+            hedge_after: None,
             backoff: BackoffConfig::default(),
             retry_after_max: Duration::from_secs(1),
             budget: BudgetConfig::default(),
@@ -208,6 +215,13 @@ fn some_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Durati
     units::positive(deserializer).map(Some)
 }
 
+fn some_spanned_time<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Spanned<Duration>>, D::Error> {
+    let Spanned { value, span } = Spanned::deserialize(deserializer)?;
+    units::longer_than_zero(value).map(|value| Some(Spanned { value, span }))
+}
+
 fn buffer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ByteSize, D::Error> {
     let size = ByteSize::deserialize(deserializer)?;
     if BUFFER_MAX < size {
@@ -229,6 +243,7 @@ impl Config {
                 header: self.header(problems),
             },
             per_try: self.per_try_timeout.map(|time| time.0),
+            hedge_after: self.hedge_after(problems),
             backoff: Backoff { base: self.backoff.base.0, max: self.backoff.max.0 },
             retry_after_max: self.retry_after_max.0,
             buffer: self.buffer.0,
@@ -237,6 +252,21 @@ impl Config {
                 per_second: self.budget.floor.events_per_second(),
             },
         }
+    }
+
+    /// What leaves no time, or no retry, for a second backend makes nothing of it.
+    fn hedge_after(&self, problems: &mut Problems) -> Option<std::time::Duration> {
+        let written = self.hedge_after.as_ref()?;
+        let why = match self.per_try_timeout {
+            _ if self.max == 0 => "there are no retries",
+            Some(per_try) if per_try <= written.value => {
+                "an attempt ends before (`per_try_timeout`)"
+            }
+            _ => return Some(written.value.0),
+        };
+        let problem = Problem::error(format!("`hedge_after` does nothing: {why}"));
+        problems.push(problem.at(written.span).help("remove it, or change the other"));
+        None
     }
 
     fn is_on(&self, condition: Condition) -> bool {
@@ -291,6 +321,8 @@ impl Config {
         settings.extend(header.map(|name| ("retries.retriable_header", name)));
         let per_try = self.per_try_timeout.map(|time| time.to_string());
         settings.extend(per_try.map(|time| ("retries.per_try_timeout", time)));
+        let hedge = self.hedge_after.as_ref().map(|time| time.value.to_string());
+        settings.extend(hedge.map(|time| ("retries.hedge_after", time)));
         settings
     }
 }

@@ -18,6 +18,8 @@ pub struct Policy {
     pub on: Conditions,
     /// How long an attempt may take to the head of its answer, the sending of a body apart.
     pub per_try: Option<Duration>,
+    /// How long the first backend has for itself, where a second one is to be asked beside.
+    pub hedge_after: Option<Duration>,
     /// The pause before a retry.
     pub backoff: Backoff,
     /// The longest `Retry-After` of an origin that is waited for.
@@ -62,7 +64,8 @@ impl Conditions {
             | Outcome::Connected
             | Outcome::Nonsense
             | Outcome::ClientLeft
-            | Outcome::Deadline => false,
+            | Outcome::Deadline
+            | Outcome::Outrun => false,
         }
     }
 

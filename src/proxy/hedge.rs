@@ -1,0 +1,328 @@
+//! Hedging: where the first answer is late, another backend is asked beside, and the first answer
+//! of the two is passed on.
+//!
+//! Pingora's proxy has one exchange with an origin at a time. So the requests that this is for,
+//! which are idempotent and have no body, are sent by Pingora's client from here. Where they fail
+//! before any byte was passed on, Pingora's proxy makes what further attempts there may be.
+//!
+//! INVARIANT: whoever is asked holds a place at its backend until it is known how that ended; who
+//! is given up is dropped, which closes its connection, or resets its stream.
+
+use std::{
+    future::{pending, poll_fn},
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
+
+use arrayvec::ArrayVec;
+use futures::{FutureExt, future::BoxFuture};
+use http::{Version, header};
+use pingora::{Error, ErrorType, Result};
+use pingora_core::{
+    connectors::http::Connector,
+    protocols::http::{ServerSession, client::HttpSession},
+    upstreams::peer::HttpPeer,
+};
+use pingora_http::RequestHeader;
+use pingora_proxy::Session;
+use tokio::time::{self, Instant};
+
+use crate::{
+    downstream::upload::is_stream,
+    proxy::{
+        INTERIM_MAX, Proxy, caught::Phases, context::Context, failure, mirror, pass, select,
+        translate,
+    },
+    upstream::{
+        Visit,
+        backend::{Availability, InFlight, Member},
+        link::config::Http,
+        load::Admission,
+        outcome::{NO_HTTP2, Outcome},
+    },
+};
+
+/// A backend that is asked.
+struct Runner {
+    place: InFlight,
+    began: Instant,
+    asking: BoxFuture<'static, Result<Answer, Lost>>,
+}
+
+/// Those who are asked at a time.
+type Runners = ArrayVec<Runner, 2>;
+
+/// An answer whose head is here.
+struct Answer {
+    session: HttpSession,
+    peer: Box<HttpPeer>,
+    /// How long its connection took to make; `None` if it was pooled.
+    connect: Option<Duration>,
+}
+
+/// How asking failed.
+enum Lost {
+    /// There was no connection.
+    Unconnected(Box<Error>),
+    /// There was one, pooled or not, and no answer came of it.
+    Broken(Box<Error>, bool),
+}
+
+/// How long the first backend has for itself; `None` if the request is not one to hedge.
+pub(crate) fn patience(session: &mut Session, ctx: &Context) -> Option<Duration> {
+    let after = ctx.route.as_ref()?.upstream.retry_policy().hedge_after?;
+    let is_one = session.req_header().method.is_idempotent()
+        && session.is_body_empty()
+        && !session.is_upgrade_req()
+        && !is_stream(session.as_downstream());
+    is_one.then_some(after)
+}
+
+/// Asks the backend that has a place reserved, and after a while another; passes on what comes
+/// first. Returns whether another attempt is left to Pingora's proxy.
+pub(crate) async fn exchange(
+    proxy: &Proxy,
+    session: &mut Session,
+    ctx: &mut Context,
+    patience: Duration,
+) -> Result<bool> {
+    let passed = match race(proxy, session, ctx, patience).await {
+        Ok(mut answer) => pass(proxy, session, ctx, &mut answer).await.map(|()| answer),
+        Err(why) => Err(why),
+    };
+    match passed {
+        Ok(Answer { session, peer, .. }) => {
+            let idle = peer.options.idle_timeout;
+            proxy.direct.release_http_session(session, &*peer, idle).await;
+            Ok(false)
+        }
+        Err(why) if why.retry() => Ok(true),
+        Err(why) => Err(why),
+    }
+}
+
+/// Waits for the head of the first answer; the error is one that the hooks have judged.
+async fn race(
+    proxy: &Proxy,
+    session: &mut Session,
+    ctx: &mut Context,
+    patience: Duration,
+) -> Result<Answer> {
+    let mut runners = Runners::new();
+    runners.push(begin(proxy, session, ctx)?);
+    let hedge_at = Instant::now() + patience;
+    let mut may_hedge = true;
+    loop {
+        let (runner, asked) = tokio::select! {
+            biased;
+            ended = next(&mut runners) => ended,
+            () = time::sleep_until(hedge_at), if may_hedge => {
+                may_hedge = false;
+                if reserve_another(session, ctx, &runners) {
+                    runners.push(begin(proxy, session, ctx)?);
+                }
+                continue;
+            }
+            () = left(session) => return Err(given_up(ctx, runners)),
+        };
+        let is_second = hedge_at <= runner.began;
+        if asked.is_ok() {
+            outrun(ctx, &mut runners, is_second);
+        }
+        (ctx.in_flight, ctx.attempt_started) = (Some(runner.place), runner.began);
+        match asked {
+            Ok(answer) => return Ok(noted(answer, is_second, ctx)),
+            Err(lost) if runners.is_empty() => return Err(lost.judged(proxy, session, ctx)),
+            Err(lost) => ctx.end_attempt(lost.outcome()),
+        }
+    }
+}
+
+/// Asks the backend that has a place reserved.
+fn begin(proxy: &Proxy, session: &mut Session, ctx: &mut Context) -> Result<Runner> {
+    let began = ctx.attempt_started;
+    let mut peer = select::peer_from(began, session, ctx)?;
+    let limit = ctx.limit(began).map(|limit| limit.saturating_duration_since(began));
+    let Some(route) = &ctx.route else {
+        return Error::e_explain(ErrorType::InternalError, "a request without a route");
+    };
+    let (first_byte, http) = (route.upstream.timeouts().first_byte, route.upstream.link().http());
+    peer.options.read_timeout = limit.into_iter().chain([first_byte]).min();
+    (ctx.is_sent, ctx.body_bytes, ctx.interim) = (true, 0, 0);
+
+    let sent = session.req_header();
+    let mut head = sent.clone();
+    if sent.version == Version::HTTP_2 {
+        head.insert_header(header::HOST, select::authority(sent))?;
+    }
+    head.set_version(if http == Http::Two { Version::HTTP_2 } else { Version::HTTP_11 });
+    translate::request(sent, &mut head, ctx)?;
+    mirror::head(&proxy.direct, session, &head, ctx);
+    let Some(place) = ctx.in_flight.take() else {
+        return Error::e_explain(ErrorType::InternalError, "an attempt without a backend");
+    };
+    let asking = ask(proxy.direct.clone(), peer, head, http).boxed();
+    Ok(Runner { place, began, asking })
+}
+
+/// Sends a request, and waits for the head of its answer.
+async fn ask(
+    connector: Arc<Connector>,
+    peer: Box<HttpPeer>,
+    head: RequestHeader,
+    http: Http,
+) -> Result<Answer, Lost> {
+    let began = Instant::now();
+    let (mut session, is_reused) =
+        connector.get_http_session(&*peer).await.map_err(Lost::Unconnected)?;
+    let connect = (!is_reused).then(|| began.elapsed());
+    match head_of_answer(&mut session, &peer, head, http).await {
+        Ok(()) => Ok(Answer { session, peer, connect }),
+        Err(why) => Err(Lost::Broken(why.into_up(), is_reused)),
+    }
+}
+
+async fn head_of_answer(
+    session: &mut HttpSession,
+    peer: &HttpPeer,
+    mut head: RequestHeader,
+    http: Http,
+) -> Result<()> {
+    if http == Http::Two && session.as_http2().is_none() {
+        return Error::e_explain(ErrorType::Custom(NO_HTTP2), "the origin speaks HTTP/1");
+    }
+    session.set_read_timeout(peer.options.read_timeout);
+    session.set_write_timeout(peer.options.write_timeout);
+    translate::frame(&mut head, session, peer)?;
+    session.write_request_header(Box::new(head)).await?;
+    session.finish_request_body().await?;
+    for _ in 0..=INTERIM_MAX {
+        session.read_response_header().await?;
+        let status = session.response_header().map_or(0, |answer| answer.status.as_u16());
+        if status == 101 || 200 <= status {
+            return Ok(());
+        }
+    }
+    Error::e_explain(ErrorType::InvalidHTTPHeader, "interim answers")
+}
+
+/// Waits for whoever comes first.
+async fn next(runners: &mut Runners) -> (Runner, Result<Answer, Lost>) {
+    let (index, asked) = poll_fn(|cx| {
+        for (index, runner) in runners.iter_mut().enumerate() {
+            if let Poll::Ready(asked) = runner.asking.as_mut().poll(cx) {
+                return Poll::Ready((index, asked));
+            }
+        }
+        Poll::Pending
+    })
+    .await;
+    (runners.remove(index), asked)
+}
+
+/// Waits until the client gives its request up, as far as it can be told: over HTTP/1, one that
+/// closes its side may still listen.
+async fn left(session: &mut Session) {
+    match session.as_downstream_mut() {
+        ServerSession::H2(stream) => drop(stream.idle().await),
+        _ => pending().await,
+    }
+}
+
+/// Reserves a place for the second request: at a backend that is fit and was not asked, within
+/// the budget of retries, and without overtaking anybody who waits.
+fn reserve_another(session: &Session, ctx: &mut Context, runners: &Runners) -> bool {
+    let Some(route) = &ctx.route else { return false };
+    let (upstream, now) = (&route.upstream, Instant::now());
+    let visit = |member: &Member| {
+        let is_it = |runner: &Runner| Arc::ptr_eq(&runner.place.member().state, &member.state);
+        if runners.iter().any(is_it) { Visit::Failed } else { ctx.attempts.visit(member) }
+    };
+    let hints = select::hints(session.req_header(), ctx);
+    let Admission::Taken(place) = upstream.admit(now, &hints, visit) else { return false };
+    let is_fit = !matches!(
+        place.member().availability(now),
+        Availability::Ejected | Availability::Unhealthy | Availability::Draining
+    );
+    let may =
+        is_fit && ctx.attempts.retries() < upstream.retry_policy().max && upstream.may_retry(now);
+    if may {
+        upstream.account().hedges.begun.increment();
+        (ctx.in_flight, ctx.attempt_started) = (Some(place), now);
+    }
+    may
+}
+
+/// Records those whom the winner outran. One that was asked before it is slower than was thought.
+fn outrun(ctx: &mut Context, losers: &mut Runners, is_first_slower: bool) {
+    for Runner { place, began, .. } in losers.drain(..) {
+        if is_first_slower {
+            (ctx.in_flight, ctx.attempt_started) = (Some(place), began);
+            ctx.end_attempt(Outcome::Outrun);
+        } else {
+            ctx.attempts.record(place.member().clone(), Outcome::Outrun);
+        }
+    }
+}
+
+/// Notes whose answer it is.
+fn noted(answer: Answer, is_second: bool, ctx: &mut Context) -> Answer {
+    ctx.connect = answer.connect;
+    if let Some(route) = &ctx.route {
+        let account = route.upstream.account();
+        account.connected(answer.connect);
+        if is_second {
+            account.hedges.won.increment();
+        }
+    }
+    answer
+}
+
+/// Records that the client is gone.
+#[expect(clippy::unnecessary_box_returns, reason = "errors of Pingora travel in boxes")]
+fn given_up(ctx: &mut Context, runners: Runners) -> Box<Error> {
+    for Runner { place, began, .. } in runners {
+        (ctx.in_flight, ctx.attempt_started) = (Some(place), began);
+        ctx.end_attempt(Outcome::ClientLeft);
+    }
+    Error::explain(ErrorType::ReadError, "the client left before the answer").into_down()
+}
+
+impl Lost {
+    fn outcome(&self) -> Outcome {
+        match self {
+            Self::Unconnected(why) => Outcome::of_connecting(why),
+            Self::Broken(why, is_reused) => failure::of_exchange(why, *is_reused, false),
+        }
+    }
+
+    /// Lets the hooks decide whether there is another attempt.
+    #[expect(clippy::unnecessary_box_returns, reason = "errors of Pingora travel in boxes")]
+    fn judged(self, proxy: &Proxy, session: &Session, ctx: &mut Context) -> Box<Error> {
+        match self {
+            Self::Unconnected(mut why) => {
+                proxy.fail_to_connect(ctx, &mut why);
+                why
+            }
+            Self::Broken(mut why, is_reused) => {
+                proxy.error_while_proxy(session, &mut why, ctx, is_reused);
+                why
+            }
+        }
+    }
+}
+
+/// Passes an answer on; the error is one that the hooks have judged.
+async fn pass(
+    proxy: &Proxy,
+    session: &mut Session,
+    ctx: &mut Context,
+    answer: &mut Answer,
+) -> Result<()> {
+    let Err(mut why) = pass::on(proxy, session, ctx, &mut answer.session).await else {
+        return Ok(());
+    };
+    proxy.error_while_proxy(session, &mut why, ctx, answer.connect.is_none());
+    Err(why)
+}

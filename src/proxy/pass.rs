@@ -1,0 +1,72 @@
+//! Passes on an answer that Pingora's client got, as Pingora's proxy would.
+
+use http::{Method, Version, header};
+use pingora::{Error, ErrorType, Result};
+use pingora_core::protocols::http::{HttpTask, client::HttpSession};
+use pingora_http::ResponseHeader;
+use pingora_proxy::Session;
+
+use crate::proxy::{Proxy, caught::Phases, context::Context};
+
+/// Passes an answer on whose head is here, to its end.
+pub(crate) async fn on(
+    proxy: &Proxy,
+    session: &mut Session,
+    ctx: &mut Context,
+    origin: &mut HttpSession,
+) -> Result<()> {
+    let Some(mut head) = origin.response_header().cloned() else {
+        return Error::e_explain(ErrorType::InternalError, "an answer without a head");
+    };
+    // In the order of Pingora's proxy.
+    let is_http2 = origin.as_http2().is_some();
+    if !is_http2 {
+        frame(session, &mut head)?;
+    }
+    proxy.response_filter(session, &mut head, ctx)?;
+    if is_http2 {
+        head.set_version(Version::HTTP_11);
+        frame(session, &mut head)?;
+    }
+    if let (Some(connection), Some(route)) = (&ctx.connection, &ctx.route) {
+        connection.await_origin(None); // the time between its bytes is kept here
+        origin.set_read_timeout(Some(route.upstream.timeouts().between_bytes));
+    }
+    let is_whole = origin.response_done();
+    send(session, HttpTask::Header(Box::new(head), is_whole)).await?;
+    if is_whole {
+        return Ok(());
+    }
+    while !origin.response_done() {
+        let Some(piece) = origin.read_response_body().await.map_err(Error::into_up)? else {
+            break;
+        };
+        if !piece.is_empty() {
+            send(session, HttpTask::Body(Some(piece), false)).await?;
+        }
+    }
+    if let HttpSession::H2(stream) = origin
+        && let Some(trailers) = stream.read_trailers().await.map_err(Error::into_up)?
+    {
+        send(session, HttpTask::Trailer(Some(Box::new(trailers)))).await?;
+    }
+    send(session, HttpTask::Done).await
+}
+
+/// An answer without a length goes on in chunks.
+fn frame(session: &Session, head: &mut ResponseHeader) -> Result<()> {
+    let has_body =
+        session.req_header().method != Method::HEAD && !matches!(head.status.as_u16(), 204 | 304);
+    let is_framed = head.headers.contains_key(header::TRANSFER_ENCODING)
+        || head.headers.contains_key(header::CONTENT_LENGTH);
+    if has_body && !is_framed {
+        head.set_version(Version::HTTP_11);
+        head.insert_header(header::TRANSFER_ENCODING, "chunked")?;
+    }
+    Ok(())
+}
+
+async fn send(session: &mut Session, task: HttpTask) -> Result<()> {
+    session.write_response_tasks(vec![task]).await.map_err(Error::into_down)?;
+    Ok(())
+}
