@@ -24,6 +24,7 @@
 //!     acme                             certificates that are obtained by themselves
 //!     overload                         whether the process has too much to do
 //!  1  yaml  drain  panics              the file's text, with places | how the process ends
+//!     client                           other services, asked by HTTP
 //!     metrics                          what is counted, as Prometheus reads it
 //!  0  clock  counter  diagnostic       time | counts | problems with a place
 //!     systemd                          the service manager
@@ -33,6 +34,7 @@
 pub mod acme;
 pub mod admin;
 pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod control;

@@ -19,6 +19,7 @@ const FLOORS: [(&str, u32); 33] = [
     ("yaml", 1),
     ("drain", 1),
     ("panics", 1),
+    ("client", 1),
     ("metrics", 1),
     ("field", 2),
     ("acme", 2),

@@ -7,11 +7,14 @@ use log::{info, warn};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
-use crate::acme::{
-    client::{Client, Named, Roots},
-    config::Config,
-    order::Error,
-    storage::Storage,
+use crate::{
+    acme::{
+        client::{Client, Named},
+        config::Config,
+        order::Error,
+        storage::Storage,
+    },
+    client::roots::Roots,
 };
 
 /// Finds the account, or registers one.

@@ -1,9 +1,7 @@
 //! How a CA is asked: HTTP/1.1 over TLS, with bounds on time and size.
 
 use std::{
-    error,
     future::Future,
-    path::Path,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
@@ -19,17 +17,9 @@ use hyper_util::{
 };
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
 use jiff::fmt::rfc2822;
-use rustls::{
-    ClientConfig, RootCertStore,
-    crypto::aws_lc_rs,
-    pki_types::{CertificateDer, pem::PemObject},
-};
 use tokio::time;
 
-use crate::{
-    diagnostic::{Problem, Problems},
-    yaml::Spanned,
-};
+use crate::client::{roots::Roots, words::words};
 
 /// How long one question may take.
 const WITHIN: Duration = Duration::from_secs(30);
@@ -37,60 +27,6 @@ const WITHIN: Duration = Duration::from_secs(30);
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// How long a connection is kept for the next question.
 const IDLE: Duration = Duration::from_secs(20);
-
-/// Who vouches for the directory of a CA.
-#[derive(Clone, Debug)]
-pub(super) enum Roots {
-    /// Those that the system trusts, read when they are needed.
-    System,
-    /// Those of a file.
-    Given(Vec<CertificateDer<'static>>),
-}
-
-impl Roots {
-    /// Reads the file, if there is one.
-    pub(super) fn of(
-        ca: Option<&Spanned<String>>,
-        folder: &Path,
-        problems: &mut Problems,
-    ) -> Option<Self> {
-        let Some(ca) = ca else { return Some(Self::System) };
-        let mut told = |message: String, help: &str| {
-            problems.push(Problem::error(message).at(ca.span).help(help));
-            None
-        };
-        let text = match std::fs::read(folder.join(&ca.value)) {
-            Ok(text) => text,
-            Err(why) => {
-                let help = "check the path, and that the user who runs Crestline may read the file";
-                return told(format!("cannot read `{ca}`: {why}"), help);
-            }
-        };
-        let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
-        let fit = |der: &CertificateDer<'static>| RootCertStore::empty().add(der.clone()).is_ok();
-        match all {
-            Ok(all) if !all.is_empty() && all.iter().all(fit) => Some(Self::Given(all)),
-            _ => {
-                let help = "name the file of the certificate that signed that of the directory";
-                told(format!("`{ca}` holds no certificates of a CA in PEM"), help)
-            }
-        }
-    }
-
-    fn store(&self) -> Result<RootCertStore, Error> {
-        let mut store = RootCertStore::empty();
-        let certificates = match self {
-            Self::Given(certificates) => certificates.clone(),
-            Self::System => rustls_native_certs::load_native_certs().certs,
-        };
-        store.add_parsable_certificates(certificates);
-        if store.is_empty() {
-            let why = "the system trusts no CA; install the package ca-certificates";
-            return Err(Error::Other(why.into()));
-        }
-        Ok(store)
-    }
-}
 
 /// When a CA said that it may be asked again, as long as that is to come.
 #[derive(Clone, Debug, Default)]
@@ -115,11 +51,8 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn new(roots: &Roots, named: Named) -> Result<Self, Error> {
-        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|why| Error::Other(why.into()))?
-            .with_root_certificates(roots.store()?)
-            .with_no_client_auth();
+        let verifier = roots.verifier().map_err(|why| Error::Other(why.into()))?;
+        let config = verifier.with_no_client_auth();
         let connector = HttpsConnectorBuilder::new().with_tls_config(config);
         let connector = connector.https_only().enable_http1().build();
         let mut builder = Hyper::builder(TokioExecutor::new());
@@ -165,20 +98,6 @@ fn other(why: String) -> Error {
 
 fn told(status: StatusCode) -> String {
     status.to_string()
-}
-
-/// What went wrong, down to its cause.
-fn words(why: &(dyn error::Error + 'static)) -> String {
-    let mut words: Vec<String> = Vec::new();
-    let mut next = Some(why);
-    while let Some(why) = next {
-        let more = why.to_string();
-        if !words.last().is_some_and(|last| last.ends_with(&more)) {
-            words.push(more);
-        }
-        next = why.source();
-    }
-    words.join(": ")
 }
 
 /// The time that `Retry-After` names: in so many seconds, or at a date (RFC 9110 §10.2.3).

@@ -36,12 +36,12 @@ use crate::{
     acme::{
         account::Accounts,
         challenges::Challenges,
-        client::Roots,
         config::{CertificateConfig, Config},
         managed::Due,
         order::Order,
         storage::Storage,
     },
+    client::roots::Roots,
     diagnostic::{Problem, Problems},
     yaml::{Short, Spanned},
 };
@@ -79,7 +79,13 @@ impl Acme {
             problems.push(problem.at(config.storage.span).help(help));
             return None;
         }
-        let roots = Roots::of(config.ca.as_ref(), folder, problems)?;
+        let roots = match &config.ca {
+            None => Roots::System,
+            Some(ca) => {
+                let read = Roots::of_file(&folder.join(&ca.value), ca, "the directory", ca.span);
+                read.map_err(|problem| problems.push(problem)).ok()?
+            }
+        };
         let storage = Arc::new(storage);
         let mut certificates: Vec<Arc<Managed>> = Vec::new();
         for one in wanted {
