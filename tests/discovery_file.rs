@@ -160,6 +160,9 @@ async fn a_flap_of_a_thousand_backends_fails_no_request_and_touches_only_what_ch
     }
     assert!(20 * FLAPS < load.stop().await);
     assert_eq!(proxy.status().await["upstreams"][0]["retries"], 0);
+    // One swap at the start, and one for all that a flap changes.
+    let swaps = proxy.metric("crestline_upstream_set_changes_total{upstream=\"app\"}").await;
+    assert_eq!(swaps.to_bits(), (1.0 + FLAPS as f64).to_bits(), "{swaps}");
 
     let seen = seen.lock().unwrap();
     for (address, connections) in &*seen {

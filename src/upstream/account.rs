@@ -1,7 +1,10 @@
 //! What an upstream has spent, and who waits for it: its requests, retries and connections.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicU32},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -22,6 +25,7 @@ pub struct Account {
     retries: Counter,
     connects: Durations<1>,
     pooled: Counter,
+    sets: AtomicU64,
     budget: Mutex<RetryBudget>,
     /// Held by whoever counts the ejected and ejects one more.
     pub(super) ejecting: Mutex<()>,
@@ -50,6 +54,7 @@ impl Account {
             retries: Counter::default(),
             connects: Durations::default(),
             pooled: Counter::default(),
+            sets: AtomicU64::default(),
             budget: Mutex::new(RetryBudget::new(Instant::now())),
             ejecting: Mutex::default(),
             in_flight: Arc::default(),
@@ -100,5 +105,15 @@ impl Account {
     /// How often one from the pool was used.
     pub fn pooled(&self) -> u64 {
         self.pooled.get()
+    }
+
+    /// Counts a set of backends that took the place of another.
+    pub fn count_set(&self) {
+        self.sets.fetch_add(1, Relaxed);
+    }
+
+    /// How often the set was replaced.
+    pub fn sets(&self) -> u64 {
+        self.sets.load(Relaxed)
     }
 }

@@ -90,6 +90,7 @@ impl Upstream {
         }
         let new = Arc::new(self.set_of(targets, Some(&old)));
         self.set.store(new.clone());
+        self.account.count_set();
         for member in old.members() {
             if new.member(member.state.address()).is_none() {
                 member.state.set_draining(true);

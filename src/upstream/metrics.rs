@@ -62,6 +62,11 @@ const COPIED: Family<2> = Family::counter(
     "Copies of requests for the upstream as a mirror, by what became of them",
     ["upstream", "result"],
 );
+const SETS: Family<1> = Family::counter(
+    "crestline_upstream_set_changes_total",
+    "How often discovery put another set of backends in force, each time with all that changed",
+    ["upstream"],
+);
 const AVAILABLE: Family<2> = Family::gauge(
     "crestline_backend_available",
     "Whether the backend may take a request now, or one on trial",
@@ -155,6 +160,8 @@ pub fn collect<'a>(upstreams: impl Iterator<Item = &'a Arc<Upstream>>, page: &mu
             copied.add([name, result], count);
         }
     }
+    let mut sets = page.family(&SETS);
+    each().for_each(|(upstream, name)| sets.add([name], upstream.account().sets()));
     backends(&upstreams, page);
 }
 
