@@ -72,7 +72,7 @@ clean: ## Removes what was built
 
 # Pingora's compression and aws-lc build with cmake and a C compiler; the tests use curl, openssl,
 # sslscan, h2load, nghttp, slowhttptest and ss, Node, Python and a browser as clients; pebble is the
-# CA that they ask, dnsmasq the DNS server, systemd judges its units, and promtool (of prometheus)
+# CA that they ask, dnsmasq the DNS server, etcd itself, systemd judges its units, and promtool (of prometheus)
 # its metrics.
 setup:
 	@packages=; \
@@ -88,6 +88,7 @@ setup:
 	command -v node >/dev/null || packages="$$packages nodejs"; \
 	/usr/bin/python3 -c 'import h2, grpc' 2>/dev/null || packages="$$packages python3-h2 python3-grpcio"; \
 	command -v dnsmasq >/dev/null || packages="$$packages dnsmasq-base"; \
+	command -v etcd >/dev/null || packages="$$packages etcd-server"; \
 	command -v pebble >/dev/null || packages="$$packages pebble"; \
 	command -v slowhttptest >/dev/null || packages="$$packages slowhttptest"; \
 	command -v ss >/dev/null || packages="$$packages iproute2"; \

@@ -11,7 +11,7 @@ use std::{
 };
 
 /// Modules by floor. Floors count upward; those of one floor do not know each other.
-const FLOORS: [(&str, u32); 33] = [
+const FLOORS: [(&str, u32); 34] = [
     ("clock", 0),
     ("counter", 0),
     ("diagnostic", 0),

@@ -174,6 +174,11 @@ impl Word for BackendConfig {
 pub struct Weight(#[schemars(range(min = 1, max = WEIGHT_MAX))] u16);
 
 impl Weight {
+    /// One, if the number may be one.
+    pub fn new(weight: u16) -> Option<Self> {
+        (1..=WEIGHT_MAX).contains(&weight).then_some(Self(weight))
+    }
+
     /// The number.
     pub fn get(self) -> u16 {
         self.0
@@ -301,7 +306,7 @@ impl Config {
         let known = predecessor.map_or(&[][..], Upstream::feeds);
         let mut origins: Vec<Origin> = Origin::of_names(names).into_iter().collect();
         if let Some(discovery) = &self.discovery {
-            origins.extend(discovery::Config::build(discovery, around, problems));
+            origins.extend(discovery::Config::build(discovery, &name, around, problems));
         }
         let feeds = origins
             .into_iter()

@@ -19,10 +19,13 @@ use tokio::{
     time::{self, Instant},
 };
 
-use super::{Answer, Client, PATIENCE, curl, eventually, get, soon};
+use super::{Answer, Client, Origin, PATIENCE, curl, eventually, get, soon};
 
 /// So often it is looked whether a process of a test is left at its end.
 const KILLED_IN_ROUNDS: usize = 1000;
+
+/// From one look at `status` to the next, of which each is a process.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// A running Crestline. It, with all successors, is killed when this is dropped.
 pub(crate) struct Crestline {
@@ -302,6 +305,46 @@ impl Crestline {
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let backends = found["backends"].as_array().unwrap().iter();
         backends.map(|one| (text(&one["address"]), text(&one["availability"]))).collect()
+    }
+
+    /// Waits until the source of its only upstream is in touch and these are all backends, by
+    /// origin and weight, whatever the order.
+    pub(crate) async fn finds(&self, expected: &[(&Origin, u64)]) {
+        let mut expected: Vec<_> =
+            expected.iter().map(|(origin, weight)| (origin.to_string(), *weight)).collect();
+        expected.sort();
+        let start = Instant::now();
+        loop {
+            let app = self.status().await["upstreams"][0].clone();
+            let one = |one: &Value| {
+                (one["address"].as_str().unwrap().to_owned(), one["weight"].as_u64().unwrap())
+            };
+            let mut backends: Vec<_> =
+                app["backends"].as_array().unwrap().iter().map(one).collect();
+            backends.sort();
+            let source = &app["discovery"][0];
+            if backends == expected
+                && source["backends"] == expected.len()
+                && source["error"] == Value::Null
+            {
+                return;
+            }
+            assert!(start.elapsed() < PATIENCE, "waited in vain for {expected:?}: {app}");
+            time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Waits until the source of its only upstream is not in touch, and tells why.
+    pub(crate) async fn misses(&self, why: &str) -> String {
+        let start = Instant::now();
+        loop {
+            let source = self.status().await["upstreams"][0]["discovery"][0].clone();
+            if let Some(error) = source["error"].as_str().filter(|error| error.contains(why)) {
+                return error.to_owned();
+            }
+            assert!(start.elapsed() < PATIENCE, "waited in vain for `{why}`: {source}");
+            time::sleep(LOOK_EVERY).await;
+        }
     }
 
     /// Where its admin socket lies.

@@ -7,6 +7,7 @@ mod ca;
 mod client;
 mod crestline;
 mod dns;
+mod etcd;
 pub(crate) mod frames;
 mod front;
 pub(crate) mod http2;
@@ -24,6 +25,7 @@ pub(crate) use self::{
     client::{Answer, Client, curl, get, post, request},
     crestline::{Crestline, Finished},
     dns::Dns,
+    etcd::Etcd,
     front::{Accepted, Asks, Front},
     http2::{H2Answer, H2Client, H2Origin},
     load::{Load, UntilRefused},

@@ -40,6 +40,17 @@ pub enum AddressError {
     NotAnAddress(String),
 }
 
+impl Address {
+    /// The address of a host, by its name or its IP address; `None` if it is none.
+    pub fn of(host: &str, port: u16) -> Option<Self> {
+        let at = match host.parse() {
+            Ok(ip) => Self::Socket(net::SocketAddr::new(ip, port)),
+            Err(_) => Self::Name(is_name(host).then(|| host.to_owned())?, port),
+        };
+        (port != 0).then_some(at)
+    }
+}
+
 impl FromStr for Address {
     type Err = AddressError;
 
@@ -108,6 +119,17 @@ impl<'de> Deserialize<'de> for Address {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_and_a_port_make_an_address() {
+        let of = |host: &str, port: u16| Address::of(host, port).map(|it| it.to_string());
+        assert_eq!(of("10.0.0.1", 80).as_deref(), Some("10.0.0.1:80"));
+        assert_eq!(of("fd00::1", 80).as_deref(), Some("[fd00::1]:80"));
+        assert_eq!(of("web.test", 80).as_deref(), Some("web.test:80"));
+        for (host, port) in [("10.0.0.1", 0), ("web.test", 0), ("unix:/run/a", 80), ("", 80)] {
+            assert_eq!(of(host, port), None, "{host}");
+        }
+    }
 
     #[test]
     fn addresses_are_sockets_names_and_paths() {

@@ -53,6 +53,9 @@ pub trait Source: Send {
     async fn next(&mut self) -> Answer;
 }
 
+/// A source, and what logs and `status` call it.
+pub type Named = (String, Box<dyn Source>);
+
 /// Refuses an answer that is too large.
 pub fn bounded(found: Vec<Found>) -> Answer {
     match found.len() {
