@@ -4,6 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use rustix::process::Signal;
 use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
     sync::Notify,
     time::{self, Instant},
 };
@@ -48,6 +50,39 @@ async fn of_many_websockets_in_a_row_all_live() {
     let origin = Origin::with(echo);
     let proxy = to(&origin, "1h").await;
     for _ in 0..200 {
+        let mut client = proxy.client().await;
+        client.send(request("GET", "/chat", UPGRADE, "")).await;
+        assert_eq!(client.head().await.status, 101);
+        client.send(masked("hello")).await;
+        assert_eq!(client.bytes(7).await, plain("hello"));
+    }
+}
+
+/// Even before it has read the request.
+#[tokio::test]
+async fn an_origin_may_agree_sooner_than_it_is_asked() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut connection, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                connection.write_all(ACCEPTED.as_bytes()).await.unwrap();
+                let mut read = Vec::new();
+                while !read.ends_with(&masked("hello")) {
+                    if connection.read_buf(&mut read).await.unwrap_or(0) == 0 {
+                        return; // it was only a check, or the tunnel ended too soon
+                    }
+                }
+                connection.write_all(&plain("hello")).await.unwrap();
+                let _ = connection.read_buf(&mut read).await;
+            });
+        }
+    });
+    let proxy = Crestline::start(&format!(
+        "upstreams: {{ app: {{ backends: [\"{address}\"], health_check: off }} }}"
+    ))
+    .await;
+    for _ in 0..50 {
         let mut client = proxy.client().await;
         client.send(request("GET", "/chat", UPGRADE, "")).await;
         assert_eq!(client.head().await.status, 101);

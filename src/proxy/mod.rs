@@ -6,9 +6,9 @@
 mod caught;
 mod challenge;
 mod context;
+mod direct;
 mod failure;
 mod forward;
-mod hedge;
 mod log_line;
 mod mirror;
 mod pass;
@@ -92,7 +92,8 @@ impl Phases for Proxy {
     }
 
     /// Reserves the first backend, so that an upstream without any can be told in an answer
-    /// after which the connection lives on. What is hedged is answered here.
+    /// after which the connection lives on. What is hedged, or asks for a
+    /// tunnel, is answered here.
     async fn proxy_upstream_filter(
         &self,
         session: &mut Session,
@@ -102,8 +103,8 @@ impl Phases for Proxy {
         if let Err(refused) = queue::backend(session, ctx, ctx.attempt_started).await? {
             return respond::send(session, ctx, refused).await.map(|()| false);
         }
-        match hedge::patience(session, ctx) {
-            Some(patience) => Box::pin(hedge::exchange(self, session, ctx, patience)).await,
+        match direct::kind(session, ctx) {
+            Some(kind) => Box::pin(direct::exchange(self, session, ctx, kind)).await,
             None => Ok(true),
         }
     }

@@ -28,9 +28,16 @@ pub(crate) async fn on(
         head.set_version(Version::HTTP_11);
         frame(session, &mut head)?;
     }
+    let is_tunnel = is_tunnel(origin);
     if let (Some(connection), Some(route)) = (&ctx.connection, &ctx.route) {
         connection.await_origin(None); // the time between its bytes is kept here
-        origin.set_read_timeout(Some(route.upstream.timeouts().between_bytes));
+        let timeouts = route.upstream.timeouts();
+        let between = if is_tunnel { timeouts.tunnel } else { timeouts.between_bytes };
+        origin.set_read_timeout(Some(between));
+    }
+    if is_tunnel {
+        send(session, HttpTask::Header(Box::new(head), false)).await?;
+        return tunnel(session, origin).await;
     }
     let is_whole = origin.response_done();
     send(session, HttpTask::Header(Box::new(head), is_whole)).await?;
@@ -53,10 +60,39 @@ pub(crate) async fn on(
     send(session, HttpTask::Done).await
 }
 
+/// Whether the origin has agreed to an upgrade.
+pub(crate) fn is_tunnel(origin: &HttpSession) -> bool {
+    matches!(origin, HttpSession::H1(origin) if origin.was_upgraded())
+}
+
+/// Passes bytes both ways, until one side has closed its own.
+async fn tunnel(session: &mut Session, origin: &mut HttpSession) -> Result<()> {
+    let HttpSession::H1(origin) = origin else { return Ok(()) };
+    origin.maybe_upgrade_body_writer();
+    loop {
+        tokio::select! {
+            piece = session.as_downstream_mut().read_request_body() => {
+                let Some(piece) = piece.map_err(Error::into_down)? else {
+                    return send(session, HttpTask::UpgradedBody(None, true)).await;
+                };
+                origin.write_body(&piece).await.map_err(Error::into_up)?;
+            }
+            piece = origin.read_body_bytes() => {
+                let piece = piece.map_err(Error::into_up)?;
+                let is_last = piece.is_none();
+                send(session, HttpTask::UpgradedBody(piece, is_last)).await?;
+                if is_last {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
 /// An answer without a length goes on in chunks.
 fn frame(session: &Session, head: &mut ResponseHeader) -> Result<()> {
-    let has_body =
-        session.req_header().method != Method::HEAD && !matches!(head.status.as_u16(), 204 | 304);
+    let has_body = session.req_header().method != Method::HEAD
+        && !matches!(head.status.as_u16(), 101 | 204 | 304);
     let is_framed = head.headers.contains_key(header::TRANSFER_ENCODING)
         || head.headers.contains_key(header::CONTENT_LENGTH);
     if has_body && !is_framed {

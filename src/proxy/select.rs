@@ -250,7 +250,10 @@ pub(crate) async fn peer(session: &mut Session, ctx: &mut Context) -> Result<Box
     let now = ctx.attempt_started;
     if ctx.in_flight.is_none() {
         // What is told where there is none is how the last attempt ended.
-        let _ = queue::backend(session, ctx, now).await?;
+        let known = ctx.reason;
+        if queue::backend(session, ctx, now).await?.is_err() && !ctx.is_late(Instant::now()) {
+            ctx.reason = known;
+        }
     }
     let mut peer = peer_from(now, session, ctx)?;
     let Some(route) = &ctx.route else { return Ok(peer) };

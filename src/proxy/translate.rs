@@ -76,7 +76,9 @@ pub(crate) fn frame(
     peer: &HttpPeer,
 ) -> Result<()> {
     head.remove_header(&header::TRANSFER_ENCODING);
-    head.remove_header(&header::CONNECTION);
+    if !head.headers.contains_key(header::UPGRADE) {
+        head.remove_header(&header::CONNECTION);
+    }
     let path = head.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
     let uri = if session.as_http2().is_some() {
         let host = head.remove_header(&header::HOST);

@@ -1,9 +1,14 @@
-//! Hedging: where the first answer is late, another backend is asked beside, and the first answer
-//! of the two is passed on.
+//! Requests that are sent by Pingora's client from here, and not by its proxy.
 //!
-//! Pingora's proxy has one exchange with an origin at a time. So the requests that this is for,
-//! which are idempotent and have no body, are sent by Pingora's client from here. Where they fail
-//! before any byte was passed on, Pingora's proxy makes what further attempts there may be.
+//! Hedging: where the first answer is late, another backend is asked beside, and the first answer
+//! of the two is passed on. Pingora's proxy has one exchange with an origin at a time. This is for
+//! requests that are idempotent and have no body.
+//!
+//! Upgrades: where an origin agrees to one before Pingora's proxy has passed on that the request
+//! has no body, the proxy takes that for the end of the tunnel.
+//!
+//! Where a request fails before any byte was passed on, Pingora's proxy makes what further attempts
+//! there may be.
 //!
 //! INVARIANT: whoever is asked holds a place at its backend until it is known how that ended; who
 //! is given up is dropped, which closes its connection, or resets its stream.
@@ -69,32 +74,48 @@ enum Lost {
     Broken(Box<Error>, bool),
 }
 
-/// How long the first backend has for itself; `None` if the request is not one to hedge.
-pub(crate) fn patience(session: &mut Session, ctx: &Context) -> Option<Duration> {
-    let after = ctx.route.as_ref()?.upstream.retry_policy().hedge_after?;
-    let is_one = session.req_header().method.is_idempotent()
-        && session.is_body_empty()
-        && !session.is_upgrade_req()
-        && !is_stream(session.as_downstream());
-    is_one.then_some(after)
+/// How a request is sent from here.
+#[derive(Clone, Copy)]
+pub(crate) enum Kind {
+    /// To a second backend as well, where the first has not answered for so long.
+    Hedged(Duration),
+    /// For a tunnel, of which there is one.
+    Upgrade,
 }
 
-/// Asks the backend that has a place reserved, and after a while another; passes on what comes
-/// first. Returns whether another attempt is left to Pingora's proxy.
+/// Whether a request is sent from here; `None` leaves it to Pingora's proxy.
+pub(crate) fn kind(session: &mut Session, ctx: &Context) -> Option<Kind> {
+    let upstream = &ctx.route.as_ref()?.upstream;
+    if !session.is_body_empty() || is_stream(session.as_downstream()) {
+        return None;
+    }
+    if session.is_upgrade_req() {
+        return (upstream.link().http() != Http::Two).then_some(Kind::Upgrade);
+    }
+    let after = upstream.retry_policy().hedge_after?;
+    session.req_header().method.is_idempotent().then_some(Kind::Hedged(after))
+}
+
+/// Asks the backend that has a place reserved, and perhaps another after a while; passes on what
+/// comes first. Returns whether another attempt is left to Pingora's proxy.
 pub(crate) async fn exchange(
     proxy: &Proxy,
     session: &mut Session,
     ctx: &mut Context,
-    patience: Duration,
+    kind: Kind,
 ) -> Result<bool> {
-    let passed = match race(proxy, session, ctx, patience).await {
+    let passed = match race(proxy, session, ctx, kind).await {
         Ok(mut answer) => pass(proxy, session, ctx, &mut answer).await.map(|()| answer),
         Err(why) => Err(why),
     };
     match passed {
-        Ok(Answer { session, peer, .. }) => {
-            let idle = peer.options.idle_timeout;
-            proxy.direct.release_http_session(session, &*peer, idle).await;
+        Ok(Answer { mut session, peer, .. }) => {
+            if pass::is_tunnel(&session) {
+                session.shutdown().await;
+            } else {
+                let idle = peer.options.idle_timeout;
+                proxy.direct.release_http_session(session, &*peer, idle).await;
+            }
             Ok(false)
         }
         Err(why) if why.retry() => Ok(true),
@@ -107,18 +128,21 @@ async fn race(
     proxy: &Proxy,
     session: &mut Session,
     ctx: &mut Context,
-    patience: Duration,
+    kind: Kind,
 ) -> Result<Answer> {
     let mut runners = Runners::new();
     runners.push(begin(proxy, session, ctx)?);
-    let hedge_at = Instant::now() + patience;
-    let mut may_hedge = true;
+    let mut hedge_at = match kind {
+        Kind::Hedged(patience) => Some(Instant::now() + patience),
+        Kind::Upgrade => None,
+    };
+    let first = runners[0].began;
     loop {
         let (runner, asked) = tokio::select! {
             biased;
             ended = next(&mut runners) => ended,
-            () = time::sleep_until(hedge_at), if may_hedge => {
-                may_hedge = false;
+            () = time::sleep_until(hedge_at.unwrap_or(first)), if hedge_at.is_some() => {
+                hedge_at = None;
                 if reserve_another(session, ctx, &runners) {
                     runners.push(begin(proxy, session, ctx)?);
                 }
@@ -126,7 +150,7 @@ async fn race(
             }
             () = left(session) => return Err(given_up(ctx, runners)),
         };
-        let is_second = hedge_at <= runner.began;
+        let is_second = first < runner.began;
         if asked.is_ok() {
             outrun(ctx, &mut runners, is_second);
         }
