@@ -123,6 +123,23 @@ async fn an_answer_in_time_needs_no_second_request() {
     counts(&proxy, [0.0, 0.0, 3.0]).await;
 }
 
+/// As with requests that Pingora's proxy sends.
+#[tokio::test]
+async fn fields_of_one_connection_stay_on_it() {
+    let (first, second) = (Origin::replying("first"), Origin::refusing());
+    let proxy = Crestline::start(&app(&first, &second, "retries: { hedge_after: 50s }")).await;
+    let fields = "Connection: keep-alive, x-named\r\nX-Named: 1\r\nKeep-Alive: 5\r\nTE: trailers\r\n\
+         Proxy-Authorization: Basic YTpi\r\nTrailer: x-sum\r\nX-Kept: 1\r\n";
+    proxy.send(request("GET", "/", fields, "")).await;
+    let got = first.last().fields;
+    for name in ["x-named", "keep-alive", "te", "proxy-authorization", "trailer", "connection"] {
+        assert_eq!(got.get(name), None, "{name}");
+    }
+    assert_eq!(got.get("x-kept"), Some("1"));
+    let fields = "Connection: x-forwarded-for\r\n";
+    assert_eq!(proxy.send(request("GET", "/", fields, "")).await.status, 400);
+}
+
 #[tokio::test]
 async fn a_second_request_that_fails_does_no_harm() {
     let ((slow, gate), resetting) = (gated(), Origin::resetting());

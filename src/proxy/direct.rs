@@ -36,8 +36,8 @@ use tokio::time::{self, Instant};
 use crate::{
     downstream::upload::is_stream,
     proxy::{
-        INTERIM_MAX, Proxy, caught::Phases, context::Context, failure, mirror, pass, select,
-        translate,
+        INTERIM_MAX, Proxy, caught::Phases, context::Context, failure, hop_by_hop, mirror, pass,
+        select, translate,
     },
     upstream::{
         Visit,
@@ -90,7 +90,8 @@ pub(crate) fn kind(session: &mut Session, ctx: &Context) -> Option<Kind> {
         return None;
     }
     if session.is_upgrade_req() {
-        return (upstream.link().http() != Http::Two).then_some(Kind::Upgrade);
+        let is_passed_on = hop_by_hop::asks_for_websocket(session.req_header());
+        return (is_passed_on && upstream.link().http() != Http::Two).then_some(Kind::Upgrade);
     }
     let after = upstream.retry_policy().hedge_after?;
     session.req_header().method.is_idempotent().then_some(Kind::Hedged(after))
@@ -177,6 +178,7 @@ fn begin(proxy: &Proxy, session: &mut Session, ctx: &mut Context) -> Result<Runn
 
     let sent = session.req_header();
     let mut head = sent.clone();
+    hop_by_hop::strip(&mut head)?;
     if sent.version == Version::HTTP_2 {
         head.insert_header(header::HOST, select::authority(sent))?;
     }

@@ -9,6 +9,7 @@ mod context;
 mod direct;
 mod failure;
 mod forward;
+mod hop_by_hop;
 mod log_line;
 mod mirror;
 mod pass;
