@@ -21,6 +21,7 @@
 //!     http2                            what passes on a connection of HTTP/2
 //!     tls                              certificates, the handshake, and what origins are judged by
 //!  2  field                            header fields as the operator writes them
+//!     reason                           why requests end: one closed list
 //!     acme                             certificates that are obtained by themselves
 //!     overload                         whether the process has too much to do
 //!  1  yaml  drain  panics              the file's text, with places | how the process ends
@@ -55,6 +56,7 @@ pub mod overload;
 pub mod panics;
 pub mod policy;
 pub mod proxy;
+pub mod reason;
 pub mod reply;
 pub mod routing;
 pub mod server;

@@ -77,7 +77,7 @@ async fn each_failure_of_an_origin_has_its_status() {
     let cases = [
         (Origin::refusing(), "connect_refused", 502),
         (Origin::blackhole().await, "connect_timeout", 504),
-        (Origin::stalling(), "origin_timeout", 504),
+        (Origin::stalling(), "first_byte_timeout", 504),
         (Origin::resetting(), "origin_reset", 502),
         (Origin::sending(""), "origin_reset", 502),
         (Origin::sending("HTTP/1.1 200 OK\r\nConte"), "origin_reset", 502),

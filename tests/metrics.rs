@@ -8,7 +8,7 @@
 
 use std::{collections::BTreeSet, fs, path::Path, process::Stdio};
 
-use crestline::admin::metrics;
+use crestline::{admin::metrics, reason};
 use tokio::{io::AsyncWriteExt as _, process::Command};
 
 use crate::support::{Crestline, Origin, Pair, curl, get, soon};
@@ -47,6 +47,17 @@ fn the_reference_that_ships_is_that_of_the_program() {
         let shipped = fs::read_to_string(path).unwrap_or_default();
         let how = "run `UPDATE_EXPECTED=1 cargo test --test integration metrics::`";
         assert!(shipped == metrics::manual(), "docs/metrics.md is not that of the program: {how}");
+    }
+}
+
+#[test]
+fn the_reasons_that_are_told_are_those_of_the_program() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reasons.md");
+    if std::env::var_os("UPDATE_EXPECTED").is_some() {
+        fs::write(path, reason::manual()).unwrap();
+    } else {
+        let shipped = fs::read_to_string(path).unwrap_or_default();
+        assert!(shipped == reason::manual(), "docs/reasons.md is not that of the program");
     }
 }
 
@@ -200,4 +211,55 @@ async fn a_dead_backend_shows_and_connections_are_counted() {
     proxy.measures("crestline_connections", 0.0).await;
     assert!(0.0 < proxy.metric("process_resident_memory_bytes").await);
     assert!(0.0 < proxy.metric("process_open_fds").await);
+}
+
+/// Whatever clients send, origins do, and operators change, every request has one end.
+#[tokio::test]
+async fn the_sum_over_all_reasons_is_what_clients_sent() {
+    let (good, dead) = (Origin::replying("hello"), Origin::refusing());
+    let cut = Origin::sending("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhello");
+    let yaml = format!(
+        "
+        upstreams:
+          good: {{ backends: [\"{good}\"], health_check: off }}
+          dead: {{ backends: [\"{dead}\"], health_check: off, retries: 0, ejection: off }}
+          cut: {{ backends: [\"{cut}\"], health_check: off, retries: 0, ejection: off }}
+        routes:
+          - {{ name: good, match: {{ path: = / }}, upstream: good }}
+          - {{ name: dead, match: {{ path: = /dead }}, upstream: dead }}
+          - {{ name: cut, match: {{ path: = /cut }}, upstream: cut }}
+          - {{ name: here, match: {{ path: = /here }}, policies: [respond: {{ status: 204 }}], upstream: good }}
+        "
+    );
+    let proxy = Crestline::start(&yaml).await;
+    let ends = [
+        (get("/"), "ok"),
+        (get("/dead"), "connect_refused"),
+        (get("/cut"), "origin_truncated"),
+        (get("/here"), "answered_here"),
+        (get("/nowhere"), "no_route"),
+        ("GET / HTTP/1.1\r\n\r\n".to_owned(), "missing_host"),
+    ];
+    let mut sent = 0.0;
+    for round in 0..3 {
+        for (index, (request, _)) in ends.iter().enumerate() {
+            for _ in 0..=index {
+                let mut client = proxy.client().await;
+                client.send(request).await;
+                let _ = client.try_answer().await; // some are cut off
+                sent += 1.0;
+            }
+        }
+        proxy.reload(&format!("{yaml}lame_duck: {}s\n", round + 1)).await;
+    }
+    for (index, (_, reason)) in ends.iter().enumerate() {
+        let times = 3.0 * (index + 1) as f64;
+        let name = format!("crestline_request_ends_total{{reason=\"{reason}\"}}");
+        proxy.measures(&name, times).await;
+    }
+    let page = proxy.metrics().await;
+    let counts = page.lines().filter(|line| line.starts_with("crestline_request_ends_total{"));
+    let sum: f64 =
+        counts.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum();
+    assert!((sum - sent).abs() < 0.5, "{sum} of {sent}: {page}");
 }

@@ -64,7 +64,8 @@ async fn bytes_pass_both_ways_and_leave_a_line_in_the_log() {
     assert_eq!(line["listener"], proxy.address());
     assert_eq!((&line["client"], &line["backend"]), (&"127.0.0.1".into(), &origin.clone().into()));
     assert_eq!(line["via"], format!("{origin}:connected"));
-    assert!(line["reason"].is_null() && line["path"].is_null(), "{line}");
+    assert_eq!(line["reason"], "closed", "{line}");
+    assert!(line["path"].is_null(), "{line}");
     assert!(line["connect_ms"].is_number() && line["first_byte_ms"].is_number(), "{line}");
 }
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 /// Modules by floor. Floors count upward; those of one floor do not know each other.
-const FLOORS: [(&str, u32); 34] = [
+const FLOORS: [(&str, u32); 35] = [
     ("clock", 0),
     ("counter", 0),
     ("diagnostic", 0),
@@ -22,6 +22,7 @@ const FLOORS: [(&str, u32); 34] = [
     ("client", 1),
     ("metrics", 1),
     ("field", 2),
+    ("reason", 2),
     ("acme", 2),
     ("overload", 2),
     ("units", 0),

@@ -11,7 +11,7 @@ use crate::{
     drain::Drain,
     metrics::{self, Form, Page},
     observe::{access_log, process},
-    overload,
+    overload, reason,
     snapshot::{self, Snapshot},
 };
 
@@ -36,6 +36,7 @@ fn collect(control: &Control, snapshot: &Snapshot, drain: &Drain, form: Form) ->
     let mut page = Page::new(form);
     snapshot::metrics::collect(snapshot, SystemTime::now(), &mut page);
     refused::collect(&mut page);
+    reason::collect(&mut page);
     access_log::collect(&mut page);
     reloads::collect(control, &mut page);
     process::collect(drain, control.started(), &mut page);

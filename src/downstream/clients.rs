@@ -13,13 +13,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::{
-    downstream::{
-        config::process::Limits,
-        refused::{ACCEPTS_PER_CLIENT, CONNECTIONS_PER_CLIENT},
-    },
-    units::Rate,
-};
+use crate::{downstream::config::process::Limits, reason::Reason, units::Rate};
 
 /// The table is kept in so many parts, each under a lock of its own.
 const PARTS: usize = 64;
@@ -83,7 +77,7 @@ impl Clients {
         client: IpAddr,
         limits: &Limits,
         now: Instant,
-    ) -> Result<Option<Counted>, &'static str> {
+    ) -> Result<Option<Counted>, Reason> {
         if limits.connections_per_client.is_none() && limits.accepts_per_client.is_none() {
             return Ok(None);
         }
@@ -93,10 +87,10 @@ impl Clients {
             part.sweep(now);
             let known = part.records.get(&key).copied().unwrap_or_default();
             if limits.connections_per_client.is_some_and(|max| max <= known.open) {
-                return Err(CONNECTIONS_PER_CLIENT);
+                return Err(Reason::ConnectionsPerClient);
             }
             let whole_at = match limits.accepts_per_client {
-                Some(rate) => spend(rate, known.whole_at, now).ok_or(ACCEPTS_PER_CLIENT)?,
+                Some(rate) => spend(rate, known.whole_at, now).ok_or(Reason::AcceptsPerClient)?,
                 None => known.whole_at,
             };
             part.records.insert(key, Record { open: known.open + 1, whole_at });
@@ -189,10 +183,10 @@ mod tests {
         let limits = limits(Some(2), None);
         let admit = |client: &str| clients.admit(client.parse().unwrap(), &limits, now);
         let held = [admit("192.0.2.1").unwrap(), admit("::ffff:192.0.2.1").unwrap()];
-        assert_eq!(admit("192.0.2.1").unwrap_err(), CONNECTIONS_PER_CLIENT);
+        assert_eq!(admit("192.0.2.1").unwrap_err(), Reason::ConnectionsPerClient);
         let _other = admit("192.0.2.2").unwrap();
         let networks = ["2001:db8::1", "2001:db8::2:0:0:1"].map(|one| admit(one).unwrap());
-        assert_eq!(admit("2001:db8::3").unwrap_err(), CONNECTIONS_PER_CLIENT, "one /64");
+        assert_eq!(admit("2001:db8::3").unwrap_err(), Reason::ConnectionsPerClient, "one /64");
         let _another = admit("2001:db8:0:1::1").unwrap();
         drop((held, networks));
         assert!(admit("192.0.2.1").is_ok());
@@ -232,6 +226,10 @@ mod tests {
         let most = known(&clients);
         assert!(most < 200_000, "a minute has 60,000 of them: {most}");
         let again = clients.admit("192.0.2.1".parse().unwrap(), &limits, start);
-        assert_eq!(again.unwrap_err(), CONNECTIONS_PER_CLIENT, "who has one is not forgotten");
+        assert_eq!(
+            again.unwrap_err(),
+            Reason::ConnectionsPerClient,
+            "who has one is not forgotten"
+        );
     }
 }

@@ -18,6 +18,7 @@ use crate::{
     http1::refusal::Refusal,
     http2::guard::Abuse,
     metrics::{Family, Page},
+    reason::Reason,
 };
 
 const REFUSED: Family<1> = Family::counter(
@@ -26,84 +27,42 @@ const REFUSED: Family<1> = Family::counter(
     ["reason"],
 );
 
-/// The connections of all clients are at their bound, and none of them is idle.
-pub const CONNECTIONS: &str = "connections";
-/// The connections of this client are at their bound.
-pub const CONNECTIONS_PER_CLIENT: &str = "connections_per_client";
-/// This client connects too often.
-pub const ACCEPTS_PER_CLIENT: &str = "accepts_per_client";
-/// An idle connection was closed so that another client gets in.
-pub const GAVE_WAY: &str = "gave_way";
-/// Not one byte came in the time for the first head.
-pub const SILENT: &str = "silent";
-/// A stranger sent a header of the PROXY protocol.
-pub const PROXY_PROTOCOL_UNTRUSTED: &str = "proxy_protocol_untrusted";
-/// A trusted proxy sent none where it must.
-pub const PROXY_PROTOCOL_MISSING: &str = "proxy_protocol_missing";
-/// A trusted proxy sent one that is none.
-pub const PROXY_PROTOCOL_MALFORMED: &str = "proxy_protocol_malformed";
-/// One was not complete in the time for a head.
-pub const PROXY_PROTOCOL_TIMEOUT: &str = "proxy_protocol_timeout";
-/// A request head was not complete in its time.
-pub const HEADER_TIMEOUT: &str = "header_timeout";
-/// A request without TLS where TLS is spoken.
-pub const PLAIN_HTTP_ON_TLS: &str = "plain_http_on_tls";
-/// A connection asked in its handshake for a name that nothing is relayed for.
-pub const UNKNOWN_NAME: &str = "unknown_name";
-/// A connection that is relayed by its name spoke no TLS.
-pub const NO_TLS: &str = "no_tls";
-/// The first message of a handshake that is looked at was too long.
-pub const HELLO_TOO_LONG: &str = "hello_too_long";
-/// One was not complete in the time for a handshake.
-pub const HELLO_TIMEOUT: &str = "hello_timeout";
-/// A request's body stopped.
-pub const CLIENT_TIMEOUT: &str = "client_timeout";
-/// A request's body came too slowly.
-pub const BODY_TOO_SLOW: &str = "body_too_slow";
-/// A client took nothing of its answer.
-pub const WRITE_TIMEOUT: &str = "write_timeout";
-
-/// No address and port were left to connect to an origin from.
-pub const NO_SOURCE: &str = "no_source";
-/// The process has too much to do, or too little memory, for another request.
-pub const OVERLOADED: &str = "overloaded";
-
-/// The words beside those for malformed requests.
-const WORDS: [&str; 23] = [
-    CONNECTIONS,
-    CONNECTIONS_PER_CLIENT,
-    ACCEPTS_PER_CLIENT,
-    GAVE_WAY,
-    SILENT,
-    PROXY_PROTOCOL_UNTRUSTED,
-    PROXY_PROTOCOL_MISSING,
-    PROXY_PROTOCOL_MALFORMED,
-    PROXY_PROTOCOL_TIMEOUT,
-    HEADER_TIMEOUT,
-    PLAIN_HTTP_ON_TLS,
-    UNKNOWN_NAME,
-    NO_TLS,
-    HELLO_TOO_LONG,
-    HELLO_TIMEOUT,
-    CLIENT_TIMEOUT,
-    BODY_TOO_SLOW,
-    WRITE_TIMEOUT,
-    NO_SOURCE,
-    OVERLOADED,
+/// The reasons beside those for malformed requests.
+const OTHERS: [Reason; 23] = [
+    Reason::Connections,
+    Reason::ConnectionsPerClient,
+    Reason::AcceptsPerClient,
+    Reason::GaveWay,
+    Reason::Silent,
+    Reason::ProxyProtocolUntrusted,
+    Reason::ProxyProtocolMissing,
+    Reason::ProxyProtocolMalformed,
+    Reason::ProxyProtocolTimeout,
+    Reason::HeaderTimeout,
+    Reason::PlainHttpOnTls,
+    Reason::UnknownName,
+    Reason::NoTls,
+    Reason::HelloTooLong,
+    Reason::HelloTimeout,
+    Reason::ClientTimeout,
+    Reason::BodyTooSlow,
+    Reason::WriteTimeout,
+    Reason::NoSource,
+    Reason::Overloaded,
     Abuse::Resets.reason(),
     Abuse::Empty.reason(),
     Abuse::Idle.reason(),
 ];
 
 /// One line for all threads: whoever is refused may wait for it.
-static COUNTS: LazyLock<Vec<(&'static str, AtomicU64)>> = LazyLock::new(|| {
+static COUNTS: LazyLock<Vec<(Reason, AtomicU64)>> = LazyLock::new(|| {
     let malformed = Refusal::ALL.iter().map(|refusal| refusal.reason);
-    malformed.chain(WORDS).map(|word| (word, AtomicU64::new(0))).collect()
+    malformed.chain(OTHERS).map(|reason| (reason, AtomicU64::new(0))).collect()
 });
 
 /// Counts a refusal; reasons of others, such as origins that fail, are none.
-pub fn count(reason: &str) {
-    if let Some((_, count)) = COUNTS.iter().find(|(word, _)| *word == reason) {
+pub fn count(reason: Reason) {
+    if let Some((_, count)) = COUNTS.iter().find(|(known, _)| *known == reason) {
         count.fetch_add(1, Relaxed);
     }
 }
@@ -111,7 +70,9 @@ pub fn count(reason: &str) {
 /// Writes how much was refused, by reason.
 pub fn collect(page: &mut Page) {
     let mut refused = page.family(&REFUSED);
-    COUNTS.iter().for_each(|(word, count)| refused.add([word], count.load(Relaxed)));
+    for (reason, count) in COUNTS.iter() {
+        refused.add([reason.as_str()], count.load(Relaxed));
+    }
 }
 
 /// How much was refused since the process began, by reason; what never happened is left out.
@@ -122,7 +83,7 @@ pub struct Refused(pub BTreeMap<String, u64>);
 impl Refused {
     /// Looks at the counts now.
     pub fn get() -> Self {
-        let counts = COUNTS.iter().map(|(word, count)| ((*word).to_owned(), count.load(Relaxed)));
+        let counts = COUNTS.iter().map(|(reason, count)| (reason.to_string(), count.load(Relaxed)));
         Self(counts.filter(|(_, count)| 0 < *count).collect())
     }
 }
@@ -148,12 +109,12 @@ mod tests {
 
     #[test]
     fn every_word_is_counted_once_and_others_not_at_all() {
-        let words: BTreeSet<_> = COUNTS.iter().map(|(word, _)| word).collect();
+        let words: BTreeSet<_> = COUNTS.iter().map(|(reason, _)| reason.as_str()).collect();
         assert_eq!(words.len(), COUNTS.len());
-        let before = Refused::get().0.get(SILENT).copied().unwrap_or(0);
-        count(SILENT);
-        count("connect_refused");
-        assert!(before < Refused::get().0[SILENT]);
+        let before = Refused::get().0.get("silent").copied().unwrap_or(0);
+        count(Reason::Silent);
+        count(Reason::ConnectRefused);
+        assert!(before < Refused::get().0["silent"]);
         assert!(!Refused::get().0.contains_key("connect_refused"));
     }
 

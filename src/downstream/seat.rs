@@ -23,7 +23,10 @@ use std::{
 use futures::task::AtomicWaker;
 use tokio::time::Instant;
 
-use crate::{clock, counter, downstream::refused};
+use crate::{
+    reason::Reason,
+    {clock, counter, downstream::refused},
+};
 
 /// The connection does something.
 const BUSY: u64 = 0;
@@ -172,7 +175,7 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         if self.waiting.is_called() {
-            refused::count(refused::GAVE_WAY);
+            refused::count(Reason::GaveWay);
         }
         locked(&self.seats.shards[self.shard]).remove(&self.id);
         self.seats.taken.fetch_sub(1, AcqRel);

@@ -8,6 +8,7 @@ use crate::{
     downstream::config::Address,
     explain::{Certificate, Listener, Oracle, Outcome, question::Asked},
     http1::{authority::Authority, refusal::Refusal},
+    reason::Reason,
     routing::{host::RequestHost, path},
     snapshot::{self, RelayTarget},
     tls::keyring::Keyring,
@@ -49,7 +50,7 @@ impl Oracle<'_> {
             return (told, judge());
         };
         if !is_tls {
-            let reason = "plain_http_on_tls".to_owned();
+            let reason = Reason::PlainHttpOnTls.to_string();
             return (told, Err(Outcome::Refused { status: 400, reason }));
         }
         let Some(index) = given(&keyring, &asked.server_name) else {
@@ -67,7 +68,8 @@ impl Oracle<'_> {
         let is_covered = !listener.speaks_http()
             || asked.authority.is_empty()
             || certificate.names.cover(host.as_str());
-        let misdirected = || Outcome::Refused { status: 421, reason: "misdirected".to_owned() };
+        let misdirected =
+            || Outcome::Refused { status: 421, reason: Reason::Misdirected.to_string() };
         (told, if is_covered { judge() } else { Err(misdirected()) })
     }
 }
@@ -85,7 +87,7 @@ fn passed(listener: &snapshot::Listener, asked: &Asked) -> Option<Outcome> {
     Some(if asked.is_tls {
         Outcome::NoHandshake { alert: "unrecognized_name".to_owned() }
     } else {
-        Outcome::Refused { status: 400, reason: "no_tls".to_owned() }
+        Outcome::Refused { status: 400, reason: Reason::NoTls.to_string() }
     })
 }
 
@@ -101,7 +103,7 @@ fn is_address(server_name: &str) -> bool {
 /// What is refused before routes are asked.
 fn judge(asked: &Asked, target_max: Option<u64>) -> Result<(), Outcome> {
     let refused =
-        |status, reason: &str| Err(Outcome::Refused { status, reason: reason.to_owned() });
+        |status, reason: Reason| Err(Outcome::Refused { status, reason: reason.to_string() });
     let head = |refusal: Refusal| refused(refusal.status, refusal.reason);
     let is_too_long = |max| max < asked.target_length() as u64;
     match () {

@@ -13,7 +13,10 @@ use std::time::Duration;
 use arrayvec::ArrayVec;
 use tokio::time::Instant;
 
-use crate::http2::frames::{ACK, END_HEADERS, END_STREAM, Frame, Frames, kind};
+use crate::{
+    http2::frames::{ACK, END_HEADERS, END_STREAM, Frame, Frames, kind},
+    reason::Reason,
+};
 
 /// Streams at a time on one connection.
 pub const STREAMS_MAX: u32 = 128;
@@ -50,13 +53,13 @@ pub enum Abuse {
 }
 
 impl Abuse {
-    /// The word under which it is counted.
-    pub const fn reason(self) -> &'static str {
+    /// The reason under which it is counted.
+    pub const fn reason(self) -> Reason {
         match self {
-            Self::Resets => "h2_resets",
-            Self::Empty => "h2_empty_frames",
-            Self::Idle => "h2_idle_frames",
-            Self::Fields => "header_timeout",
+            Self::Resets => Reason::H2Resets,
+            Self::Empty => Reason::H2EmptyFrames,
+            Self::Idle => Reason::H2IdleFrames,
+            Self::Fields => Reason::HeaderTimeout,
         }
     }
 }

@@ -3,6 +3,8 @@
 //! What is refused here is closed without a word: the client may speak TLS, nothing was read of
 //! what it sent, and an answer would cost more than the connection does.
 
+use crate::reason::Reason;
+
 use std::{
     net::IpAddr,
     os::fd::RawFd,
@@ -18,7 +20,6 @@ use tokio::time::Instant;
 use crate::downstream::{
     clients::{Clients, Counted},
     config::process::Limits,
-    refused::CONNECTIONS,
     seat::{Seat, Seats},
 };
 
@@ -59,12 +60,12 @@ impl Admission {
     ///
     /// The kernel gives out the lowest number that is free, so a high one says how many files are
     /// open. Then idle connections give way before there are none left to accept with.
-    pub(super) fn seat(&self, limits: &Limits, descriptor: RawFd) -> Result<Seat, &'static str> {
+    pub(super) fn seat(&self, limits: &Limits, descriptor: RawFd) -> Result<Seat, Reason> {
         let nearly = self.files - RESERVE.max(self.files / 10).min(self.files / 2);
         if usize::try_from(descriptor).is_ok_and(|descriptor| nearly <= descriptor) {
             self.seats.call();
         }
-        self.seats.take(self.connections_max(limits)).ok_or(CONNECTIONS)
+        self.seats.take(self.connections_max(limits)).ok_or(Reason::Connections)
     }
 
     /// Counts a connection for its client.
@@ -72,7 +73,7 @@ impl Admission {
         &self,
         client: Option<IpAddr>,
         limits: &Limits,
-    ) -> Result<Option<Counted>, &'static str> {
+    ) -> Result<Option<Counted>, Reason> {
         match client {
             Some(client) => self.clients.admit(client, limits, Instant::now()),
             None => Ok(None),

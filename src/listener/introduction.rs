@@ -25,13 +25,10 @@ use crate::{
         config::proxy_protocol::Rules,
         connection::contains,
         proxy_protocol::{Malformed, Parsed, Told, is_header, parse},
-        refused::{
-            HEADER_TIMEOUT, PROXY_PROTOCOL_MALFORMED, PROXY_PROTOCOL_MISSING,
-            PROXY_PROTOCOL_TIMEOUT, PROXY_PROTOCOL_UNTRUSTED, SILENT,
-        },
         seat::Waiting,
     },
     listener::serve::leaving,
+    reason::Reason,
 };
 
 /// So much is read at once.
@@ -52,7 +49,7 @@ pub(super) enum Introduction {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Failure {
     /// It was refused, for this reason.
-    Refused(&'static str, Option<Malformed>),
+    Refused(Reason, Option<Malformed>),
     /// It is gone, or gives way: nobody needs to know.
     Gone,
 }
@@ -79,7 +76,7 @@ pub(super) async fn read(
             match more {
                 Ok(1..) => {}
                 _ if bytes.is_empty() || !is_trusted => return Err(Failure::Gone),
-                _ => return Err(Failure::Refused(PROXY_PROTOCOL_MALFORMED, None)),
+                _ => return Err(Failure::Refused(Reason::ProxyProtocolMalformed, None)),
             }
         }
     };
@@ -90,9 +87,9 @@ pub(super) async fn read(
     };
     let Ok(read) = read else {
         return Err(match (bytes.is_empty(), is_trusted) {
-            (true, _) => Failure::Refused(SILENT, None),
-            (false, true) => Failure::Refused(PROXY_PROTOCOL_TIMEOUT, None),
-            (false, false) => Failure::Refused(HEADER_TIMEOUT, None),
+            (true, _) => Failure::Refused(Reason::Silent, None),
+            (false, true) => Failure::Refused(Reason::ProxyProtocolTimeout, None),
+            (false, false) => Failure::Refused(Reason::HeaderTimeout, None),
         });
     };
     let (length, introduction) = read?;
@@ -108,17 +105,19 @@ fn judge(
 ) -> Option<Result<(usize, Introduction), Failure>> {
     let refused = |reason, why| Some(Err(Failure::Refused(reason, why)));
     if !is_trusted && is_header(bytes) {
-        return refused(PROXY_PROTOCOL_UNTRUSTED, None);
+        return refused(Reason::ProxyProtocolUntrusted, None);
     }
     match parse(bytes) {
         Ok(Parsed::NeedsMore) => None,
-        Ok(Parsed::Nothing) if is_trusted && is_required => refused(PROXY_PROTOCOL_MISSING, None),
+        Ok(Parsed::Nothing) if is_trusted && is_required => {
+            refused(Reason::ProxyProtocolMissing, None)
+        }
         Ok(Parsed::Nothing) => Some(Ok((0, Introduction::OfTheClient))),
         Ok(Parsed::Header { length, told }) if told.client.is_none() => {
             Some(Ok((length, Introduction::OfTheProxy)))
         }
         Ok(Parsed::Header { length, told }) => Some(Ok((length, Introduction::Told(told)))),
-        Err(why) => refused(PROXY_PROTOCOL_MALFORMED, Some(why)),
+        Err(why) => refused(Reason::ProxyProtocolMalformed, Some(why)),
     }
 }
 
@@ -147,7 +146,7 @@ mod tests {
             panic!("{:?}", judge(LINE, true, true))
         };
         assert_eq!(told.client, "192.0.2.1".parse().ok());
-        let untrusted = Some(Err(Failure::Refused(PROXY_PROTOCOL_UNTRUSTED, None)));
+        let untrusted = Some(Err(Failure::Refused(Reason::ProxyProtocolUntrusted, None)));
         assert_eq!(judge(LINE, false, true), untrusted);
         assert_eq!(judge(b"PROXY nonsense", false, false), untrusted);
         assert_eq!(judge(b"PROX", false, false), None);
@@ -156,7 +155,7 @@ mod tests {
     #[test]
     fn who_must_tell_and_does_not_is_refused() {
         let itself = Some(Ok((0, Introduction::OfTheClient)));
-        let missing = Some(Err(Failure::Refused(PROXY_PROTOCOL_MISSING, None)));
+        let missing = Some(Err(Failure::Refused(Reason::ProxyProtocolMissing, None)));
         assert_eq!(judge(b"GET / HTTP/1.1\r\n", true, true), missing);
         assert_eq!(judge(b"GET / HTTP/1.1\r\n", true, false), itself);
         assert_eq!(judge(b"GET / HTTP/1.1\r\n", false, true), itself);
@@ -165,7 +164,7 @@ mod tests {
             judge(b"PROXY UNKNOWN\r\n", true, true),
             Some(Ok((15, Introduction::OfTheProxy)))
         );
-        let malformed = Failure::Refused(PROXY_PROTOCOL_MALFORMED, Some(Malformed::Line));
+        let malformed = Failure::Refused(Reason::ProxyProtocolMalformed, Some(Malformed::Line));
         assert_eq!(judge(b"PROXY TCP9\r\n", true, false), Some(Err(malformed)));
     }
 }

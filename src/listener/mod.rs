@@ -51,6 +51,7 @@ use crate::{
         streams::Streams,
     },
     panics,
+    reason::Reason,
     snapshot::{Listener, Live, RelayTarget},
     tls::accept::refuse_name,
 };
@@ -173,7 +174,7 @@ async fn read_told(
 }
 
 /// Counts a connection that is closed without a word.
-fn refuse(listener: &Listener, client: Option<IpAddr>, reason: &'static str) {
+fn refuse(listener: &Listener, client: Option<IpAddr>, reason: Reason) {
     refused::count(reason);
     let client = client.map_or("unix".to_owned(), |client| client.to_canonical().to_string());
     debug!("connection of {client} on {} refused: {reason}", listener.address);
@@ -249,7 +250,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
             Ok(looked) => Some(looked),
             Err(None) => None,
             Err(Some(reason)) => {
-                let status = if reason == refused::HELLO_TOO_LONG { 400 } else { 408 };
+                let status = if reason == Reason::HelloTooLong { 400 } else { 408 };
                 self.refuser.relay(listener, connection, None, (status, reason));
                 None
             }
@@ -265,8 +266,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
         begins: &Begins,
     ) {
         let why = match begins {
-            Begins::Tls(_) => (404, refused::UNKNOWN_NAME),
-            Begins::Otherwise => (400, refused::NO_TLS),
+            Begins::Tls(_) => (404, Reason::UnknownName),
+            Begins::Otherwise => (400, Reason::NoTls),
         };
         self.refuser.relay(listener, connection, begins.name(), why);
         if let Begins::Tls(_) = begins {

@@ -19,11 +19,9 @@ use pingora_timeout::timeout;
 use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::{
-    downstream::{
-        connection::Connection,
-        refused::{HELLO_TIMEOUT, HELLO_TOO_LONG, SILENT},
-    },
+    downstream::connection::Connection,
     listener::serve::leaving,
+    reason::Reason,
     tls::hello::{Hello, Seen},
 };
 
@@ -65,7 +63,7 @@ pub(super) async fn look(
     stream: Stream,
     connection: &Connection,
     shutdown: &ShutdownWatch,
-) -> Result<(Stream, Begins), Option<&'static str>> {
+) -> Result<(Stream, Begins), Option<Reason>> {
     // The accept loops make no other streams.
     let Ok(mut socket) = stream.into_any().downcast::<Socket>() else { return Err(None) };
     let mut hello = Hello::default();
@@ -74,7 +72,7 @@ pub(super) async fn look(
             match poll_fn(|cx| poll_more(&mut socket, &mut hello, cx)).await {
                 Ok(Some(Seen::NeedsMore)) => {}
                 Ok(Some(Seen::Hello(name))) => return Ok(Begins::Tls(name)),
-                Ok(Some(Seen::TooLong)) => return Err(Some(HELLO_TOO_LONG)),
+                Ok(Some(Seen::TooLong)) => return Err(Some(Reason::HelloTooLong)),
                 Ok(None) if hello.bytes().is_empty() => return Err(None),
                 // One that said something and closes its side may be answered all the same.
                 Ok(Some(Seen::NoTls) | None) => return Ok(Begins::Otherwise),
@@ -95,7 +93,11 @@ pub(super) async fn look(
         () = leaving(shutdown) => return Err(None),
     };
     let Ok(begins) = read else {
-        return Err(Some(if hello.bytes().is_empty() { SILENT } else { HELLO_TIMEOUT }));
+        return Err(Some(if hello.bytes().is_empty() {
+            Reason::Silent
+        } else {
+            Reason::HelloTimeout
+        }));
     };
     let begins = begins?;
     socket.rewind(hello.bytes());

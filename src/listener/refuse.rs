@@ -18,6 +18,7 @@ use crate::{
         },
         request_id,
     },
+    reason::{self, Reason},
     reply::{Form, METHODS},
     snapshot::{Listener, Live},
 };
@@ -70,7 +71,7 @@ impl Refuser {
         listener: &Listener,
         connection: &Connection,
         sni: Option<&str>,
-        (status, reason): (u16, &'static str),
+        (status, reason): (u16, Reason),
     ) {
         refused::count(reason);
         let snapshot = self.live.load();
@@ -90,7 +91,7 @@ impl Refuser {
             backend: None,
             attempts: 0,
             via: &"",
-            reason: Some(reason),
+            reason,
         });
     }
 
@@ -98,6 +99,7 @@ impl Refuser {
     fn log(&self, stream: &Downstream, refusal: Refusal, id: &[u8], bytes: usize) {
         let snapshot = self.live.load();
         snapshot.ledger.unrouted.count(refusal.status, Duration::ZERO);
+        reason::count(refusal.reason);
         let Some(log) = &snapshot.access_log else { return };
         let pending = stream.pending();
         let (method, target) = first_words(pending);
@@ -121,7 +123,7 @@ impl Refuser {
             via: &"",
             replayed: None,
             is_too_long_to_replay: false,
-            reason: Some(refusal.reason),
+            reason: refusal.reason,
             user_agent: None,
             referer: None,
             request: None,

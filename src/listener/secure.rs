@@ -8,16 +8,17 @@ use pingora_timeout::timeout;
 use rustls::Error;
 
 use crate::{
-    downstream::{connection::Connection, refused::PLAIN_HTTP_ON_TLS, stream::Downstream},
+    downstream::{connection::Connection, stream::Downstream},
     http1::refusal::Refusal,
     listener::{refuse::Refuser, serve::Speaks},
     observe::handshakes::Failed,
+    reason::Reason,
     snapshot::Listener,
     tls::accept::{self, Established, Failure},
 };
 
 /// The client asks without TLS where TLS is spoken.
-const PLAINTEXT: Refusal = Refusal { status: 400, reason: PLAIN_HTTP_ON_TLS };
+const PLAINTEXT: Refusal = Refusal { status: 400, reason: Reason::PlainHttpOnTls };
 
 /// Makes the handshake; `None` if it failed and the connection is closed.
 pub(super) async fn handshake(

@@ -37,6 +37,7 @@ use crate::{
     http2::PREFACE,
     listener::{refuse::Refuser, streams::Streams},
     overload,
+    reason::Reason,
 };
 
 /// How long an idle connection is kept once the listeners are closed: a request that is on its
@@ -49,7 +50,7 @@ const QUIET: Duration = Duration::from_secs(2);
 const QUIET_EVERY: Duration = Duration::from_millis(100);
 
 /// The client did not finish its request head in time.
-const HEADER_TIMEOUT: Refusal = Refusal { status: 408, reason: refused::HEADER_TIMEOUT };
+const HEADER_TIMEOUT: Refusal = Refusal { status: 408, reason: Reason::HeaderTimeout };
 
 /// What a connection may speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +90,7 @@ pub(crate) async fn serve<A>(
             }
             next @ (Next::Overdue | Next::Gone) => {
                 if is_first && matches!(next, Next::Overdue) {
-                    refused::count(refused::SILENT);
+                    refused::count(Reason::Silent);
                 }
                 return Shutdown::shutdown(&mut *stream).await;
             }

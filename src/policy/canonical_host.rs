@@ -9,6 +9,7 @@ use crate::{
         contract::{Build, Flow, Hooks, Page, Request, Written},
         location,
     },
+    reason::Reason,
     reply::Reply,
     routing::host::HostPattern,
 };
@@ -48,10 +49,10 @@ impl Hooks for Policy {
         }
         let to = format!("{}://{}{}", facts.scheme(), self.host, location::target(facts));
         let Some(location) = location::value(&to, facts) else {
-            request.notes.reason = Some("bad_redirect");
+            request.notes.reason = Some(Reason::BadRedirect);
             return Flow::Respond(Reply::status(400));
         };
-        request.notes.reason = Some("redirected");
+        request.notes.reason = Some(Reason::Redirected);
         let page = Page { content_type: None, body: bytes::Bytes::new() };
         Flow::Respond(Reply::status(308).with(LOCATION, location).showing(page))
     }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::{
     policy::contract::{Build, Facts, Flow, Hooks, Request, Written},
+    reason::Reason,
     reply::Reply,
     yaml::{self, Spanned},
 };
@@ -120,7 +121,7 @@ impl Hooks for Policy {
         if is_taken {
             return Flow::Continue;
         }
-        request.notes.reason = Some("content_type_denied");
+        request.notes.reason = Some(Reason::ContentTypeDenied);
         Flow::Respond(Reply::status(415))
     }
 }

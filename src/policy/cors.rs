@@ -22,6 +22,7 @@ use crate::{
         contract::{Build, Flow, Hooks, Page, Request, Response, Written},
         origin::{Origin, Origins},
     },
+    reason::Reason,
     reply::Reply,
     routing::method::{MethodName, Methods},
     units::Duration,
@@ -165,7 +166,7 @@ impl Hooks for Policy {
         else {
             return Flow::Continue;
         };
-        request.notes.reason = Some("preflight");
+        request.notes.reason = Some(Reason::Preflight);
         Flow::Respond(self.preflight(headers, method))
     }
 

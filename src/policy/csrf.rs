@@ -12,6 +12,7 @@ use crate::{
         contract::{Build, Facts, Flow, Hooks, Request, Written},
         origin::{Origin, Origins},
     },
+    reason::Reason,
     reply::Reply,
     yaml::Spanned,
 };
@@ -78,7 +79,7 @@ impl Hooks for Policy {
         if changes_nothing || self.is_own(&request.facts) {
             return Flow::Continue;
         }
-        request.notes.reason = Some("cross_site");
+        request.notes.reason = Some(Reason::CrossSite);
         Flow::Respond(Reply::status(403))
     }
 }

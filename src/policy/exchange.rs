@@ -6,7 +6,7 @@ use arrayvec::ArrayVec;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use pingora_http::{RequestHeader, ResponseHeader};
 
-use crate::downstream::connection::Connection;
+use crate::{downstream::connection::Connection, reason::Reason};
 
 /// Places that the policies of one route may hold for a request at a time.
 pub const HELD_MAX: usize = 8;
@@ -111,8 +111,8 @@ pub struct Notes {
     pub to_origin: Vec<(HeaderName, HeaderValue)>,
     /// Fields that the client is sent, instead of any of that name.
     pub to_client: Vec<(HeaderName, HeaderValue)>,
-    /// Why a policy answered the request, in one word for the log.
-    pub reason: Option<&'static str>,
+    /// Why a policy answered the request.
+    pub reason: Option<Reason>,
     held: ArrayVec<Held, HELD_MAX>,
     pub(super) entered: usize,
 }

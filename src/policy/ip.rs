@@ -16,6 +16,7 @@ use serde::{Deserialize, Deserializer};
 use crate::{
     downstream::config::Network,
     policy::contract::{Build, Flow, Hooks, Request, Written},
+    reason::Reason,
     reply::Reply,
     yaml::{self, Spanned},
 };
@@ -203,7 +204,7 @@ impl Hooks for Policy {
         if rule.is_some_and(|rule| rule.verdict == Verdict::Allow) {
             return Flow::Continue;
         }
-        request.notes.reason = Some("ip_denied");
+        request.notes.reason = Some(Reason::IpDenied);
         Flow::Respond(Reply::status(403))
     }
 }

@@ -13,6 +13,7 @@ use crate::{
         contract::{Build, Flow, Hooks, Request, Written},
         page::{self, Body},
     },
+    reason::Reason,
     reply::Reply,
     units::{self, Duration},
 };
@@ -79,7 +80,7 @@ impl Hooks for Policy {
         let mut reply = Reply::status(503);
         reply.fields = vec![(RETRY_AFTER, self.retry_after.into())];
         reply.page = self.body.as_ref().map(|body| body.page(facts, 503));
-        request.notes.reason = Some("maintenance");
+        request.notes.reason = Some(Reason::Maintenance);
         Flow::Respond(reply)
     }
 }

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use crate::{
     policy::contract::{Build, Flow, Hooks, Request, Written},
+    reason::Reason,
     reply::Reply,
     routing::method::{MethodName, Methods},
     yaml::Spanned,
@@ -45,7 +46,7 @@ impl Hooks for Policy {
         if self.methods.iter().any(|taken| taken == method) {
             return Flow::Continue;
         }
-        request.notes.reason = Some("method_not_allowed");
+        request.notes.reason = Some(Reason::MethodNotAllowed);
         Flow::Respond(Reply::method_not_allowed(self.methods.to_allow()))
     }
 }

@@ -13,6 +13,7 @@ use crate::{
         pattern::Pattern,
         template::Template,
     },
+    reason::Reason,
     reply::Reply,
     units,
     yaml::{self, Short, Word},
@@ -193,10 +194,10 @@ impl Hooks for Policy {
     async fn on_request(&self, request: &mut Request<'_>) -> Flow {
         let Some(to) = self.to(request) else { return Flow::Continue };
         let Some(location) = location::value(&to, &request.facts) else {
-            request.notes.reason = Some("bad_redirect");
+            request.notes.reason = Some(Reason::BadRedirect);
             return Flow::Respond(Reply::status(400));
         };
-        request.notes.reason = Some("redirected");
+        request.notes.reason = Some(Reason::Redirected);
         let page = Page { content_type: None, body: bytes::Bytes::new() };
         Flow::Respond(Reply::status(self.status).with(LOCATION, location).showing(page))
     }

@@ -13,6 +13,7 @@ use crate::{
         page::{self, Body},
         template::{FieldTemplate, FieldValue},
     },
+    reason::Reason,
     reply::Reply,
     units,
 };
@@ -90,7 +91,7 @@ impl Hooks for Policy {
         let fields = self.fields.iter();
         let fields = fields.map(|(name, value)| (name.clone(), value.of(facts, Some(self.status))));
         reply.fields.extend(fields);
-        request.notes.reason = Some("answered_here");
+        request.notes.reason = Some(Reason::AnsweredHere);
         Flow::Respond(reply)
     }
 }

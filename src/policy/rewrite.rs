@@ -16,6 +16,7 @@ use crate::{
         pattern::Pattern,
         template::Template,
     },
+    reason::Reason,
     reply::Reply,
     routing::path,
     yaml::Spanned,
@@ -228,7 +229,7 @@ impl Hooks for Policy {
                 Flow::Continue
             }
             Err(()) => {
-                request.notes.reason = Some("bad_rewrite");
+                request.notes.reason = Some(Reason::BadRewrite);
                 Flow::Respond(Reply::status(400))
             }
         }

@@ -17,10 +17,8 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use crate::{
     panics::{Panic, catch, catch_now},
     proxy::context::Context,
+    reason::Reason,
 };
-
-/// The reason that the access log gives.
-const REASON: &str = "panic";
 
 /// The phases of a request, as Pingora names and runs them; their futures are not boxed yet.
 pub(crate) trait Phases: Send + Sync {
@@ -101,7 +99,7 @@ fn settle<T>(ran: Result<Result<T>, Panic>, ctx: &mut Context) -> Result<T> {
 fn told(panic: &Panic, ctx: &mut Context) -> Box<Error> {
     panic.count_request();
     error!("request {}: panicked: {panic}", ctx.id.to_str().unwrap_or_default());
-    ctx.reason = Some(REASON);
+    ctx.reason = Some(Reason::Panic);
     Error::explain(ErrorType::HTTPStatus(500), "a panic").into_in()
 }
 

@@ -14,13 +14,12 @@ use pingora_proxy::Session;
 use crate::{
     observe::request_id::X_REQUEST_ID,
     proxy::{context::Context, respond},
+    reason::Reason,
     snapshot::Live,
 };
 
 /// How the paths begin that a CA asks for: all that most requests cost.
 const WELL_KNOWN: &str = "/.well-known/acme-challenge/";
-/// The reason that the access log gives.
-const REASON: &str = "acme_challenge";
 
 /// The page, while an order waits for it to be asked for. Without TLS only: that is where a CA
 /// asks.
@@ -37,7 +36,7 @@ pub(crate) fn page(live: &Live, request: &RequestHeader, ctx: &Context) -> Optio
 
 /// Answers with it.
 pub(crate) async fn send(session: &mut Session, ctx: &mut Context, page: &str) -> Result<()> {
-    ctx.reason = Some(REASON);
+    ctx.reason = Some(Reason::AcmeChallenge);
     respond::keep_or_close(session, ctx);
     let mut header = ResponseHeader::build(200, Some(3))?;
     header.insert_header(CONTENT_TYPE, "application/octet-stream")?;

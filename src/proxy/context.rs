@@ -16,6 +16,7 @@ use crate::{
         contract::{Facts, Notes},
     },
     proxy::mirror,
+    reason::Reason,
     snapshot::Route,
     upstream::{attempts::Attempts, backend::InFlight, outcome::Outcome},
 };
@@ -63,7 +64,7 @@ pub struct Context {
     /// What becomes of its copy.
     pub(crate) mirror: mirror::State,
     /// Why Crestline refused or failed the request, in one word.
-    pub(crate) reason: Option<&'static str>,
+    pub(crate) reason: Option<Reason>,
     /// The status that was given up on, when nothing could be sent to the client.
     pub(crate) unsent_status: Option<u16>,
 }

@@ -4,17 +4,13 @@
 
 use std::{io, time::Duration};
 
-use h2::Reason;
 use http::Method;
 use pingora::{Error, ErrorSource, ErrorType, ImmutStr, RetryType};
 use pingora_core::protocols::http::v2::client::PING_TIMEDOUT;
 
 use crate::{
-    downstream::{
-        error::{BadBody, BodyTooSlow, OriginSilent},
-        refused,
-    },
-    proxy::select::DEADLINE,
+    downstream::error::{BadBody, BodyTooSlow, OriginSilent},
+    reason::Reason,
     tls::origin::Fault,
     upstream::outcome::{Outcome, tls_fault},
 };
@@ -74,7 +70,9 @@ fn of_http2(error: &Error, said: &h2::Error, is_reused: bool, is_answered: bool)
     match () {
         () if is_answered => Outcome::Reset,
         () if said.is_go_away() && said.is_remote() => Outcome::Unprocessed,
-        () if is_reset && said.reason() == Some(Reason::REFUSED_STREAM) => Outcome::RefusedStream,
+        () if is_reset && said.reason() == Some(h2::Reason::REFUSED_STREAM) => {
+            Outcome::RefusedStream
+        }
         // Pingora asks over HTTP/1.1 from now on, unless that must not be.
         () if error.etype == ErrorType::H2Downgrade && error.retry == RetryType::Decided(true) => {
             Outcome::Unprocessed
@@ -123,8 +121,8 @@ pub(crate) fn may_repeat(error: &Error, outcome: Outcome, method: &Method, took:
 pub(crate) struct Verdict {
     /// The status; `None` if nothing can be sent.
     pub(crate) status: Option<u16>,
-    /// The reason, in one word.
-    pub(crate) reason: &'static str,
+    /// Why.
+    pub(crate) reason: Reason,
 }
 
 /// Judges the error that ends a request. `last` is how its last attempt ended.
@@ -134,7 +132,7 @@ pub(crate) fn verdict(error: &Error, last: Option<Outcome>) -> Verdict {
         return say(refusal.status, refusal.reason);
     }
     if carries::<BodyTooSlow>(error).is_some() {
-        return say(408, refused::BODY_TOO_SLOW);
+        return say(408, Reason::BodyTooSlow);
     }
     if let Some(status) = status_of(error) {
         return status;
@@ -144,11 +142,22 @@ pub(crate) fn verdict(error: &Error, last: Option<Outcome>) -> Verdict {
     }
     match last {
         Some(Outcome::ClientLeft | Outcome::Internal) | None => of_client(error),
-        Some(Outcome::RefusedStream) => say(502, "origin_refused"),
-        Some(Outcome::Timeout) => say(504, "origin_timeout"),
-        Some(Outcome::Reset | Outcome::Stale | Outcome::Unprocessed) => say(502, "origin_reset"),
-        Some(Outcome::Deadline) => say(504, DEADLINE),
-        Some(_) => say(502, "origin_nonsense"),
+        Some(Outcome::RefusedStream) => say(502, Reason::OriginRefused),
+        Some(Outcome::Timeout) => say(504, Reason::FirstByteTimeout),
+        Some(Outcome::Reset | Outcome::Stale | Outcome::Unprocessed) => {
+            say(502, Reason::OriginReset)
+        }
+        Some(Outcome::Deadline) => say(504, Reason::Deadline),
+        Some(_) => say(502, Reason::OriginNonsense),
+    }
+}
+
+/// The same once the answer has begun: no other status can be told.
+pub(crate) fn midway(reason: Reason) -> Reason {
+    match reason {
+        Reason::FirstByteTimeout => Reason::OriginTimeout,
+        Reason::OriginReset => Reason::OriginTruncated,
+        reason => reason,
     }
 }
 
@@ -156,12 +165,12 @@ pub(crate) fn verdict(error: &Error, last: Option<Outcome>) -> Verdict {
 fn status_of(error: &Error) -> Option<Verdict> {
     let ErrorType::HTTPStatus(status) = error.etype else { return None };
     let reason = match status {
-        413 => "over_limit",
-        502 => "origin_nonsense",
-        505 => "http_1_0",
-        503 => "no_backend",
-        504 => DEADLINE,
-        _ => "policy",
+        413 => Reason::OverLimit,
+        502 => Reason::OriginNonsense,
+        505 => Reason::Http10,
+        503 => Reason::NoBackend,
+        504 => Reason::Deadline,
+        _ => Reason::Policy,
     };
     Some(Verdict { status: Some(status), reason })
 }
@@ -169,22 +178,22 @@ fn status_of(error: &Error) -> Option<Verdict> {
 fn of_client(error: &Error) -> Verdict {
     let say = |status, reason| Verdict { status: Some(status), reason };
     if error.esource != ErrorSource::Downstream {
-        return say(500, "internal");
+        return say(500, Reason::Internal);
     }
     match error.etype {
-        ErrorType::ReadTimedout => say(408, refused::CLIENT_TIMEOUT),
+        ErrorType::ReadTimedout => say(408, Reason::ClientTimeout),
         // The client closed its side in the middle of its body, and may still listen.
-        ErrorType::ConnectionClosed => say(400, "client_abort"),
-        ErrorType::WriteTimedout => Verdict { status: None, reason: refused::WRITE_TIMEOUT },
+        ErrorType::ConnectionClosed => say(400, Reason::ClientAbort),
+        ErrorType::WriteTimedout => Verdict { status: None, reason: Reason::WriteTimeout },
         ErrorType::WriteError | ErrorType::ReadError | ErrorType::H2Error
             if has_timed_out(error) =>
         {
-            Verdict { status: None, reason: refused::WRITE_TIMEOUT }
+            Verdict { status: None, reason: Reason::WriteTimeout }
         }
         ErrorType::ReadError | ErrorType::WriteError => {
-            Verdict { status: None, reason: "client_abort" }
+            Verdict { status: None, reason: Reason::ClientAbort }
         }
-        _ => say(400, "bad_request"),
+        _ => say(400, Reason::BadRequest),
     }
 }
 

@@ -10,6 +10,7 @@ use crate::{
         context::{Context, Replay},
         select,
     },
+    reason::Reason,
 };
 
 /// The status of a request whose client left before there was one (nginx's number).
@@ -48,7 +49,7 @@ pub(crate) fn write(log: &AccessLog, session: &Session, ctx: &Context, status: u
             _ => None,
         },
         is_too_long_to_replay: ctx.replay == Some(Replay::TooLong),
-        reason: ctx.reason,
+        reason: ctx.reason.unwrap_or(Reason::Ok),
         user_agent: text(header::USER_AGENT),
         referer: text(header::REFERER),
         request: Some(&request.headers),

@@ -40,6 +40,7 @@ use crate::{
     overload::{self, Level},
     policy::contract::Flow,
     proxy::{caught::Phases, context::Replay, failure::Verdict},
+    reason::{self, Reason},
     reply::Reply,
     snapshot::Live,
     upstream::outcome::Outcome,
@@ -217,7 +218,7 @@ impl Phases for Proxy {
         let mut outcome = failure::of_exchange(error, is_reused, has_spoken);
         let now = Instant::now();
         if !has_spoken && ctx.is_late(now) {
-            ctx.reason = ctx.reason.or(Some(select::DEADLINE));
+            ctx.reason = ctx.reason.or(Some(Reason::Deadline));
             if outcome == Outcome::Timeout && !ctx.is_sent {
                 outcome = Outcome::Deadline;
             }
@@ -240,13 +241,14 @@ impl Phases for Proxy {
         ctx: &mut Context,
     ) -> FailToProxy {
         let Verdict { status, reason } = failure::verdict(error, ctx.attempts.last());
+        let has_begun = session
+            .response_written()
+            .is_some_and(|sent| !sent.status.is_informational() || sent.status == 101);
+        let reason = if has_begun { failure::midway(reason) } else { reason };
         log::debug!("request {:?} failed: {reason}: {error}", ctx.id);
         refused::count(reason);
         ctx.reason = ctx.reason.or(Some(reason));
         ctx.unsent_status = status.or(Some(499));
-        let has_begun = session
-            .response_written()
-            .is_some_and(|sent| !sent.status.is_informational() || sent.status == 101);
         if has_begun {
             respond::break_off(session);
         } else if let Some(status) = status {
@@ -267,6 +269,7 @@ impl Phases for Proxy {
             ctx.attempts.record(member, Outcome::Status(status));
         }
         let status = log_line::status(session, ctx);
+        reason::count(ctx.reason.unwrap_or(Reason::Ok));
         let (snapshot, took) = (self.live.load(), ctx.started.elapsed());
         match &ctx.route {
             Some(route) => {

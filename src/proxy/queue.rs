@@ -10,6 +10,7 @@ use tokio::time::{self, Instant};
 use crate::{
     downstream::stream::Downstream,
     proxy::{context::Context, select},
+    reason::Reason,
     reply::Reply,
     upstream::{
         Upstream,
@@ -49,7 +50,7 @@ pub(crate) async fn backend(
             Box::pin(wait(session, ctx, &upstream)).await
         }
         Admission::Nobody => {
-            ctx.reason = Some("no_backend");
+            ctx.reason = Some(Reason::NoBackend);
             Ok(Err(Reply::status(503)))
         }
     }
@@ -69,11 +70,11 @@ async fn wait(
     };
     let Some(Queue { max, timeout }) = rules else {
         line.counts.refused.fetch_add(1, Relaxed);
-        return refuse(ctx, "upstream_full");
+        return refuse(ctx, Reason::UpstreamFull);
     };
     let Some(place) = line.join(max) else {
         line.counts.refused.fetch_add(1, Relaxed);
-        return refuse(ctx, "queue_full");
+        return refuse(ctx, Reason::QueueFull);
     };
     let until = Instant::now() + timeout;
     let until = ctx.deadline.map_or(until, |deadline| deadline.min(until));
@@ -92,10 +93,10 @@ async fn wait(
         Ended::Late => {
             line.counts.timed_out.fetch_add(1, Relaxed);
             if ctx.is_late(Instant::now()) {
-                ctx.reason = Some(select::DEADLINE);
+                ctx.reason = Some(Reason::Deadline);
                 return Ok(Err(Reply::status(504)));
             }
-            refuse(ctx, "queue_timeout")
+            refuse(ctx, Reason::QueueTimeout)
         }
     }
 }

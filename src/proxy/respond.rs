@@ -14,6 +14,7 @@ use crate::{
     overload::{self, Level},
     policy::contract::Response,
     proxy::context::Context,
+    reason::Reason,
     reply::{Form, Page, Reply},
 };
 
@@ -55,8 +56,8 @@ pub(crate) async fn send(session: &mut Session, ctx: &mut Context, reply: Reply)
 
 /// Answers a request for which the process has no room.
 pub(crate) async fn shed(session: &mut Session, ctx: &mut Context) -> Result<()> {
-    ctx.reason = Some(refused::OVERLOADED);
-    refused::count(refused::OVERLOADED);
+    ctx.reason = Some(Reason::Overloaded);
+    refused::count(Reason::Overloaded);
     send(session, ctx, Reply::unavailable(overload::RETRY_AFTER)).await
 }
 

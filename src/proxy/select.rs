@@ -20,6 +20,7 @@ use crate::{
         context::{Context, Replay},
         origin_form, queue,
     },
+    reason::Reason,
     reply::{METHODS, Reply},
     routing::{
         host::RequestHost,
@@ -33,9 +34,6 @@ use crate::{
         outcome::Outcome, proxy_header::Sender, retry::pause::retry_after,
     },
 };
-
-/// The reason that the access log gives when the time of a route was over.
-pub(crate) const DEADLINE: &str = "deadline";
 
 /// So many pooled connections may turn out to be closed before they count as failures.
 const STALE_MAX: usize = 2;
@@ -60,7 +58,7 @@ pub(crate) fn route(
     let host = RequestHost::new(authority);
     let tls = ctx.connection.as_ref().and_then(|connection| connection.tls.as_ref());
     if tls.is_some_and(|tls| !authority.is_empty() && !tls.cover(host.as_str())) {
-        ctx.reason = Some("misdirected");
+        ctx.reason = Some(Reason::Misdirected);
         return Err(Reply::status(421));
     }
     let parts = RequestParts {
@@ -74,11 +72,11 @@ pub(crate) fn route(
     let route = match snapshot.routes.find(&parts) {
         Found::Route(route) => Split::leg(route, ctx.client, parts.headers).clone(),
         Found::OtherMethods => {
-            ctx.reason = Some("method_not_allowed");
+            ctx.reason = Some(Reason::MethodNotAllowed);
             return Err(Reply::method_not_allowed(snapshot.routes.allowed(&parts)));
         }
         Found::Nothing => {
-            ctx.reason = Some("no_route");
+            ctx.reason = Some(Reason::NoRoute);
             return Err(Reply::status(404));
         }
     };
@@ -91,7 +89,7 @@ pub(crate) async fn policies(request: &RequestHeader, ctx: &mut Context) -> Flow
     let Some((facts, notes, policies)) = ctx.exchange(request) else { return Flow::Continue };
     let flow = policies.on_request(&mut Request { facts, notes }).await;
     if let Flow::Respond(_) = flow {
-        ctx.reason = ctx.notes.reason.or(Some("policy"));
+        ctx.reason = ctx.notes.reason.or(Some(Reason::Policy));
     }
     flow
 }
@@ -105,11 +103,13 @@ fn refuse(request: &RequestHeader, ctx: &mut Context) -> Option<Reply> {
     let target = request.uri.path_and_query().map_or(0, |target| target.as_str().len());
     let twice = |name: HeaderName| has_two(&request.headers, &name);
     let (status, reason) = match () {
-        () if request.method == Method::TRACE => (405, "trace_method"),
-        () if limits.target_size < target => (414, "target_too_long"),
-        () if limits.header_fields < request.headers.len() => (431, "too_many_fields"),
-        () if twice(header::AUTHORIZATION) => (400, "duplicate_authorization"),
-        () if path::check_query(request.uri.query().unwrap_or("")).is_err() => (400, "bad_target"),
+        () if request.method == Method::TRACE => (405, Reason::TraceMethod),
+        () if limits.target_size < target => (414, Reason::TargetTooLong),
+        () if limits.header_fields < request.headers.len() => (431, Reason::TooManyFields),
+        () if twice(header::AUTHORIZATION) => (400, Reason::DuplicateAuthorization),
+        () if path::check_query(request.uri.query().unwrap_or("")).is_err() => {
+            (400, Reason::BadTarget)
+        }
         () => return None,
     };
     ctx.reason = Some(reason);
@@ -142,7 +142,7 @@ fn set_target(
     {
         let target = origin_form(path, request.uri.query());
         ctx.target = Some(target.map_err(|_| {
-            ctx.reason = Some("bad_target");
+            ctx.reason = Some(Reason::BadTarget);
             Reply::status(400)
         })?);
     }
@@ -215,7 +215,7 @@ async fn pause(ctx: &mut Context) -> Result<()> {
 /// The error of a request whose time is over.
 #[expect(clippy::unnecessary_box_returns, reason = "errors of Pingora travel in boxes")]
 fn late(ctx: &mut Context) -> Box<Error> {
-    ctx.reason = Some(DEADLINE);
+    ctx.reason = Some(Reason::Deadline);
     Error::explain(ErrorType::HTTPStatus(504), "the time of the route is over")
 }
 

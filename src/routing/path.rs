@@ -8,6 +8,8 @@
 //! INVARIANT: nothing here splits or joins segments: `%2F` and `%5C` stay encoded, `//` stays two
 //! slashes, and `;` is a character like any other.
 
+use crate::reason::Reason;
+
 use thiserror::Error;
 
 /// A path in its one form.
@@ -56,16 +58,16 @@ pub enum PathError {
 }
 
 impl PathError {
-    /// One stable word for logs and metrics.
-    pub fn reason(self) -> &'static str {
+    /// The reason for logs and metrics.
+    pub fn reason(self) -> Reason {
         match self {
-            Self::NotRooted => "path_not_rooted",
-            Self::AboveRoot => "path_above_root",
-            Self::Backslash => "path_backslash",
-            Self::Nul => "path_nul",
-            Self::Fragment => "path_fragment",
-            Self::BrokenEscape => "path_broken_escape",
-            Self::IllegalByte => "path_illegal_byte",
+            Self::NotRooted => Reason::PathNotRooted,
+            Self::AboveRoot => Reason::PathAboveRoot,
+            Self::Backslash => Reason::PathBackslash,
+            Self::Nul => Reason::PathNul,
+            Self::Fragment => Reason::PathFragment,
+            Self::BrokenEscape => Reason::PathBrokenEscape,
+            Self::IllegalByte => Reason::PathIllegalByte,
         }
     }
 }

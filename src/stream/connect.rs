@@ -14,6 +14,7 @@ use std::sync::Arc;
 use tokio::time::{self, Instant};
 
 use crate::{
+    reason::Reason,
     stream::{Passage, origin::Origin},
     upstream::{
         Upstream,
@@ -41,7 +42,7 @@ impl Passage {
         &mut self,
         connector: &TransportConnector,
         client: &Stream,
-    ) -> Result<Connected, (u16, &'static str)> {
+    ) -> Result<Connected, (u16, Reason)> {
         let upstream = self.target.upstream.clone();
         upstream.count_request();
         let sender = self.sender(client);
@@ -50,7 +51,7 @@ impl Passage {
             let hints = Hints { client: self.client.client, ..Hints::NONE };
             let visit = |member: &Member| self.attempts.visit(member);
             let Some(in_flight) = upstream.take_turn(began, &hints, visit) else {
-                return Err(self.failed().unwrap_or((503, "no_backend")));
+                return Err(self.failed().unwrap_or((503, Reason::NoBackend)));
             };
             let member = in_flight.member().clone();
             began = Instant::now();
@@ -77,7 +78,7 @@ impl Passage {
             let policy = upstream.retry_policy();
             let is_over = self.attempts.is_full() || policy.max < retries;
             if is_over || !policy.on.meets(outcome) || !upstream.may_retry(now) {
-                return Err(self.failed().unwrap_or((500, "internal")));
+                return Err(self.failed().unwrap_or((500, Reason::Internal)));
             }
             time::sleep(policy.backoff.pause(retries)).await;
             began = Instant::now();
@@ -85,7 +86,7 @@ impl Passage {
     }
 
     /// What the last attempt failed with.
-    fn failed(&self) -> Option<(u16, &'static str)> {
+    fn failed(&self) -> Option<(u16, Reason)> {
         self.attempts.last().and_then(Outcome::no_connection)
     }
 

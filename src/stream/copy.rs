@@ -14,6 +14,7 @@ use tokio::{
 use crate::{
     clock::Alarm,
     drain::Tunnel,
+    reason::Reason,
     stream::flow::{Broken, Flow},
 };
 
@@ -33,14 +34,14 @@ pub(super) enum End {
 }
 
 impl End {
-    /// In one word, for the log.
-    pub(super) fn reason(self) -> Option<&'static str> {
+    /// The reason for the log.
+    pub(super) fn reason(self) -> Reason {
         match self {
-            Self::Closed => None,
-            Self::ClientReset => Some("client_reset"),
-            Self::OriginReset => Some("origin_reset"),
-            Self::Idle => Some("idle_timeout"),
-            Self::Leaving => Some("leaving"),
+            Self::Closed => Reason::Closed,
+            Self::ClientReset => Reason::ClientReset,
+            Self::OriginReset => Reason::OriginReset,
+            Self::Idle => Reason::IdleTimeout,
+            Self::Leaving => Reason::Leaving,
         }
     }
 }

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use crate::{
     downstream::{connection::Exchange, refused, relayed::Relayed},
     overload::{self, Level},
+    reason::Reason,
     snapshot::{Live, RelayTarget},
     stream::{
         connect::Connected,
@@ -50,8 +51,8 @@ struct Passage {
 struct Ended {
     /// 200 if it was relayed, else why not, in a status of HTTP.
     status: u16,
-    /// In one word; `None` if both sides closed it.
-    reason: Option<&'static str>,
+    /// Why it ended.
+    reason: Reason,
     passed: Passed,
 }
 
@@ -72,14 +73,12 @@ impl Relay {
             // In a box, so that an open connection does not hold the room that its beginning takes.
             Box::pin(passage.connect(&self.connector, &stream)).await
         } else {
-            refused::count(refused::OVERLOADED);
-            Err((503, refused::OVERLOADED))
+            refused::count(Reason::Overloaded);
+            Err((503, Reason::Overloaded))
         };
         let ended = match connected {
             Ok(connected) => passage.pass(stream, connected).await,
-            Err((status, reason)) => {
-                Ended { status, reason: Some(reason), passed: Passed::default() }
-            }
+            Err((status, reason)) => Ended { status, reason, passed: Passed::default() },
         };
         passage.target.tally.count(ended.status);
         if let Some(log) = &self.live.load().access_log {

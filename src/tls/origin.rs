@@ -20,6 +20,7 @@ use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
 use crate::{
     diagnostic::{Problem, Problems},
+    reason::Reason,
     tls::{
         config::OwnCertificateConfig,
         expiry::{SOON, at, day, days},
@@ -217,15 +218,20 @@ impl Fault {
 
     /// In one word, for the access log.
     pub fn as_str(self) -> &'static str {
+        self.reason().as_str()
+    }
+
+    /// Why a request ended that had no more attempts.
+    pub fn reason(self) -> Reason {
         match self {
-            Self::BadCertificate => "tls_bad_certificate",
-            Self::Expired => "tls_expired",
-            Self::WrongName => "tls_wrong_name",
-            Self::Refused => "tls_refused",
-            Self::NotSpoken => "tls_not_spoken",
-            Self::Timeout => "tls_timeout",
-            Self::NoHttp2 => "no_http2",
-            Self::Other => "tls_error",
+            Self::BadCertificate => Reason::TlsBadCertificate,
+            Self::Expired => Reason::TlsExpired,
+            Self::WrongName => Reason::TlsWrongName,
+            Self::Refused => Reason::TlsRefused,
+            Self::NotSpoken => Reason::TlsNotSpoken,
+            Self::Timeout => Reason::TlsTimeout,
+            Self::NoHttp2 => Reason::NoHttp2,
+            Self::Other => Reason::TlsError,
         }
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use pingora::{Error, ErrorType};
 
-use crate::{tls::origin::Fault, upstream::load::connections::TOO_MANY};
+use crate::{reason::Reason, tls::origin::Fault, upstream::load::connections::TOO_MANY};
 
 /// The end of one attempt, in the words of the access log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,16 +69,16 @@ impl Outcome {
     }
 
     /// The status and the reason if this was the last attempt, and it made no connection.
-    pub fn no_connection(self) -> Option<(u16, &'static str)> {
+    pub fn no_connection(self) -> Option<(u16, Reason)> {
         match self {
-            Self::Full => Some((503, "upstream_full")),
-            Self::NoSource => Some((503, "no_source")),
-            Self::Refused => Some((502, "connect_refused")),
-            Self::Unroutable => Some((502, "connect_unroutable")),
-            Self::ConnectError => Some((502, "connect_error")),
-            Self::ConnectTimeout => Some((504, "connect_timeout")),
-            Self::Tls(Fault::Timeout) => Some((504, Fault::Timeout.as_str())),
-            Self::Tls(fault) => Some((502, fault.as_str())),
+            Self::Full => Some((503, Reason::UpstreamFull)),
+            Self::NoSource => Some((503, Reason::NoSource)),
+            Self::Refused => Some((502, Reason::ConnectRefused)),
+            Self::Unroutable => Some((502, Reason::ConnectUnroutable)),
+            Self::ConnectError => Some((502, Reason::ConnectError)),
+            Self::ConnectTimeout => Some((504, Reason::ConnectTimeout)),
+            Self::Tls(Fault::Timeout) => Some((504, Fault::Timeout.reason())),
+            Self::Tls(fault) => Some((502, fault.reason())),
             _ => None,
         }
     }

@@ -3,6 +3,8 @@
 //! Whatever a client or an origin sent is escaped, so that no byte of theirs ends a line, fakes a
 //! field, or moves a terminal's cursor.
 
+use crate::reason::Reason;
+
 use std::{fmt::Display, net::IpAddr, time::Duration};
 
 use http::HeaderMap;
@@ -54,8 +56,8 @@ pub struct Entry<'a> {
     pub replayed: Option<u64>,
     /// Whether the body was too long to be sent once more, where that was wanted.
     pub is_too_long_to_replay: bool,
-    /// Why Crestline itself refused or failed the request, in one word.
-    pub reason: Option<&'a str>,
+    /// Why it ended.
+    pub reason: Reason,
     /// The client's `User-Agent`.
     pub user_agent: Option<&'a [u8]>,
     /// The client's `Referer`.
@@ -69,7 +71,7 @@ pub struct Entry<'a> {
 impl Entry<'_> {
     /// Whether nobody will ask why.
     pub(super) fn is_good(&self) -> bool {
-        self.status < 400 && self.reason.is_none()
+        self.status < 400 && !self.reason.is_failure()
     }
 }
 
@@ -119,7 +121,7 @@ pub(super) fn fields(entry: &Entry<'_>, form: &Form, sink: &mut impl Sink) {
     if entry.is_too_long_to_replay {
         sink.text(key!("replay"), b"too_long");
     }
-    sink.known([(key!("reason"), entry.reason)]);
+    sink.text(key!("reason"), entry.reason.as_str().as_bytes());
     if let Some(agent) = entry.user_agent {
         sink.text(key!("user_agent"), agent);
     }

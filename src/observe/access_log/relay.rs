@@ -2,6 +2,8 @@
 //!
 //! The fields are those of a request where they mean the same; it has no method, host or path.
 
+use crate::reason::Reason;
+
 use std::{fmt::Display, net::IpAddr, time::Duration};
 
 use crate::observe::access_log::{
@@ -42,8 +44,8 @@ pub struct Entry<'a> {
     pub attempts: usize,
     /// The attempts, as `address:outcome` with commas.
     pub via: &'a dyn Display,
-    /// Why it ended, in one word; `None` if both sides closed it.
-    pub reason: Option<&'a str>,
+    /// Why it ended.
+    pub reason: Reason,
 }
 
 /// Appends all that is known of it.
@@ -60,19 +62,16 @@ pub(super) fn fields(entry: &Entry<'_>, sink: &mut impl Sink) {
     sink.millis(key!("total_ms"), Some(entry.total));
     sink.millis(key!("connect_ms"), entry.connect);
     sink.millis(key!("first_byte_ms"), entry.first_byte);
-    sink.known([
-        (key!("upstream"), entry.upstream),
-        (key!("backend"), entry.backend),
-        (key!("reason"), entry.reason),
-    ]);
+    sink.known([(key!("upstream"), entry.upstream), (key!("backend"), entry.backend)]);
     attempts(entry.attempts, entry.via, sink);
+    sink.text(key!("reason"), entry.reason.as_str().as_bytes());
     sink.end();
 }
 
 impl Entry<'_> {
     /// Whether nobody will ask why.
     pub(super) fn is_good(&self) -> bool {
-        self.reason.is_none()
+        !self.reason.is_failure()
     }
 
     /// As if it had been asked for with `CONNECT`: programs that read lines of requests, and
@@ -129,7 +128,7 @@ mod tests {
             backend: Some("127.0.0.1:3032"),
             attempts: 2,
             via: &"127.0.0.1:3031:refused,127.0.0.1:3032:connected",
-            reason: Some("idle_timeout"),
+            reason: Reason::IdleTimeout,
         };
         Form::of(format).write_relay(&entry, &mut out);
         String::from_utf8(out).unwrap()

@@ -194,7 +194,7 @@ impl Field {
             Self::Method => text(Some(entry.method), out),
             Self::Path => known(Some(&secrets.clean(entry.target)), out),
             Self::Protocol => text(Some(entry.protocol), out),
-            Self::Reason => text(entry.reason, out),
+            Self::Reason => text(Some(entry.reason.as_str()), out),
             Self::Referer => {
                 let referer = entry.referer.map(|referer| secrets.clean(referer));
                 known(referer.as_deref(), out);

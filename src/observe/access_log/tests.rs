@@ -7,6 +7,7 @@ use super::{
     line::{Entry, Tls},
     *,
 };
+use crate::reason::Reason;
 
 fn entry() -> Entry<'static> {
     Entry {
@@ -37,7 +38,7 @@ fn entry() -> Entry<'static> {
         via: &"127.0.0.1:3031:refused,127.0.0.1:3032:200",
         replayed: Some(1_024),
         is_too_long_to_replay: true,
-        reason: None,
+        reason: Reason::Ok,
         user_agent: Some(b"curl/8 \xff"),
         referer: None,
         request: None,
@@ -89,7 +90,7 @@ fn a_template_has_what_it_names_and_a_dash_for_what_is_not_known() {
     let template = "<{client}> {path} {status} {total_ms} {connect_ms} {via} {referer} {reason}";
     let line = written(Format::Template(template.parse().unwrap()));
     let expected = "<192.0.2.1> /a\\x1B[31m\\x22\\x0D\\x0Ab?c=\\x5C 200 1.042 - \
-                    127.0.0.1:3031:refused,127.0.0.1:3032:200 - -\n";
+                    127.0.0.1:3031:refused,127.0.0.1:3032:200 - ok\n";
     assert_eq!(line, expected);
 }
 

@@ -126,7 +126,7 @@ fn every_error_has_a_word_of_its_own() {
     use PathError::{AboveRoot, Backslash, BrokenEscape, Fragment, IllegalByte, NotRooted, Nul};
     let all = [NotRooted, AboveRoot, Backslash, Nul, Fragment, BrokenEscape, IllegalByte];
     for (i, error) in all.iter().enumerate() {
-        assert!(error.reason().starts_with("path_"));
+        assert!(error.reason().as_str().starts_with("path_"));
         assert!(all[..i].iter().all(|other| other.reason() != error.reason()));
     }
 }
