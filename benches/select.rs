@@ -11,6 +11,7 @@ use crestline::{
 };
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, HeaderValue};
+use pingora_load_balancing::{LoadBalancer, selection::RoundRobin};
 use tokio::time::Instant;
 
 const ALGORITHMS: [(&str, &str); 7] = [
@@ -31,6 +32,22 @@ fn file(backends: usize, name: &str, balance: &str) -> String {
         write!(file, "{{ address: 10.0.{high}.{low}:80, weight: {weight} }}, ").unwrap();
     }
     file + "], balance: " + balance + " } }"
+}
+
+/// Pingora's own choice, with which each of ours begins.
+fn alone(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("Pingora alone");
+    for backends in [3, 100, 10_000] {
+        let addresses = (0..backends).map(|index| {
+            let (high, low) = (index / 250, index % 250 + 1);
+            format!("10.0.{high}.{low}:80")
+        });
+        let balancer = LoadBalancer::<RoundRobin>::try_from_iter(addresses).unwrap();
+        group.bench_function(BenchmarkId::from_parameter(backends), |bencher| {
+            bencher.iter(|| balancer.select_with(black_box(b""), 16, |_, is_ready| is_ready));
+        });
+    }
+    group.finish();
 }
 
 fn select(criterion: &mut Criterion) {
@@ -63,6 +80,6 @@ criterion_group! {
     config = Criterion::default()
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2));
-    targets = select
+    targets = alone, select
 }
 criterion_main!(benches);
