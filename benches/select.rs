@@ -24,6 +24,10 @@ const ALGORITHMS: [(&str, &str); 7] = [
     ("sticky", "{ sticky: {} }"),
 ];
 
+/// The allocator of the program: Pingora's choice makes room to remember whom it has offered.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn file(backends: usize, name: &str, balance: &str) -> String {
     let mut file = String::from("upstreams: { app: { health_check: off, backends: [");
     for index in 0..backends {
