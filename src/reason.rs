@@ -209,6 +209,12 @@ pub fn count(reason: Reason) {
     COUNTS[reason as usize].increment();
 }
 
+/// How often requests ended for each reason that there was one for.
+pub fn counts() -> impl Iterator<Item = (Reason, u64)> {
+    let counts = Reason::ALL.iter().zip(&*COUNTS).map(|(reason, count)| (*reason, count.get()));
+    counts.filter(|(_, count)| 0 < *count)
+}
+
 /// Writes how requests ended; what never happened is left out, but for `ok`.
 pub fn collect(page: &mut Page) {
     let mut ends = page.family(&ENDS);

@@ -25,7 +25,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::watch;
 
 use crate::{
-    admin::{Admin, Api, Names, front::Front, socket},
+    admin::{Admin, Api, Names, front::Front, live::Live as Happenings, socket},
     control::{Control, Provenance, background::Background},
     downstream::config::{Address, socket::Config as Options},
     drain::Drain,
@@ -182,6 +182,7 @@ pub fn prepare(
         drain: drain.clone(),
         handover: handover.clone(),
         sockets: sockets.clone(),
+        live: Happenings::new(control.clone(), drain.clone(), handover.clone()),
     });
     if let Some(bound) = front {
         let front = Front::new(bound, api.clone(), handover.clone());

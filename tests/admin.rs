@@ -150,7 +150,7 @@ async fn what_the_socket_does_not_know_is_refused() {
     let origin = Origin::replying("hello");
     let proxy = started(&origin).await;
     let cases = [
-        ("GET", "/", "", 404, "there is no such path"),
+        ("GET", "/v1", "", 404, "there is no such path"),
         ("GET", "/v1/status/", "", 404, "there is no such path"),
         ("GET", "/v1/probation", "", 404, "no version is or was on probation"),
         ("POST", "/v1/status", "", 405, "another method"),

@@ -78,7 +78,7 @@ async fn who_shows_the_token_is_let_in_and_a_reload_changes_it() {
     let proxy = Crestline::start(&yaml).await;
     let place = place(&proxy).replace("0.0.0.0", "127.0.0.1");
     let with = |token: &str| format!("Authorization: Bearer {token}\r\n");
-    for path in ["/metrics", "/v1/status", "/", "/healthz/"] {
+    for path in ["/metrics", "/v1/status", "/v1/live", "/healthz/"] {
         let refused = ask(&place, "GET", path, "").await;
         assert_eq!((status(&refused), refused.get("www-authenticate")), (401, Some("Bearer")));
         assert_eq!(status(&ask(&place, "GET", path, &with(&TOKEN[1..])).await), 401, "{path}");

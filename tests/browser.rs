@@ -13,31 +13,16 @@ use tokio::{
 };
 
 use crate::{
-    support::{Crestline, Origin, Pair, soon},
+    support::{Crestline, Origin, Pair, chromium::FLAGS, soon},
     tunnels::echo,
 };
-
-/// No host but this one is ever asked, and nothing is looked for on the system's bus.
-const FLAGS: [&str; 12] = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-    "--no-proxy-server",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost",
-    "--remote-debugging-port=0", // stays until it is told to leave
-    "--user-data-dir=browser",
-];
 
 /// Opens a page in a browser that believes this key, and no other that vouches for itself.
 fn open(url: &str, pair: &Pair, folder: &Path) -> Child {
     let key = KeyPair::from_pem(&pair.key).unwrap().subject_public_key_info();
     let pin = BASE64_STANDARD.encode(digest(&SHA256, &key));
     let mut browser = Command::new("chromium");
+    browser.arg("--remote-debugging-port=0"); // stays until it is told to leave
     browser.args(FLAGS).arg(format!("--ignore-certificate-errors-spki-list={pin}")).arg(url);
     browser.current_dir(folder).env("HOME", folder).kill_on_drop(true);
     browser.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

@@ -56,6 +56,7 @@ mod origin_tls;
 mod outliers;
 mod overload;
 mod packaging;
+mod page;
 mod paths;
 mod policies;
 mod probation;

@@ -3,20 +3,36 @@
 use bytes::Bytes;
 use http::{
     StatusCode,
-    header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING, WWW_AUTHENTICATE},
+    header::{
+        CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY,
+        TRANSFER_ENCODING, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+    },
 };
 use pingora_core::protocols::http::ServerSession;
 use pingora_http::ResponseHeader;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc,
+    time::{self, Duration},
+};
 
-use crate::{handover::step::Step, metrics::Form};
+use crate::{
+    admin::{
+        live::Watcher,
+        page::{self, Asset},
+    },
+    handover::step::Step,
+    metrics::Form,
+};
 
 /// The largest body of a request.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 /// So much of a larger one is read and thrown away.
 const BODY_READ_MAX: usize = 16 * 1024 * 1024;
+/// Who takes nothing of what happens for so long does not watch any more.
+const WATCHES_FOR: Duration = Duration::from_secs(30);
+
 /// Why a request to the API was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refused {
@@ -32,6 +48,10 @@ pub(super) enum Answer {
     Page(Form, String),
     /// Step by step: a line for each, as it happens.
     Steps(mpsc::Receiver<Step>),
+    /// What happens, second by second, until nobody watches.
+    Live(Watcher),
+    /// A part of the page.
+    Asset(Asset),
 }
 
 impl Answer {
@@ -39,7 +59,7 @@ impl Answer {
     pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::Whole(status, _) => *status,
-            Self::Page(..) | Self::Steps(_) => StatusCode::OK,
+            Self::Page(..) | Self::Steps(_) | Self::Live(_) | Self::Asset(_) => StatusCode::OK,
         }
     }
 }
@@ -60,16 +80,43 @@ pub(super) async fn send(session: &mut ServerSession, answer: Answer) -> pingora
             whole(session, StatusCode::OK, form.content_type(), page.into()).await
         }
         Answer::Steps(mut steps) => {
-            let mut header = ResponseHeader::build(StatusCode::OK, None)?;
-            header.insert_header(CONTENT_TYPE, "application/x-ndjson")?;
-            header.insert_header(TRANSFER_ENCODING, "chunked")?;
-            session.write_response_header(Box::new(header)).await?;
+            begin(session, "application/x-ndjson").await?;
             while let Some(step) = steps.recv().await {
                 session.write_response_body(line(&json!(step)), false).await?;
             }
             session.write_response_body(Bytes::new(), true).await
         }
+        Answer::Live(mut watcher) => {
+            begin(session, "text/event-stream").await?;
+            while let Some(event) = watcher.next().await {
+                let sent = time::timeout(WATCHES_FOR, session.write_response_body(event, false));
+                let Ok(sent) = sent.await else { return Ok(()) };
+                sent?;
+            }
+            session.write_response_body(Bytes::new(), true).await
+        }
+        Answer::Asset(Asset { content_type, text }) => {
+            whole(session, StatusCode::OK, content_type, text.into_owned().into()).await
+        }
     }
+}
+
+/// Begins an answer that comes piece by piece.
+async fn begin(session: &mut ServerSession, content_type: &'static str) -> pingora::Result<()> {
+    let mut header = ResponseHeader::build(StatusCode::OK, None)?;
+    header.insert_header(CONTENT_TYPE, content_type)?;
+    header.insert_header(TRANSFER_ENCODING, "chunked")?;
+    guarded(&mut header)?;
+    session.write_response_header(Box::new(header)).await
+}
+
+/// No answer is kept, taken for something else, or shown within another page; and no page runs
+/// anything but its own files.
+fn guarded(header: &mut ResponseHeader) -> pingora::Result<()> {
+    header.insert_header(CACHE_CONTROL, "no-store")?;
+    header.insert_header(CONTENT_SECURITY_POLICY, page::CONTENT_SECURITY_POLICY)?;
+    header.insert_header(REFERRER_POLICY, "no-referrer")?;
+    header.insert_header(X_CONTENT_TYPE_OPTIONS, "nosniff")
 }
 
 fn line(value: &Value) -> Bytes {
@@ -85,7 +132,7 @@ async fn whole(
     let mut header = ResponseHeader::build(status, None)?;
     header.insert_header(CONTENT_TYPE, content_type)?;
     header.insert_header(CONTENT_LENGTH, body.len())?;
-    header.insert_header(CACHE_CONTROL, "no-store")?;
+    guarded(&mut header)?;
     if status == StatusCode::UNAUTHORIZED {
         header.insert_header(WWW_AUTHENTICATE, "Bearer")?;
     }

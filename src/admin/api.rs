@@ -20,8 +20,11 @@ use tokio::{
 use crate::{
     admin::{
         answer::{Answer, body, refused, send},
-        backends, guard, metrics,
+        backends, guard,
+        live::Live,
+        metrics,
         order::{ReloadOrder, TOLERATE, UpgradeOrder, read},
+        page,
         status::{RouteStatus, Status},
     },
     control::{Control, Goal, Refusal, probation::Standing, probation::Terms},
@@ -51,6 +54,8 @@ pub struct Api {
     pub handover: Arc<Predecessor>,
     /// What it listens on, once it does.
     pub sockets: Sockets,
+    /// What happens, for those who watch.
+    pub live: Arc<Live>,
 }
 
 /// Who asks.
@@ -115,18 +120,23 @@ impl HttpServerApp for Visit {
 impl Visit {
     /// Answers who may ask; what changes anything is told to the log.
     async fn answer(&self, request: &RequestHeader, body: &[u8]) -> Answer {
+        let (method, path) = (&request.method, request.uri.path());
+        let mut wants_token = false;
         let right = match self.who {
-            Who::User(_) => Ok(""),
+            Who::User(_) => guard::check_owner(request),
             Who::Peer(_) => match &self.api.control.live().load().admin {
-                Some(access) => guard::check(request, access),
+                Some(access) => {
+                    wants_token = access.wants_token();
+                    guard::check(request, access)
+                }
                 None => Err((StatusCode::FORBIDDEN, "there is no admin listener any more")),
             },
         };
         let answer = match right {
+            Ok(_) if page::is_of_it(method, path) => page::find(path, wants_token),
             Ok(_) => self.api.answer_anyhow(request, body).await,
             Err((status, why)) => Answer::Whole(status, refused(why)),
         };
-        let (method, path) = (&request.method, request.uri.path());
         if !matches!(*method, Method::GET | Method::HEAD) && path != "/v1/explain" {
             let (who, right) = (self.who, right.map_or("refused", |right| right));
             info!("admin: {method} {path:?} by {who} {right}: {}", answer.status().as_u16());
@@ -148,6 +158,10 @@ impl Api {
     async fn answer(&self, request: &RequestHeader, body: &[u8]) -> Answer {
         let whole = match (&request.method, request.uri.path()) {
             (&Method::GET, "/v1/status") => (StatusCode::OK, json!(self.status())),
+            (&Method::GET, "/v1/live") => match self.live.watch() {
+                Some(watcher) => return Answer::Live(watcher),
+                None => (StatusCode::SERVICE_UNAVAILABLE, refused("as many watch as may")),
+            },
             (&Method::GET, "/metrics") => return self.metrics(request),
             (&Method::GET, "/healthz") => (StatusCode::OK, json!({ "alive": true })),
             (&Method::GET, "/readyz") => self.readyz(),
@@ -170,7 +184,8 @@ impl Api {
             (
                 _,
                 "/metrics" | "/healthz" | "/readyz" | "/v1/upstreams" | "/v1/routes" | "/v1/status"
-                | "/v1/drain" | "/v1/reload" | "/v1/probation" | "/v1/explain" | "/v1/upgrade",
+                | "/v1/live" | "/v1/drain" | "/v1/reload" | "/v1/probation" | "/v1/explain"
+                | "/v1/upgrade",
             ) => (StatusCode::METHOD_NOT_ALLOWED, refused("this path takes another method")),
             (_, path) if path.starts_with(backends::PREFIX) => {
                 (StatusCode::METHOD_NOT_ALLOWED, refused("this path takes another method"))

@@ -1,9 +1,11 @@
 //! What the operator orders of one backend: `POST /v1/backends/UPSTREAM/ADDRESS/drain`, `…/ready`,
 //! and `POST /v1/backends/UPSTREAM/ADDRESS` with `{"weight": 5}`.
 //!
-//! An upstream's name ends at the first slash; an address may have some.
+//! An upstream's name ends at the first slash; an address may have some. Both may be encoded, as
+//! browsers do.
 
 use http::StatusCode;
+use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 
@@ -59,18 +61,20 @@ pub(super) fn order(snapshot: &Snapshot, path: &str, body: &[u8]) -> (StatusCode
     let Some((name, rest)) = path.split_once('/') else {
         return not_found(format!("a path here is {PREFIX}UPSTREAM/ADDRESS"));
     };
+    let decoded = |part: &str| percent_decode_str(part).decode_utf8_lossy().into_owned();
+    let name = &*decoded(name);
     let Some(upstream) = snapshot.upstreams.get(name) else {
         let names: Vec<_> = snapshot.upstreams.keys().map(String::as_str).collect();
         let names = names.join(", ");
         return not_found(format!("there is no upstream `{name}`\nhelp: there are {names}"));
     };
     let done = if let Some(address) = rest.strip_suffix("/drain") {
-        upstream.drain(address, true)
+        upstream.drain(&decoded(address), true)
     } else if let Some(address) = rest.strip_suffix("/ready") {
-        upstream.drain(address, false)
+        upstream.drain(&decoded(address), false)
     } else {
         match weight(body) {
-            Ok(weight) => upstream.set_weight(rest, weight),
+            Ok(weight) => upstream.set_weight(&decoded(rest), weight),
             Err(why) => return (StatusCode::BAD_REQUEST, refused(&why)),
         }
     };

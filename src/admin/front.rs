@@ -45,6 +45,7 @@ impl Front {
 impl BackgroundService for Front {
     /// Serves to the end of the process, or until a successor does.
     async fn start(&self, shutdown: ShutdownWatch) {
+        self.api.live.begin();
         let bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(bound) = bound else { return };
         let address = bound.address.clone();

@@ -3,19 +3,25 @@
 //! Whoever can reach the address is a program of this machine, or has the token; but a browser
 //! there runs programs of strangers. What a page of another site asks for is refused, and so is a
 //! name that a stranger lets point here (DNS rebinding): without a token, only an address or
-//! `localhost` is taken for the host.
+//! `localhost` is taken for the host. The owner may have the socket, too, within reach of a browser
+//! (`ssh -L 9180:/run/crestline/…`), so the same goes there.
+//!
+//! The page at `/` holds no secret: it may be come to by a link, and without the token.
 
 use std::net::IpAddr;
 
 use http::{
-    StatusCode,
+    Method, StatusCode,
     header::{AUTHORIZATION, HOST, HeaderName, ORIGIN},
 };
 use pingora_http::RequestHeader;
 
-use crate::snapshot::Access;
+use crate::{admin::page, snapshot::Access};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
+
+const FOREIGN: Refusal = (StatusCode::FORBIDDEN, "pages of other sites may not ask");
 
 /// What probes ask for, who have no token.
 pub(super) const PROBES: [&str; 2] = ["/healthz", "/readyz"];
@@ -25,18 +31,17 @@ pub(super) type Refusal = (StatusCode, &'static str);
 
 /// Whether a request that came over TCP is taken, and by whose right.
 pub(super) fn check(request: &RequestHeader, access: &Access) -> Result<&'static str, Refusal> {
-    let text = |name| request.headers.get(name).map(|value| value.to_str().unwrap_or("?"));
-    let host = text(HOST).unwrap_or_default();
-    let is_foreign =
-        text(ORIGIN).is_some_and(|origin| origin.strip_prefix("http://") != Some(host));
-    if is_foreign || !matches!(text(SEC_FETCH_SITE), None | Some("same-origin" | "none")) {
-        return Err((StatusCode::FORBIDDEN, "pages of other sites may not ask"));
+    if is_foreign(request) {
+        return Err(FOREIGN);
     }
     let is_shown = shown(request).is_some_and(|token| access.is_token(token));
     if is_shown {
         return Ok("with the token");
     }
-    if !is_local(host) {
+    if access.wants_token() && page::is_of_it(&request.method, request.uri.path()) {
+        return Ok("without a token");
+    }
+    if !is_local(text(request, HOST).unwrap_or_default()) {
         let why = "without a token, ask for an address or `localhost`, not for another name";
         return Err((StatusCode::FORBIDDEN, why));
     }
@@ -45,6 +50,35 @@ pub(super) fn check(request: &RequestHeader, access: &Access) -> Result<&'static
     } else {
         Ok("without a token")
     }
+}
+
+/// Whether a request that came over the socket is taken: its owner's, but for strangers' in his
+/// browser.
+pub(super) fn check_owner(request: &RequestHeader) -> Result<&'static str, Refusal> {
+    let host = text(request, HOST).unwrap_or_default();
+    if is_foreign(request) {
+        Err(FOREIGN)
+    } else if host.contains('.') && !is_local(host) {
+        Err((StatusCode::FORBIDDEN, "ask for `localhost`, not for another name"))
+    } else {
+        Ok("")
+    }
+}
+
+/// Whether a page of another site asks, unless it is a link that was followed to the page here.
+fn is_foreign(request: &RequestHeader) -> bool {
+    let host = text(request, HOST).unwrap_or_default();
+    if text(request, ORIGIN).is_some_and(|origin| origin.strip_prefix("http://") != Some(host)) {
+        return true;
+    }
+    let is_followed = request.method == Method::GET
+        && request.uri.path() == page::ROOT
+        && text(request, SEC_FETCH_DEST) == Some("document");
+    !is_followed && !matches!(text(request, SEC_FETCH_SITE), None | Some("same-origin" | "none"))
+}
+
+fn text(request: &RequestHeader, name: HeaderName) -> Option<&str> {
+    request.headers.get(name).map(|value| value.to_str().unwrap_or("?"))
 }
 
 fn shown(request: &RequestHeader) -> Option<&[u8]> {

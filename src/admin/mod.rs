@@ -9,8 +9,10 @@ pub mod backends;
 pub mod client;
 pub mod front;
 mod guard;
+pub mod live;
 pub mod metrics;
 pub mod order;
+mod page;
 pub mod socket;
 pub mod status;
 
@@ -72,6 +74,7 @@ impl Admin {
 impl BackgroundService for Admin {
     /// Serves to the end of the process: what happens at a stop can be asked for, too.
     async fn start(&self, shutdown: ShutdownWatch) {
+        self.api.live.begin();
         let names = self.names.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         let Some(Names { bound, pid_file, in_place }) = names else { return };
         pid_file.write();

@@ -17,9 +17,9 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 pub use acme::AcmeStatus;
-pub use backend::BackendStatus;
+pub use backend::{BackendStatus, Trouble};
 pub use discovery::DiscoveryStatus;
-pub use load::{LoadStatus, MirrorStatus};
+pub use load::{BackendLoad, LoadStatus, MirrorStatus};
 pub use route::RouteStatus;
 
 use crate::{
@@ -77,6 +77,9 @@ pub struct Configuration {
     pub watch: bool,
     /// How the last probation stands, if there was one.
     pub probation: Option<Standing>,
+    /// The last reload that was refused since the process began, and why.
+    #[serde(default)]
+    pub last_refused: Option<Trouble>,
     /// The versions that can be gone back to, the newest first.
     pub versions: Vec<VersionStatus>,
 }
@@ -200,6 +203,7 @@ impl Status {
                 file: control.path().map(|path| path.display().to_string()),
                 watch: snapshot.file.watch,
                 probation: control.probation().as_ref().map(Standing::of),
+                last_refused: control.last_refused().map(Trouble::of),
                 versions,
             },
             listeners: snapshot

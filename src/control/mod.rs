@@ -195,7 +195,7 @@ impl Control {
     ) -> Result<Receipt, Refusal> {
         let reloading = systemd::reloading();
         let made = self.make_untold(keepers, goal, terms).await;
-        self.reloads.count(made.is_ok());
+        self.reloads.count(&made);
         reloading.ends_with(&match &made {
             Ok(receipt) => format!("serving {receipt}"),
             Err(_) => "serving; a reload was refused, and nothing was changed".to_owned(),

@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    control::Control,
+    control::{Control, Refusal, receipt::Receipt},
     metrics::{Family, Page},
     observe::process::seconds,
 };
@@ -39,28 +39,43 @@ pub(super) struct Reloads {
     refused: AtomicU64,
     /// When the last one succeeded, and whether it was the last of all.
     last: Mutex<(SystemTime, bool)>,
+    /// When one was last refused, and why.
+    refusal: Mutex<Option<(SystemTime, String)>>,
 }
 
 impl Reloads {
     /// Nothing but the start, at a time.
     pub(super) fn since(started: SystemTime) -> Self {
         let last = Mutex::new((started, true));
-        Self { succeeded: AtomicU64::new(0), refused: AtomicU64::new(0), last }
+        let (succeeded, refused) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { succeeded, refused, last, refusal: Mutex::default() }
     }
 
     /// Counts a reload.
-    pub(super) fn count(&self, has_succeeded: bool) {
+    pub(super) fn count(&self, made: &Result<Receipt, Refusal>) {
+        let has_succeeded = made.is_ok();
         let count = if has_succeeded { &self.succeeded } else { &self.refused };
         count.fetch_add(1, Relaxed);
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let at = if has_succeeded { SystemTime::now() } else { last.0 };
         *last = (at, has_succeeded);
+        if let Err(why) = made {
+            let mut refusal = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
+            *refusal = Some((SystemTime::now(), why.to_string()));
+        }
+    }
+}
+
+impl Control {
+    /// When a reload was last refused, and why.
+    pub fn last_refused(&self) -> Option<(SystemTime, String)> {
+        self.reloads.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
 /// Writes what is known of changes.
 pub fn collect(control: &Control, page: &mut Page) {
-    let Reloads { succeeded, refused, last } = &control.reloads;
+    let Reloads { succeeded, refused, last, .. } = &control.reloads;
     let mut reloads = page.family(&RELOADS);
     reloads.add(["success"], succeeded.load(Relaxed));
     reloads.add(["refused"], refused.load(Relaxed));

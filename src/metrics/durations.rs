@@ -43,7 +43,7 @@ pub const BOUNDS: [(Duration, &str); 19] = [
 ];
 
 /// One for each bound, one for what is longer than the last.
-const BUCKETS: usize = BOUNDS.len() + 1;
+pub(super) const BUCKETS: usize = BOUNDS.len() + 1;
 
 /// Durations of `C` classes, such as classes of statuses, counted without a line of memory that
 /// threads share.

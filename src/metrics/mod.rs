@@ -12,8 +12,10 @@ mod durations;
 mod family;
 mod manual;
 mod page;
+mod percentile;
 
 pub use durations::{BOUNDS, Durations, Reading};
 pub use family::{Description, Family, Kind};
 pub use manual::manual;
 pub use page::{Form, Page, Samples, Value};
+pub use percentile::{Buckets, Window, percentile};

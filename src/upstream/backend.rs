@@ -35,6 +35,7 @@ use crate::upstream::{
     },
     orders::Orders,
     target::Target,
+    troubles::Troubles,
 };
 
 /// What the active checks last established.
@@ -128,6 +129,8 @@ pub struct BackendState {
     pub comeback: Comeback,
     /// Ejection, as observed by requests.
     pub gate: Gate,
+    /// What last went wrong.
+    pub troubles: Troubles,
     /// Wakes the checks of this backend before their time.
     pub suspicion: Notify,
     /// What traffic shows of it, where that is judged.
@@ -150,6 +153,7 @@ impl BackendState {
             latency: Latency::default(),
             comeback: Comeback::default(),
             gate: Gate::default(),
+            troubles: Troubles::default(),
             suspicion: Notify::new(),
             observed: OnceLock::new(),
         }

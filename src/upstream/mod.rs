@@ -27,6 +27,7 @@ pub mod retry;
 pub mod set;
 pub mod site;
 pub mod target;
+pub mod troubles;
 
 use std::{
     collections::HashMap,

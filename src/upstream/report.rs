@@ -35,6 +35,7 @@ impl Upstream {
         }
         if outcome.is_failure() {
             state.count_failure();
+            state.troubles.attempt_failed(outcome);
         }
         let Some(rules) = &self.parts.ejection else { return };
         let (is_failure, is_success) = (outcome.is_failure(), outcome.is_success());

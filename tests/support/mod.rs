@@ -4,6 +4,7 @@
 //! Waiting is always for a condition, and always bounded.
 
 mod ca;
+pub(crate) mod chromium;
 mod client;
 mod crestline;
 mod dns;

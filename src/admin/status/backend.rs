@@ -1,11 +1,14 @@
 //! One backend, as `crestline status` and the orders for it tell of it.
 
-use std::fmt;
+use std::{fmt, time::SystemTime};
 
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::upstream::backend::{Availability, Member};
+use crate::{
+    acme::instant,
+    upstream::backend::{Availability, Member},
+};
 
 /// A backend.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -26,6 +29,36 @@ pub struct BackendStatus {
     pub ejected_seconds: Option<u64>,
     /// Requests that it is answering.
     pub in_flight: u32,
+    /// Attempts that were made at it since the process knows it.
+    #[serde(default)]
+    pub attempts: u64,
+    /// Those of them that failed.
+    #[serde(default)]
+    pub failures: u64,
+    /// How often it was ejected.
+    #[serde(default)]
+    pub ejections: u64,
+    /// How an attempt last failed, in the words of the access log.
+    #[serde(default)]
+    pub last_failure: Option<Trouble>,
+    /// Why a check last failed.
+    #[serde(default)]
+    pub last_check_failure: Option<Trouble>,
+}
+
+/// What went wrong, and when.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trouble {
+    /// When, in UTC, as `2027-01-31T08:15:00Z`.
+    pub at: String,
+    /// What.
+    pub what: String,
+}
+
+impl Trouble {
+    pub(super) fn of((at, what): (SystemTime, impl ToString)) -> Self {
+        Self { at: instant(at), what: what.to_string() }
+    }
 }
 
 impl BackendStatus {
@@ -44,6 +77,11 @@ impl BackendStatus {
             drained: state.orders.is_drained(),
             ejected_seconds: ejected.map(|rest| rest.as_secs() + 1),
             in_flight: state.in_flight(),
+            attempts: state.attempts(),
+            failures: state.failures(),
+            ejections: state.ejections(),
+            last_failure: state.troubles.attempt().map(Trouble::of),
+            last_check_failure: state.troubles.check().map(Trouble::of),
         }
     }
 

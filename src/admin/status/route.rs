@@ -2,19 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{observe::requests::CLASSES, snapshot::Snapshot};
 
 /// A route, and what is counted of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteStatus {
     /// Its name.
     pub name: String,
     /// Where its requests go; of a split, all names.
     pub upstream: Option<String>,
     /// Its requests since the process began, by class of their status.
-    pub requests: BTreeMap<&'static str, u64>,
+    pub requests: BTreeMap<String, u64>,
 }
 
 impl RouteStatus {
@@ -32,7 +32,7 @@ impl RouteStatus {
         let routes = snapshot.ledger.routes().map(|(name, requests)| {
             let upstream = upstreams.get(name).cloned().or_else(|| only.map(str::to_owned));
             let counts = requests.read().map(|read| read.count());
-            let requests = CLASSES.into_iter().zip(counts).collect();
+            let requests = CLASSES.map(str::to_owned).into_iter().zip(counts).collect();
             Self { name: name.to_owned(), upstream, requests }
         });
         routes.collect()

@@ -42,6 +42,11 @@ fn backend(
         drained: false,
         ejected_seconds,
         in_flight: 2,
+        attempts: 9,
+        failures: 1,
+        ejections: 0,
+        last_failure: None,
+        last_check_failure: None,
     }
 }
 
@@ -78,6 +83,7 @@ fn people_read_who_is_in_service() {
             file: Some("/etc/app.yaml".to_owned()),
             watch: true,
             probation: Some(Standing::TakenBack { version: 2, told }),
+            last_refused: None,
             versions: Vec::new(),
         },
         listeners: vec![
@@ -167,6 +173,7 @@ fn a_probation_is_told_while_it_says_something() {
             file: None,
             watch: false,
             probation,
+            last_refused: None,
             versions: Vec::new(),
         };
         let text = configuration.to_string();

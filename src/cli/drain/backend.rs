@@ -4,6 +4,7 @@
 use std::{fmt, path::Path, process::ExitCode, thread};
 
 use http::Method;
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde::Serialize;
 
 use crate::{
@@ -17,6 +18,9 @@ use crate::{
         remote::{Failure, tell},
     },
 };
+
+/// What stands for something else in a path.
+const NOT_PLAIN: &AsciiSet = &CONTROLS.add(b' ').add(b'%').add(b'?').add(b'#');
 
 /// A backend as it is shown: a line for each change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -54,7 +58,7 @@ pub(super) fn order(
     json: bool,
 ) -> Result<ExitCode, Failure> {
     let word = if ready { "ready" } else { "drain" };
-    let path = format!("/v1/backends/{backend}/{word}");
+    let path = format!("/v1/backends/{}/{word}", utf8_percent_encode(backend, NOT_PLAIN));
     let Ordered { upstream, backend } = client::ask(socket, &Method::POST, &path, None)?;
     let show = |progress: &Progress| tell(progress, json, &format!("{progress}\n"));
     let mut shown = Progress::of(&upstream, &backend);

@@ -56,6 +56,9 @@ pub async fn watch(
     loop {
         let answer = ask(&checks, &backend).await;
         let answer_is_bad = answer.is_err();
+        if let Err(why) = &answer {
+            state.troubles.check_failed(why);
+        }
         streak = if answer_is_bad { streak.saturating_add(1) } else { 0 };
         let (change, next) = health.observe(answer.is_ok(), checks.thresholds);
         if let Some(probe) = change {
