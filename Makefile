@@ -72,8 +72,8 @@ clean: ## Removes what was built
 
 # Pingora's compression and aws-lc build with cmake and a C compiler; the tests use curl, openssl,
 # sslscan, h2load, nghttp, slowhttptest and ss, Node, Python and a browser as clients; pebble is the
-# CA that they ask, dnsmasq the DNS server, etcd itself, systemd judges its units, and promtool (of prometheus)
-# its metrics.
+# CA that they ask, dnsmasq the DNS server, etcd itself, rsyslog reads the log, systemd judges its
+# units, and promtool (of prometheus) its metrics.
 setup:
 	@packages=; \
 	command -v cmake >/dev/null || packages="$$packages cmake"; \
@@ -92,6 +92,7 @@ setup:
 	command -v pebble >/dev/null || packages="$$packages pebble"; \
 	command -v slowhttptest >/dev/null || packages="$$packages slowhttptest"; \
 	command -v ss >/dev/null || packages="$$packages iproute2"; \
+	command -v rsyslogd >/dev/null || packages="$$packages rsyslog"; \
 	command -v promtool >/dev/null || packages="$$packages prometheus"; \
 	command -v systemd-analyze >/dev/null || packages="$$packages systemd"; \
 	$(install)

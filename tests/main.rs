@@ -77,6 +77,7 @@ mod stop;
 mod stream;
 mod stream_names;
 mod streaming;
+mod syslog;
 mod systemd;
 mod tidy;
 mod timeouts;

@@ -36,7 +36,7 @@ use crate::{
     config::{File, Loaded, Named, SMALLEST, server},
     diagnostic::{Problem, Problems},
     observe::{
-        access_log::{AccessLog, Target, form::Form},
+        access_log::{AccessLog, form::Form, target::Target},
         tally::Tally,
     },
     routing::table::Table,

@@ -173,6 +173,7 @@ const IN_WORDS: &[(&str, &str)] = &[
     ("top level.group", "depends on who starts it"),
     ("top level.working_directory", "depends on where it is started"),
     ("top level.lame_duck", "there is no value for none"),
+    ("AccessLog.syslog", "there is no value for none"),
     ("top level.acme", "there is no value for none"),
     ("top level.admin", "there is no value for none"),
     ("Admin.token", "there is no value for none"),

@@ -18,7 +18,7 @@ const LETTERS: &str = "0a9Zé:./%*+=~ #?_-[]@,;\\\"\t\u{1}";
 type Slot = fn(&str) -> Value;
 
 /// Kinds of values, with good ones to spoil.
-const KINDS: [(Slot, &[&str]); 18] = [
+const KINDS: [(Slot, &[&str]); 19] = [
     (|text| json!({ "trusted_proxies": [text] }), &["10.0.0.0/8", "2001:db8::/32", "::1"]),
     (
         |text| json!({ "listeners": [{ "address": text }] }),
@@ -27,6 +27,10 @@ const KINDS: [(Slot, &[&str]); 18] = [
     (
         |text| json!({ "listeners": [{ "address": "[::]:80", "timeouts": { "idle": text } }] }),
         &["5s", "250ms", "010us"],
+    ),
+    (
+        |text| json!({ "access_log": { "syslog": text } }),
+        &["udp://127.0.0.1:514", "tcp://[::1]:601", "tcp://a.test:1", "unix:/dev/log"],
     ),
     (
         |text| upstream(&json!({ "backends": [text] })),

@@ -97,9 +97,11 @@ fn the_annotated_example_shows_every_key() {
             || problems.iter().all(|problem| is_warning(problem) || is_missing(problem));
         assert!(is_good, "{}", render(&problems, &sources, Color::Never));
     }
-    let policies = fs::read_to_string(root().join("conf/policies.yaml")).unwrap();
     let mut shown = used_in(&uncommented(&text));
-    shown.extend(used_in(&policies));
+    for more in ["policies", "syslog"] {
+        let more = fs::read_to_string(root().join(format!("conf/{more}.yaml"))).unwrap();
+        shown.extend(used_in(&more));
+    }
     let hidden: Vec<_> = all().difference(&shown).cloned().collect();
     // Its short form says the same.
     assert_eq!(hidden, ["HealthCheck.tcp"], "left: not shown in conf/crestline.yaml");

@@ -114,6 +114,7 @@ user: 1000
 const UNSEEN: &[(&str, &str)] = &[
     ("access_log_folder", "whether a path is a folder"),
     ("access_log_template", "which fields a template may have"),
+    ("access_log_two_places", "keys that mean nothing together"),
     ("acme_ca", "what is in a file"),
     ("acme_ca_missing", "whether a file is there"),
     ("acme_challenges_differ", "what two listeners have in common"),

@@ -7,15 +7,16 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
 use crate::{
-    diagnostic::{Problem, Problems},
+    diagnostic::{Problem, Problems, Span},
     field::Lookup,
     observe::access_log::{
-        self, Target,
         form::{Extra, Form, Format},
         secrets::Secrets,
+        syslog,
+        target::{self, Target},
     },
     units::Percent,
-    yaml::{self, Spanned, Word},
+    yaml::{self, Short, Spanned, Word},
 };
 
 /// Where the access log goes, and in which form.
@@ -27,6 +28,10 @@ use crate::{
 pub struct Config {
     /// `stdout`, or the path of a file. Default: `stdout`.
     pub path: Spanned<String>,
+    /// Where a receiver of syslog listens, which gets each line as a message (RFC 5424):
+    /// `udp://HOST:PORT`, `tcp://HOST:PORT`, `unix:/dev/log`, or a mapping with more.
+    /// Default: none, lines go to `path`.
+    pub syslog: Option<Spanned<Short<syslog::config::Config>>>,
     /// The format of a line. Default: `json`.
     pub format: Format,
     /// Fields of the request that `json` and `logfmt` show as well, as `request.NAME`.
@@ -47,6 +52,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             path: Spanned::new("stdout".to_owned()),
+            syslog: None,
             format: Format::default(),
             request_headers: Vec::new(),
             response_headers: Vec::new(),
@@ -137,13 +143,21 @@ impl Config {
         if self.is_off {
             return None;
         }
-        let target = match self.path.as_str() {
-            "stdout" => Target::Stdout,
-            path => Target::File(PathBuf::from(path)),
+        let (target, place) = match &self.syslog {
+            Some(syslog) => (Target::Syslog(syslog.receiver()), syslog.span),
+            None if self.path.value == "stdout" => (Target::Stdout, self.path.span),
+            None => (Target::File(PathBuf::from(&self.path.value)), self.path.span),
         };
-        if let Err(why) = access_log::probe(&target) {
-            let message = format!("access log `{}` cannot be opened: {why}", self.path.value);
-            problems.push(Problem::error(message).at(self.path.span));
+        if self.syslog.is_some() && self.path.span != Span::default() {
+            let problem = Problem::error("`path` and `syslog` are two places for the same lines");
+            problems.push(problem.at(place).help("remove one of the two"));
+        }
+        if let Err(why) = target::probe(&target) {
+            let message = match &self.syslog {
+                None => format!("access log `{}` cannot be opened: {why}", self.path.value),
+                Some(to) => format!("syslog at `{}` cannot be reached: {why}", to.address.value),
+            };
+            problems.push(Problem::error(message).at(place));
         }
         Some((self.form(), target))
     }

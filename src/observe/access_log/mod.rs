@@ -2,38 +2,40 @@
 //!
 //! A request appends its line to the buffer of its thread's shard, and is done: no other thread
 //! holds that lock but the writer, for the moment in which it swaps the buffer. A buffer that is
-//! full drops lines and counts them; a slow disk never blocks a request.
+//! full drops lines and counts them; a slow disk, or a receiver that is away, never blocks a
+//! request.
 
 pub mod config;
 mod escape;
 pub mod form;
+mod frame;
 pub mod line;
+mod progress;
 pub mod relay;
 mod secrets;
 mod sink;
 mod stamp;
+pub mod syslog;
+pub mod target;
 mod template;
+mod writer;
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::{FileTypeExt, OpenOptionsExt},
-    path::PathBuf,
+    io,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        mpsc::{self, RecvTimeoutError},
     },
     thread::{self, JoinHandle},
-    time::Duration,
 };
 
-use log::{error, info, warn};
-use rustix::{fs::OFlags, io::Errno};
+use log::error;
 
 use crate::{
     counter::{self, Counter},
     metrics::{Family, Page},
-    observe::access_log::form::Form,
+    observe::access_log::{form::Form, frame::Severity, target::Target, writer::Writer},
 };
 
 const DROPPED: Family<0> = Family::counter(
@@ -45,19 +47,8 @@ const DROPPED: Family<0> = Family::counter(
 /// Lines that any log of the process lost: logs come and go with configurations.
 static LOST: AtomicU64 = AtomicU64::new(0);
 
-/// How long a line waits at most before it is written.
-const FLUSH_EVERY: Duration = Duration::from_millis(50);
 /// The most that waits in one shard.
 const SHARD_BYTES_MAX: usize = 1024 * 1024;
-
-/// Where the lines go.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// Standard output.
-    Stdout,
-    /// A file, appended to, and opened anew on [`AccessLog::reopen`].
-    File(PathBuf),
-}
 
 /// The log as requests see it.
 pub struct AccessLog {
@@ -66,13 +57,19 @@ pub struct AccessLog {
     dropped: Counter,
     reopen: AtomicBool,
     finish: AtomicBool,
-    writer: Mutex<Option<JoinHandle<()>>>,
+    writer: Mutex<Option<Running>>,
     target: Target,
 }
 
 #[derive(Default)]
 #[repr(align(128))]
 struct Shard(Mutex<Vec<u8>>);
+
+/// The writer's thread, and what tells that it is through.
+struct Running {
+    thread: JoinHandle<()>,
+    ended: mpsc::Receiver<()>,
+}
 
 impl AccessLog {
     /// A log that buffers; [`Self::start`] begins the writing.
@@ -98,24 +95,30 @@ impl AccessLog {
     /// a share has one, if the operator says so.
     pub fn write(&self, entry: &line::Entry<'_>) {
         if self.form.shows(entry.is_good()) {
-            self.append(|buffer| self.form.write(entry, buffer));
+            let severity = Severity::of(entry.is_good(), entry.status);
+            self.append(severity, |buffer| self.form.write(entry, buffer));
         }
     }
 
     /// The same for a connection that was relayed.
     pub fn write_relay(&self, entry: &relay::Entry<'_>) {
         if self.form.shows(entry.is_good()) {
-            self.append(|buffer| self.form.write_relay(entry, buffer));
+            let severity = Severity::of(entry.is_good(), entry.status);
+            self.append(severity, |buffer| self.form.write_relay(entry, buffer));
         }
     }
 
-    fn append(&self, write: impl FnOnce(&mut Vec<u8>)) {
+    fn append(&self, severity: Severity, write: impl FnOnce(&mut Vec<u8>)) {
         let mut buffer = self.shards[counter::shard()].lock();
         if SHARD_BYTES_MAX <= buffer.len() {
             self.lose(1);
             return;
         }
-        write(&mut buffer);
+        if self.target.is_framed() {
+            frame::write(severity, &mut buffer, write);
+        } else {
+            write(&mut buffer);
+        }
     }
 
     fn lose(&self, lines: u64) {
@@ -128,7 +131,7 @@ impl AccessLog {
         self.dropped.get()
     }
 
-    /// Asks the writer to open its file anew, as after a rotation.
+    /// Asks the writer to open its target anew, as after a rotation.
     pub fn reopen(&self) {
         self.reopen.store(true, Relaxed);
     }
@@ -138,19 +141,29 @@ impl AccessLog {
     /// # Errors
     /// If the file cannot be opened, or the thread not started.
     pub fn start(self: &Arc<Self>) -> io::Result<()> {
-        let out = open(&self.target)?;
-        let writer = Writer { log: self.clone(), out, told: 0, failing: false };
+        let writer = Writer::new(self.clone())?;
+        let (end, ended) = mpsc::channel::<()>();
         let thread = thread::Builder::new().name("access-log".to_owned());
-        let thread = thread.spawn(move || writer.run())?;
-        *self.writer.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+        let thread = thread.spawn(move || {
+            let _end = end;
+            writer.run();
+        })?;
+        *self.writer.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Running { thread, ended });
         Ok(())
     }
 
-    /// Writes what waits, and ends the writer: the last act of a process.
+    /// Writes what waits, and ends the writer: the last act of a process. A receiver on a network
+    /// has its bound; a file is waited for.
     pub fn finish(&self) {
         self.finish.store(true, Relaxed);
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if writer.is_some_and(|writer| writer.join().is_err()) {
+        let Some(Running { thread, ended }) = writer else { return };
+        if let Some(patience) = self.target.patience()
+            && ended.recv_timeout(patience) == Err(RecvTimeoutError::Timeout)
+        {
+            error!("access log: left without its last lines, which took longer than {patience:?}");
+        } else if thread.join().is_err() {
             error!("access log: the writer had died");
         }
     }
@@ -164,110 +177,6 @@ pub fn collect(page: &mut Page) {
 impl Shard {
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<u8>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Opens the target to see whether it can be, and leaves no trace of it.
-///
-/// # Errors
-/// If the file cannot be created or appended to.
-pub fn probe(target: &Target) -> io::Result<()> {
-    let Target::File(path) = target else { return Ok(()) };
-    let is_new = !path.exists();
-    append(path)?;
-    if is_new { fs::remove_file(path) } else { Ok(()) }
-}
-
-fn open(target: &Target) -> io::Result<Box<dyn Write + Send>> {
-    Ok(match target {
-        Target::Stdout => Box::new(io::stdout()),
-        Target::File(path) => Box::new(append(path)?),
-    })
-}
-
-/// Opens a file to append to. A pipe must have a reader: the ordinary way, one without is waited
-/// for, and a reload would wait, with all that come after it.
-fn append(path: &PathBuf) -> io::Result<File> {
-    let is_pipe = fs::metadata(path).is_ok_and(|seen| seen.file_type().is_fifo());
-    // Held while the other is opened, so that the reader does not see an end between the two.
-    let _held = is_pipe.then(|| open_without_waiting(path)).transpose()?;
-    OpenOptions::new().create(true).append(true).open(path)
-}
-
-fn open_without_waiting(path: &PathBuf) -> io::Result<File> {
-    let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
-    let opened = OpenOptions::new().write(true).custom_flags(flags).open(path);
-    opened.map_err(|why| match why.raw_os_error() {
-        Some(code) if code == Errno::NXIO.raw_os_error() => {
-            io::Error::other("nobody reads from this pipe")
-        }
-        _ => why,
-    })
-}
-
-struct Writer {
-    log: Arc<AccessLog>,
-    out: Box<dyn Write + Send>,
-    told: u64,
-    failing: bool,
-}
-
-impl Writer {
-    fn run(mut self) {
-        let mut spare = Vec::new();
-        let mut last = false;
-        while !last {
-            thread::sleep(FLUSH_EVERY);
-            last = self.log.finish.load(Relaxed);
-            if self.log.reopen.swap(false, Relaxed) {
-                self.open_anew();
-            }
-            for index in 0..self.log.shards.len() {
-                // Only a shard in use gets the spare, so that not all of them grow large in turn.
-                match &mut *self.log.shards[index].lock() {
-                    lines if lines.is_empty() => continue,
-                    lines => std::mem::swap(lines, &mut spare),
-                }
-                self.write(&spare);
-                spare.clear();
-            }
-            self.tell_drops();
-        }
-    }
-
-    fn write(&mut self, lines: &[u8]) {
-        if lines.is_empty() {
-            return;
-        }
-        let written = self.out.write_all(lines).and_then(|()| self.out.flush());
-        match &written {
-            Ok(()) if self.failing => info!("access log: writing again"),
-            Err(why) if !self.failing => error!("access log: lines lost: {why}"),
-            Ok(()) | Err(_) => {}
-        }
-        self.failing = written.is_err();
-        if self.failing {
-            self.log.lose(memchr::memchr_iter(b'\n', lines).count() as u64);
-        }
-    }
-
-    fn open_anew(&mut self) {
-        match open(&self.log.target) {
-            Ok(out) => {
-                self.out = out;
-                info!("access log: reopened");
-            }
-            Err(why) => error!("access log: kept the old file, since reopening failed: {why}"),
-        }
-    }
-
-    fn tell_drops(&mut self) {
-        let dropped = self.log.dropped();
-        if self.told < dropped {
-            let lines = dropped - self.told;
-            warn!("access log: dropped {lines} lines, {dropped} in all: the target is too slow");
-            self.told = dropped;
-        }
     }
 }
 

@@ -1,10 +1,15 @@
-use std::process::Command;
+use std::{
+    fs::{self, File},
+    process::Command,
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
 use super::{
     form::Format,
     line::{Entry, Tls},
+    target::probe,
     *,
 };
 use crate::reason::Reason;

@@ -1,0 +1,157 @@
+//! The thread that writes the access log.
+//!
+//! INVARIANT: a target that takes nothing for a while stops this thread alone. Lines wait in the
+//! shards meanwhile, up to their bound, and beyond it they are lost and counted.
+
+use std::{
+    io,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    thread,
+    time::Duration,
+};
+
+use log::{error, info, warn};
+
+use crate::observe::access_log::{
+    AccessLog,
+    frame::frames,
+    progress::{Progress, State},
+    target::Out,
+};
+
+/// How long a line waits at most before it is written.
+const FLUSH_EVERY: Duration = Duration::from_millis(50);
+
+/// The writer of a log.
+pub(super) struct Writer {
+    log: Arc<AccessLog>,
+    out: Out,
+    /// What was taken out of a shard, and so much of it is done with.
+    batch: Vec<u8>,
+    done: usize,
+    told: u64,
+    failing: bool,
+}
+
+impl Writer {
+    /// The writer of a log, with its target opened.
+    pub(super) fn new(log: Arc<AccessLog>) -> io::Result<Self> {
+        let out = log.target.open()?;
+        Ok(Self { log, out, batch: Vec::new(), done: 0, told: 0, failing: false })
+    }
+
+    /// Writes until the log is finished.
+    pub(super) fn run(mut self) {
+        let mut is_last = false;
+        while !is_last {
+            thread::sleep(FLUSH_EVERY);
+            is_last = self.log.finish.load(Relaxed);
+            if self.log.reopen.swap(false, Relaxed) {
+                self.open_anew();
+            }
+            self.write_all();
+            if is_last {
+                self.lose_the_rest();
+            }
+            self.tell_drops();
+        }
+    }
+
+    /// Writes all that waits, as far as the target takes it.
+    fn write_all(&mut self) {
+        let mut is_through = self.write_batch();
+        for index in 0..self.log.shards.len() {
+            if !is_through {
+                return;
+            }
+            if self.take(index) {
+                is_through = self.write_batch();
+            }
+        }
+    }
+
+    /// Takes what waits in a shard, if anything does. Only a shard in use gets the spare, so that
+    /// not all of them grow large in turn.
+    fn take(&mut self, index: usize) -> bool {
+        let mut shard = self.log.shards[index].lock();
+        if !shard.is_empty() {
+            std::mem::swap(&mut *shard, &mut self.batch);
+        }
+        !self.batch.is_empty()
+    }
+
+    /// Writes what was taken; answers whether nothing of it is left.
+    fn write_batch(&mut self) -> bool {
+        while self.done < self.batch.len() {
+            let Progress { done, lost, state } =
+                self.out.write(&self.batch[self.done..], &self.log.finish);
+            self.done += done;
+            if 0 < lost {
+                self.log.lose(lost);
+            }
+            let is_stuck = done == 0;
+            self.tell(state);
+            if is_stuck {
+                return false;
+            }
+        }
+        self.batch.clear();
+        self.done = 0;
+        true
+    }
+
+    /// Tells what is new of the target.
+    fn tell(&mut self, state: State) {
+        match state {
+            State::Good if self.failing => {
+                info!("access log: writing again");
+                self.failing = false;
+            }
+            State::Good | State::Waiting => {}
+            State::Failing(why) => {
+                if !self.failing {
+                    error!("access log: {why}");
+                }
+                self.failing = true;
+            }
+        }
+    }
+
+    fn open_anew(&mut self) {
+        match self.log.target.open() {
+            Ok(out) => {
+                self.out = out;
+                info!("access log: reopened");
+            }
+            Err(why) => error!("access log: kept the old file, since reopening failed: {why}"),
+        }
+    }
+
+    /// Counts what is left when the log ends and its target takes nothing.
+    fn lose_the_rest(&mut self) {
+        let mut lost = self.count(&self.batch[self.done..]);
+        for shard in &self.log.shards {
+            lost += self.count(&shard.lock());
+        }
+        if 0 < lost {
+            self.log.lose(lost);
+        }
+    }
+
+    fn count(&self, bytes: &[u8]) -> u64 {
+        if self.log.target.is_framed() {
+            frames(bytes).count() as u64
+        } else {
+            memchr::memchr_iter(b'\n', bytes).count() as u64
+        }
+    }
+
+    fn tell_drops(&mut self) {
+        let dropped = self.log.dropped();
+        if self.told < dropped {
+            let lines = dropped - self.told;
+            warn!("access log: dropped {lines} lines, {dropped} in all: the target is too slow");
+            self.told = dropped;
+        }
+    }
+}
