@@ -20,7 +20,12 @@ use std::{
 use crestline::{
     diagnostic::Problems,
     snapshot,
-    upstream::{Upstream, attempts::Attempts, balance::hints::Hints, outcome::Outcome},
+    upstream::{
+        Upstream,
+        attempts::{Attempts, Begun},
+        balance::hints::Hints,
+        outcome::Outcome,
+    },
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use tokio::{
@@ -151,7 +156,7 @@ impl Simulation {
             {
                 self.keep(client, &cookie);
             }
-            attempts.record(member, outcome);
+            attempts.record(member, outcome, Begun::at(begun).times(start, now));
             if !is_retried || policy.max < attempts.retries() || !upstream.may_retry(now) {
                 break outcome;
             }

@@ -4,6 +4,7 @@ mod drain;
 mod explain;
 mod metrics;
 mod remote;
+mod requests;
 mod upgrade;
 
 use std::{
@@ -92,6 +93,8 @@ enum Command {
     /// Stops the running process gracefully, and shows what is in flight until it is gone; or
     /// drains one of its backends
     Drain(drain::Drain),
+    /// Shows the requests that failed, were refused, or were slow, or tells the story of one
+    Requests(requests::Requests),
     /// Prints the metrics of the running process, as Prometheus reads them
     Metrics(metrics::Metrics),
     /// Prints the JSON Schema of the configuration, for editors
@@ -157,6 +160,7 @@ impl Arguments {
             Some(Command::Status(options)) => options.status(self.conf),
             Some(Command::Drain(options)) => options.run(self.conf),
             Some(Command::Metrics(options)) => options.run(self.conf),
+            Some(Command::Requests(options)) => options.run(self.conf),
             Some(Command::Schema { .. }) if self.is_given_flags() => {
                 say("error: `crestline schema` takes no other flag than `--markdown`\n");
                 ExitCode::from(EXIT_USAGE)

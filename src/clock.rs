@@ -1,6 +1,8 @@
-//! Time: as a number, so that an atomic can hold it, and as an alarm that is cheap to move.
+//! Time: as a number, so that an atomic can hold it, in few bytes, and as an alarm that is cheap to
+//! move.
 
 use std::{
+    num::NonZeroU32,
     pin::Pin,
     sync::LazyLock,
     task::{Context, Poll, ready},
@@ -16,6 +18,31 @@ static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
 pub fn millis(at: Instant) -> u64 {
     let since = at.saturating_duration_since(*EPOCH).as_millis();
     u64::try_from(since).unwrap_or(u64::MAX).saturating_add(1)
+}
+
+/// A duration in four bytes, for what is kept of many requests: whole microseconds, and at most
+/// 71 minutes, which stand for all that is longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Brief(NonZeroU32);
+
+impl Brief {
+    /// From one moment to a later one.
+    pub fn between(from: Instant, to: Instant) -> Self {
+        to.saturating_duration_since(from).into()
+    }
+}
+
+impl From<Duration> for Brief {
+    fn from(duration: Duration) -> Self {
+        let micros = u32::try_from(duration.as_micros()).unwrap_or(u32::MAX);
+        Self(NonZeroU32::MIN.saturating_add(micros))
+    }
+}
+
+impl From<Brief> for Duration {
+    fn from(brief: Brief) -> Self {
+        Self::from_micros((brief.0.get() - 1).into())
+    }
 }
 
 /// An alarm that is moved with every request and rings for hardly any.
@@ -58,6 +85,17 @@ mod tests {
     use std::future::poll_fn;
 
     use super::*;
+
+    #[test]
+    fn a_brief_duration_keeps_its_microseconds() {
+        for micros in [0, 1, 999, u64::from(u32::MAX) - 1] {
+            let duration = Duration::from_micros(micros);
+            assert_eq!(Duration::from(Brief::from(duration)), duration);
+        }
+        let longest = Duration::from(Brief::from(Duration::MAX));
+        assert_eq!(longest.as_secs() / 60, 71);
+        assert_eq!(size_of::<Option<Brief>>(), 4);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn an_alarm_rings_at_the_last_time_that_it_was_set_to() {

@@ -8,6 +8,8 @@ use std::{
     sync::LazyLock,
 };
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
 use crate::{
     counter::Counter,
     metrics::{Family, Page},
@@ -19,8 +21,19 @@ const ENDS: Family<1> = Family::counter(
     ["reason"],
 );
 
+/// What a reason says of the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// It went as it should.
+    Good,
+    /// It was refused by a rule.
+    Refused,
+    /// Somebody failed: the client, an origin, or the proxy.
+    Failed,
+}
+
 macro_rules! reasons {
-    ($($(#[$group:meta])* [$title:literal: $help:literal] {
+    ($($class:ident [$title:literal: $help:literal] {
         $($Name:ident = $word:literal: $cause:literal,)+
     })+) => {
         /// Why a request, or a connection, ended.
@@ -35,6 +48,11 @@ macro_rules! reasons {
             pub const fn as_str(self) -> &'static str {
                 match self { $($(Self::$Name => $word,)+)+ }
             }
+
+            /// Whether it speaks of a failure.
+            pub const fn class(self) -> Class {
+                match self { $($(Self::$Name)|+ => Class::$class,)+ }
+            }
         }
 
         /// Title, remedy, and reasons with their causes.
@@ -44,7 +62,7 @@ macro_rules! reasons {
 }
 
 reasons! {
-    ["As it should be": "Nothing is to be done. Lines of these count as good where `access_log` shows a `sample`."] {
+    Good ["As it should be": "Nothing is to be done. Lines of these count as good where `access_log` shows a `sample`."] {
         Ok = "ok": "The origin's answer was passed on whole, whatever its status.",
         Redirected = "redirected": "A policy sent the client elsewhere.",
         AnsweredHere = "answered_here": "A `respond` policy answered.",
@@ -52,7 +70,7 @@ reasons! {
         Preflight = "preflight": "A `cors` policy answered a browser's question.",
         Closed = "closed": "Both sides of a relayed connection closed it.",
     }
-    ["Routes and policies": "The route refuses the request as it is configured to; `crestline explain METHOD URL` shows which, and why."] {
+    Refused ["Routes and policies": "The route refuses the request as it is configured to; `crestline explain METHOD URL` shows which, and why."] {
         NoRoute = "no_route": "No route matches the request.",
         MethodNotAllowed = "method_not_allowed": "Routes match, but none for this method, or a `method` policy refused it.",
         Misdirected = "misdirected": "The certificate of the connection does not cover the host that was asked for (421).",
@@ -65,7 +83,7 @@ reasons! {
         BadRedirect = "bad_redirect": "A redirect would have led to a target that is none.",
         Policy = "policy": "Another policy refused the request.",
     }
-    ["The client": "The client, or the network before it, ended the request. Many at once point at a client with a short timeout, or at slow answers."] {
+    Failed ["The client": "The client, or the network before it, ended the request. Many at once point at a client with a short timeout, or at slow answers."] {
         ClientAbort = "client_abort": "The client left before the answer was whole.",
         ClientReset = "client_reset": "The client reset a relayed connection.",
         ClientTimeout = "client_timeout": "The client stopped in the middle of its body: `timeouts.body` of the listener.",
@@ -74,7 +92,7 @@ reasons! {
         IdleTimeout = "idle_timeout": "Nothing passed on a relayed connection for `timeouts.tunnel`.",
         BadRequest = "bad_request": "What came after the head was no good HTTP.",
     }
-    ["Nobody to ask": "`crestline status` shows each backend with its health, ejection and load; add backends, raise their bounds, or see why they are out of service."] {
+    Failed ["Nobody to ask": "`crestline status` shows each backend with its health, ejection and load; add backends, raise their bounds, or see why they are out of service."] {
         NoBackend = "no_backend": "No backend of the upstream is fit for the request.",
         NoSource = "no_source": "This machine has no port left for a connection to the backend.",
         UpstreamFull = "upstream_full": "Every fit backend has as many requests, or connections, as it may have, and there is no `queue`.",
@@ -82,7 +100,7 @@ reasons! {
         QueueTimeout = "queue_timeout": "The request waited in the queue for as long as it may.",
         Overloaded = "overloaded": "The proxy itself has too much to do: `overload`.",
     }
-    ["Making the connection to a backend": "The last attempt failed so; `via` in the access log has all of them. See whether the backend runs, listens at this address, and is reached from here."] {
+    Failed ["Making the connection to a backend": "The last attempt failed so; `via` in the access log has all of them. See whether the backend runs, listens at this address, and is reached from here."] {
         ConnectRefused = "connect_refused": "The backend's machine refused the connection: nobody listens there.",
         ConnectTimeout = "connect_timeout": "The connection was not made within `timeouts.connect` of the upstream.",
         ConnectUnroutable = "connect_unroutable": "There is no way to the address.",
@@ -96,7 +114,7 @@ reasons! {
         NoHttp2 = "no_http2": "The backend does not speak HTTP/2, which `http: 2` asks for.",
         TlsError = "tls_error": "The handshake failed in another way.",
     }
-    ["What the origin did": "The last attempt had a connection and no good answer; look into the origin's own log at that time."] {
+    Failed ["What the origin did": "The last attempt had a connection and no good answer; look into the origin's own log at that time."] {
         FirstByteTimeout = "first_byte_timeout": "No byte came in time: `timeouts.first_byte` and `retries.per_try_timeout` of the upstream.",
         OriginTimeout = "origin_timeout": "The answer had begun, and paused for longer than `timeouts.between_bytes`.",
         OriginReset = "origin_reset": "The connection broke before an answer.",
@@ -105,12 +123,12 @@ reasons! {
         OriginNonsense = "origin_nonsense": "What came was no good HTTP.",
         Deadline = "deadline": "The `timeout` of the route was over.",
     }
-    ["The proxy": "A fault of Crestline's own, with a line in the process log: please report it. `leaving` is none: it had to end, and clients had their time."] {
+    Failed ["The proxy": "A fault of Crestline's own, with a line in the process log: please report it. `leaving` is none: it had to end, and clients had their time."] {
         Internal = "internal": "Something of our own failed.",
         Panic = "panic": "A mistake in Crestline's own code; the request had a 500, and all others went on.",
         Leaving = "leaving": "The process ended while a connection was relayed.",
     }
-    ["Heads that are no good HTTP": "Refused before any route is asked, since origins read such requests in different ways. The client, or a device before it, is to be mended; what many send at once is an attack."] {
+    Refused ["Heads that are no good HTTP": "Refused before any route is asked, since origins read such requests in different ways. The client, or a device before it, is to be mended; what many send at once is an attack."] {
         BareLineFeed = "bare_line_feed": "A line ends with LF alone.",
         BareCarriageReturn = "bare_carriage_return": "A CR that no LF follows.",
         NulByte = "nul_byte": "A NUL in a field.",
@@ -164,7 +182,7 @@ reasons! {
         BadChunkEnd = "bad_chunk_end": "No line ends after the data of a chunk.",
         TrailersTooLarge = "trailers_too_large": "The trailers are too long.",
     }
-    ["Connections": "Refused or closed without an answer of an origin. Where they are not an attack, raise the bound that is named, or name the load balancer under `proxy_protocol.trusted`."] {
+    Refused ["Connections": "Refused or closed without an answer of an origin. Where they are not an attack, raise the bound that is named, or name the load balancer under `proxy_protocol.trusted`."] {
         Connections = "connections": "As many clients as there may be: `limits.connections`.",
         ConnectionsPerClient = "connections_per_client": "As many connections as one client may have: `limits.connections_per_client`.",
         AcceptsPerClient = "accepts_per_client": "One client connects too often: `limits.accepts_per_client`.",
@@ -189,14 +207,27 @@ reasons! {
 impl Reason {
     /// Whether somebody may ask why.
     pub fn is_failure(self) -> bool {
-        use Reason::{AcmeChallenge, AnsweredHere, Closed, Ok, Preflight, Redirected};
-        !matches!(self, Ok | Redirected | AnsweredHere | AcmeChallenge | Preflight | Closed)
+        self.class() != Class::Good
     }
 }
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+impl Serialize for Reason {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for Reason {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let word = String::deserialize(deserializer)?;
+        let known = Self::ALL.iter().find(|reason| reason.as_str() == word);
+        known.copied().ok_or_else(|| D::Error::custom(format!("no reason: {word:?}")))
     }
 }
 

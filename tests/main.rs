@@ -61,6 +61,7 @@ mod paths;
 mod policies;
 mod probation;
 mod proxy_protocol;
+mod recorder;
 mod reload;
 mod reload_backends;
 mod reload_keeps;

@@ -24,7 +24,7 @@ use crate::{
         live::Live,
         metrics,
         order::{ReloadOrder, TOLERATE, UpgradeOrder, read},
-        page,
+        page, requests,
         status::{RouteStatus, Status},
     },
     control::{Control, Goal, Refusal, probation::Standing, probation::Terms},
@@ -37,6 +37,7 @@ use crate::{
     },
     listener::sockets::Sockets,
     metrics::Form,
+    observe::recorder::Recorder,
     panics,
     units::Duration,
 };
@@ -169,6 +170,11 @@ impl Api {
             (&Method::GET, "/v1/routes") => {
                 (StatusCode::OK, json!(RouteStatus::all(&self.control.live().load())))
             }
+            (&Method::GET, "/v1/requests") => requests::list(&self.recorder(), request.uri.query()),
+            (&Method::GET, path) if path.starts_with(requests::PREFIX) => requests::one(
+                &self.recorder(),
+                path.strip_prefix(requests::PREFIX).unwrap_or_default(),
+            ),
             (&Method::POST, path) if path.starts_with(backends::PREFIX) => {
                 let path = path.strip_prefix(backends::PREFIX).unwrap_or_default();
                 backends::order(&self.control.live().load(), path, body)
@@ -184,15 +190,21 @@ impl Api {
             (
                 _,
                 "/metrics" | "/healthz" | "/readyz" | "/v1/upstreams" | "/v1/routes" | "/v1/status"
-                | "/v1/live" | "/v1/drain" | "/v1/reload" | "/v1/probation" | "/v1/explain"
-                | "/v1/upgrade",
+                | "/v1/live" | "/v1/requests" | "/v1/drain" | "/v1/reload" | "/v1/probation"
+                | "/v1/explain" | "/v1/upgrade",
             ) => (StatusCode::METHOD_NOT_ALLOWED, refused("this path takes another method")),
-            (_, path) if path.starts_with(backends::PREFIX) => {
+            (_, path)
+                if path.starts_with(backends::PREFIX) || path.starts_with(requests::PREFIX) =>
+            {
                 (StatusCode::METHOD_NOT_ALLOWED, refused("this path takes another method"))
             }
             _ => (StatusCode::NOT_FOUND, refused("there is no such path")),
         };
         whole.into()
+    }
+
+    fn recorder(&self) -> Arc<Recorder> {
+        self.control.live().load().ledger.recorder.clone()
     }
 
     /// Whether the process should be sent clients; if not, why.

@@ -13,6 +13,7 @@ pub mod live;
 pub mod metrics;
 pub mod order;
 mod page;
+pub mod requests;
 pub mod socket;
 pub mod status;
 

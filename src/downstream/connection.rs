@@ -45,6 +45,10 @@ pub struct Connection {
     pub is_trusted: bool,
     /// The networks whose word counts.
     pub trusted: Arc<[IpNet]>,
+    /// When it was accepted.
+    pub accepted: Instant,
+    /// When its handshake was over; `None` in plaintext.
+    pub secured: Option<Instant>,
     /// Timeouts and limits of the listener.
     pub bounds: Arc<Bounds>,
     /// What the handshake told; `None` in plaintext.
@@ -95,6 +99,8 @@ impl Connection {
             client_value,
             is_trusted,
             trusted,
+            accepted: Instant::now(),
+            secured: None,
             bounds,
             tls: None,
             introduced: None,
@@ -112,7 +118,14 @@ impl Connection {
     /// The same connection, over TLS.
     #[must_use]
     pub fn over_tls(mut self, facts: Facts) -> Self {
-        self.tls = Some(facts);
+        (self.tls, self.secured) = (Some(facts), Some(Instant::now()));
+        self
+    }
+
+    /// The same connection, accepted at this time.
+    #[must_use]
+    pub fn accepted(mut self, at: Instant) -> Self {
+        self.accepted = at;
         self
     }
 

@@ -131,7 +131,7 @@ impl<A> Edge<A> {
         arrival: Arrival,
         shutdown: &ShutdownWatch,
     ) -> Option<(Stream, Connection, Listener)> {
-        let Arrival { listener, peer, seat, trusted, limits, .. } = arrival;
+        let Arrival { started, listener, peer, seat, trusted, limits } = arrival;
         let mut introduction = Introduction::OfTheClient;
         if let Some(rules) = &listener.bounds.proxy_protocol {
             (stream, introduction) =
@@ -146,7 +146,7 @@ impl<A> Edge<A> {
         let counted = self.admission.count(client.filter(|_| is_client), &limits);
         let counted = counted.map_err(|reason| refuse(&listener, client, reason)).ok()?;
         let (bounds, drain) = (listener.bounds.clone(), self.drain.clone());
-        let connection = Connection::new(client, trusted, bounds, drain);
+        let connection = Connection::new(client, trusted, bounds, drain).accepted(started);
         Some((stream, connection.seated(seat, counted).introduced(told), listener))
     }
 }

@@ -6,7 +6,7 @@ use std::{fmt::Write as _, time::Duration};
 use http::StatusCode;
 use pingora_core::protocols::Shutdown;
 use pingora_timeout::timeout;
-use tokio::io::AsyncWriteExt;
+use tokio::{io::AsyncWriteExt, time::Instant};
 
 use crate::{
     downstream::{connection::Connection, refused, stream::Downstream},
@@ -16,6 +16,7 @@ use crate::{
             line::{Entry, Tls},
             relay,
         },
+        recorder::{self, Record},
         request_id,
     },
     reason::{self, Reason},
@@ -100,10 +101,8 @@ impl Refuser {
         let snapshot = self.live.load();
         snapshot.ledger.unrouted.count(refusal.status, Duration::ZERO);
         reason::count(refusal.reason);
-        let Some(log) = &snapshot.access_log else { return };
-        let pending = stream.pending();
-        let (method, target) = first_words(pending);
-        log.write(&Entry {
+        let (method, target) = first_words(stream.pending());
+        let entry = Entry {
             id,
             client: stream.connection().client,
             method: str::from_utf8(method).unwrap_or("-"),
@@ -128,7 +127,15 @@ impl Refuser {
             referer: None,
             request: None,
             response: None,
-        });
+        };
+        if let Some(log) = &snapshot.access_log {
+            log.write(&entry);
+        }
+        let (recorder, now) = (&snapshot.ledger.recorder, Instant::now());
+        if let Some(kind) = recorder.wants(&entry, now) {
+            let target = recorder::target(snapshot.access_log.as_deref(), target);
+            recorder.keep(kind, Record::of(&entry, &target), now);
+        }
     }
 }
 

@@ -1,9 +1,11 @@
-//! What an operator sees: request ids, tallies, counts, the access log and the process log.
+//! What an operator sees: request ids, tallies, counts, the recorder, the access
+//! log and the process log.
 
 pub mod access_log;
 pub mod handshakes;
 pub mod process;
 pub mod process_log;
+pub mod recorder;
 pub mod request_id;
 pub mod requests;
 pub mod tally;

@@ -42,7 +42,7 @@ pub(crate) trait Phases: Send + Sync {
 
     fn fail_to_connect(&self, ctx: &mut Context, error: &mut Error);
 
-    fn connected_to_upstream(&self, is_reused: bool, ctx: &mut Context);
+    fn connected_to_upstream(&self, digest: Option<&Digest>, is_reused: bool, ctx: &mut Context);
 
     fn upstream_request_filter(
         &self,
@@ -152,10 +152,10 @@ impl<P: Phases> ProxyHttp for Caught<P> {
         is_reused: bool,
         _peer: &HttpPeer,
         _fd: RawFd,
-        _digest: Option<&Digest>,
+        digest: Option<&Digest>,
         ctx: &mut Context,
     ) -> Result<()> {
-        let ran = catch_now(|| self.0.connected_to_upstream(is_reused, ctx));
+        let ran = catch_now(|| self.0.connected_to_upstream(digest, is_reused, ctx));
         settle(ran.map(Ok), ctx)
     }
 

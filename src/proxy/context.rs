@@ -10,6 +10,7 @@ use pingora_http::RequestHeader;
 use tokio::time::Instant;
 
 use crate::{
+    clock::Brief,
     downstream::connection::Exchange,
     policy::{
         Policies,
@@ -18,7 +19,11 @@ use crate::{
     proxy::mirror,
     reason::Reason,
     snapshot::Route,
-    upstream::{attempts::Attempts, backend::InFlight, outcome::Outcome},
+    upstream::{
+        attempts::{Attempts, Begun},
+        backend::InFlight,
+        outcome::Outcome,
+    },
 };
 
 /// A request on its way.
@@ -35,6 +40,10 @@ pub struct Context {
     pub(crate) route: Option<Arc<Route>>,
     /// What the origin is asked for, if it differs from what the client sent.
     pub(crate) target: Option<Uri>,
+    /// From the start until the route was found.
+    pub(crate) routed: Option<Brief>,
+    /// From the start until its policies let the request pass, or answered it.
+    pub(crate) judged: Option<Brief>,
     /// What the policies of the route noted.
     pub(crate) notes: Notes,
     /// When the head of an answer must be here, whatever happens; `None` is never.
@@ -49,10 +58,8 @@ pub struct Context {
     pub(crate) in_flight: Option<InFlight>,
     /// Whether the head of an answer came from the origin.
     pub(crate) is_answered: bool,
-    /// When the current attempt began.
-    pub(crate) attempt_started: Instant,
-    /// How long the last connection took to make; `None` if it was pooled.
-    pub(crate) connect: Option<Duration>,
+    /// The current attempt.
+    pub(crate) attempt: Begun,
     /// From the start to the head of the answer.
     pub(crate) first_byte: Option<Duration>,
     /// Whether the whole request was handed on in this attempt.
@@ -75,12 +82,13 @@ impl Context {
         let now = Instant::now();
         Self {
             started: now,
-            attempt_started: now,
             id: HeaderValue::from_static("-"),
             connection: None,
             client: None,
             route: None,
             target: None,
+            routed: None,
+            judged: None,
             notes: Notes::default(),
             deadline: None,
             pause: None,
@@ -88,7 +96,7 @@ impl Context {
             attempts: Attempts::default(),
             in_flight: None,
             is_answered: false,
-            connect: None,
+            attempt: Begun::at(now),
             first_byte: None,
             is_sent: false,
             body_bytes: 0,
@@ -138,17 +146,22 @@ impl Context {
     pub(crate) fn end_attempt(&mut self, outcome: Outcome) {
         let (Some(in_flight), Some(route)) = (self.in_flight.take(), &self.route) else { return };
         let (member, now) = (in_flight.member(), Instant::now());
-        let took = now.saturating_duration_since(self.attempt_started);
+        let took = now.saturating_duration_since(self.attempt.at);
         route.upstream.report_latency(member, outcome, took, now);
         route.upstream.report(member, outcome, now);
         if matches!(outcome, Outcome::Timeout | Outcome::ConnectTimeout | Outcome::Outrun) {
             in_flight.took(took, now);
         }
-        self.attempts.record(member.clone(), outcome);
+        self.attempts.record(member.clone(), outcome, self.attempt.times(self.started, now));
     }
 }
 
 impl Context {
+    /// From the start until now, for the story of the request.
+    pub(crate) fn since_start(&self) -> Brief {
+        Brief::between(self.started, Instant::now())
+    }
+
     /// Whether the time of the route is over.
     pub(crate) fn is_late(&self, now: Instant) -> bool {
         self.deadline.is_some_and(|deadline| deadline <= now)

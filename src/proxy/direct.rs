@@ -36,11 +36,12 @@ use tokio::time::{self, Instant};
 use crate::{
     downstream::upload::is_stream,
     proxy::{
-        INTERIM_MAX, Proxy, caught::Phases, context::Context, failure, hop_by_hop, mirror, pass,
-        select, translate,
+        INTERIM_MAX, Proxy, caught::Phases, contact, context::Context, failure, hop_by_hop, mirror,
+        pass, select, translate,
     },
     upstream::{
         Visit,
+        attempts::{Begun, Contact},
         backend::{Availability, InFlight, Member},
         link::config::Http,
         load::Admission,
@@ -62,16 +63,23 @@ type Runners = ArrayVec<Runner, 2>;
 struct Answer {
     session: HttpSession,
     peer: Box<HttpPeer>,
-    /// How long its connection took to make; `None` if it was pooled.
-    connect: Option<Duration>,
+    connection: Made,
+}
+
+/// How a connection came about.
+#[derive(Clone, Copy)]
+struct Made {
+    /// How long it took; `None` if it was pooled.
+    took: Option<Duration>,
+    contact: Contact,
 }
 
 /// How asking failed.
 enum Lost {
     /// There was no connection.
     Unconnected(Box<Error>),
-    /// There was one, pooled or not, and no answer came of it.
-    Broken(Box<Error>, bool),
+    /// There was one, and no answer came of it.
+    Broken(Box<Error>, Made),
 }
 
 /// How a request is sent from here.
@@ -155,18 +163,23 @@ async fn race(
         if asked.is_ok() {
             outrun(ctx, &mut runners, is_second);
         }
-        (ctx.in_flight, ctx.attempt_started) = (Some(runner.place), runner.began);
+        (ctx.in_flight, ctx.attempt) = (Some(runner.place), Begun::at(runner.began));
         match asked {
             Ok(answer) => return Ok(noted(answer, is_second, ctx)),
-            Err(lost) if runners.is_empty() => return Err(lost.judged(proxy, session, ctx)),
-            Err(lost) => ctx.end_attempt(lost.outcome()),
+            Err(lost) => {
+                ctx.attempt.contact = lost.contact();
+                if runners.is_empty() {
+                    return Err(lost.judged(proxy, session, ctx));
+                }
+                ctx.end_attempt(lost.outcome());
+            }
         }
     }
 }
 
 /// Asks the backend that has a place reserved.
 fn begin(proxy: &Proxy, session: &mut Session, ctx: &mut Context) -> Result<Runner> {
-    let began = ctx.attempt_started;
+    let began = ctx.attempt.at;
     let mut peer = select::peer_from(began, session, ctx)?;
     let limit = ctx.limit(began).map(|limit| limit.saturating_duration_since(began));
     let Some(route) = &ctx.route else {
@@ -202,10 +215,11 @@ async fn ask(
     let began = Instant::now();
     let (mut session, is_reused) =
         connector.get_http_session(&*peer).await.map_err(Lost::Unconnected)?;
-    let connect = (!is_reused).then(|| began.elapsed());
+    let took = (!is_reused).then(|| began.elapsed());
+    let connection = Made { took, contact: contact(took, session.digest()) };
     match head_of_answer(&mut session, &peer, head, http).await {
-        Ok(()) => Ok(Answer { session, peer, connect }),
-        Err(why) => Err(Lost::Broken(why.into_up(), is_reused)),
+        Ok(()) => Ok(Answer { session, peer, connection }),
+        Err(why) => Err(Lost::Broken(why.into_up(), connection)),
     }
 }
 
@@ -275,7 +289,7 @@ fn reserve_another(session: &Session, ctx: &mut Context, runners: &Runners) -> b
         is_fit && ctx.attempts.retries() < upstream.retry_policy().max && upstream.may_retry(now);
     if may {
         upstream.account().hedges.begun.increment();
-        (ctx.in_flight, ctx.attempt_started) = (Some(place), now);
+        (ctx.in_flight, ctx.attempt) = (Some(place), Begun::at(now));
     }
     may
 }
@@ -284,20 +298,21 @@ fn reserve_another(session: &Session, ctx: &mut Context, runners: &Runners) -> b
 fn outrun(ctx: &mut Context, losers: &mut Runners, is_first_slower: bool) {
     for Runner { place, began, .. } in losers.drain(..) {
         if is_first_slower {
-            (ctx.in_flight, ctx.attempt_started) = (Some(place), began);
+            (ctx.in_flight, ctx.attempt) = (Some(place), Begun::at(began));
             ctx.end_attempt(Outcome::Outrun);
         } else {
-            ctx.attempts.record(place.member().clone(), Outcome::Outrun);
+            let times = Begun::at(began).times(ctx.started, Instant::now());
+            ctx.attempts.record(place.member().clone(), Outcome::Outrun, times);
         }
     }
 }
 
 /// Notes whose answer it is.
 fn noted(answer: Answer, is_second: bool, ctx: &mut Context) -> Answer {
-    ctx.connect = answer.connect;
+    ctx.attempt.contact = answer.connection.contact;
     if let Some(route) = &ctx.route {
         let account = route.upstream.account();
-        account.connected(answer.connect);
+        account.connected(answer.connection.took);
         if is_second {
             account.hedges.won.increment();
         }
@@ -309,7 +324,7 @@ fn noted(answer: Answer, is_second: bool, ctx: &mut Context) -> Answer {
 #[expect(clippy::unnecessary_box_returns, reason = "errors of Pingora travel in boxes")]
 fn given_up(ctx: &mut Context, runners: Runners) -> Box<Error> {
     for Runner { place, began, .. } in runners {
-        (ctx.in_flight, ctx.attempt_started) = (Some(place), began);
+        (ctx.in_flight, ctx.attempt) = (Some(place), Begun::at(began));
         ctx.end_attempt(Outcome::ClientLeft);
     }
     Error::explain(ErrorType::ReadError, "the client left before the answer").into_down()
@@ -319,7 +334,14 @@ impl Lost {
     fn outcome(&self) -> Outcome {
         match self {
             Self::Unconnected(why) => Outcome::of_connecting(why),
-            Self::Broken(why, is_reused) => failure::of_exchange(why, *is_reused, false),
+            Self::Broken(why, made) => failure::of_exchange(why, made.took.is_none(), false),
+        }
+    }
+
+    fn contact(&self) -> Contact {
+        match self {
+            Self::Unconnected(_) => Contact::None,
+            Self::Broken(_, made) => made.contact,
         }
     }
 
@@ -331,8 +353,8 @@ impl Lost {
                 proxy.fail_to_connect(ctx, &mut why);
                 why
             }
-            Self::Broken(mut why, is_reused) => {
-                proxy.error_while_proxy(session, &mut why, ctx, is_reused);
+            Self::Broken(mut why, made) => {
+                proxy.error_while_proxy(session, &mut why, ctx, made.took.is_none());
                 why
             }
         }
@@ -349,6 +371,6 @@ async fn pass(
     let Err(mut why) = pass::on(proxy, session, ctx, &mut answer.session).await else {
         return Ok(());
     };
-    proxy.error_while_proxy(session, &mut why, ctx, answer.connect.is_none());
+    proxy.error_while_proxy(session, &mut why, ctx, answer.connection.took.is_none());
     Err(why)
 }

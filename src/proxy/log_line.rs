@@ -1,11 +1,11 @@
-//! The line of a request in the access log.
+//! What the access log is told of a request, and others who ask how it ended.
 
 use http::{HeaderValue, Version, header};
 use pingora_proxy::Session;
 
 use crate::{
     downstream::connection::Connection,
-    observe::access_log::{AccessLog, line::Entry},
+    observe::access_log::line::Entry,
     proxy::{
         context::{Context, Replay},
         select,
@@ -22,11 +22,11 @@ pub(crate) fn status(session: &Session, ctx: &Context) -> u16 {
     answer.or(ctx.unsent_status).unwrap_or(CLIENT_LEFT)
 }
 
-/// Writes the line of a request that has ended.
-pub(crate) fn write(log: &AccessLog, session: &Session, ctx: &Context, status: u16) {
+/// Describes a request that has ended.
+pub(crate) fn entry<'a>(session: &'a Session, ctx: &'a Context, status: u16) -> Entry<'a> {
     let request = session.req_header();
     let text = |name| request.headers.get(name).map(HeaderValue::as_bytes);
-    log.write(&Entry {
+    Entry {
         id: ctx.id.as_bytes(),
         client: ctx.client,
         method: request.method.as_str(),
@@ -37,7 +37,7 @@ pub(crate) fn write(log: &AccessLog, session: &Session, ctx: &Context, status: u
         status,
         bytes: session.body_bytes_sent() as u64,
         total: ctx.started.elapsed(),
-        connect: ctx.connect,
+        connect: ctx.attempts.connect(),
         first_byte: ctx.first_byte,
         route: ctx.route.as_ref().map(|route| route.name.as_str()),
         upstream: ctx.route.as_ref().map(|route| &**route.upstream.name()),
@@ -54,7 +54,7 @@ pub(crate) fn write(log: &AccessLog, session: &Session, ctx: &Context, status: u
         referer: text(header::REFERER),
         request: Some(&request.headers),
         response: session.response_written().map(|answer| &answer.headers),
-    });
+    }
 }
 
 fn protocol(session: &Session) -> &'static str {

@@ -16,6 +16,7 @@ mod pass;
 mod queue;
 mod respond;
 mod select;
+mod story;
 mod translate;
 
 use std::{sync::Arc, time::Duration};
@@ -23,7 +24,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::Uri;
 use pingora::{Error, ErrorType, Result};
-use pingora_core::{connectors::http::Connector, upstreams::peer::HttpPeer};
+use pingora_core::{connectors::http::Connector, protocols::Digest, upstreams::peer::HttpPeer};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, Session};
 use tokio::time::Instant;
@@ -32,18 +33,23 @@ pub use caught::Caught;
 pub use context::Context;
 
 use crate::{
+    clock::Brief,
     downstream::{
         connection::{Connection, Exchange},
         refused,
         upload::{asks_for_websocket, is_stream},
     },
+    observe::recorder,
     overload::{self, Level},
     policy::contract::Flow,
     proxy::{caught::Phases, context::Replay, failure::Verdict},
     reason::{self, Reason},
     reply::Reply,
     snapshot::Live,
-    upstream::outcome::Outcome,
+    upstream::{
+        attempts::{Begun, Contact},
+        outcome::Outcome,
+    },
 };
 
 /// More interim answers than this are nonsense.
@@ -83,7 +89,10 @@ impl Phases for Proxy {
             Ok(route) => {
                 ctx.deadline = route.timeout.map(|timeout| ctx.started + timeout);
                 ctx.route = Some(route);
-                select::policies(session.req_header(), ctx).await
+                ctx.routed = Some(ctx.since_start());
+                let flow = select::policies(session.req_header(), ctx).await;
+                ctx.judged = Some(ctx.since_start());
+                flow
             }
             Err(refused) => Flow::Respond(refused),
         };
@@ -101,8 +110,8 @@ impl Phases for Proxy {
         session: &mut Session,
         ctx: &mut Context,
     ) -> Result<bool> {
-        ctx.attempt_started = Instant::now();
-        if let Err(refused) = queue::backend(session, ctx, ctx.attempt_started).await? {
+        ctx.attempt = Begun::at(Instant::now());
+        if let Err(refused) = queue::backend(session, ctx, ctx.attempt.at).await? {
             return respond::send(session, ctx, refused).await.map(|()| false);
         }
         match direct::kind(session, ctx) {
@@ -125,10 +134,11 @@ impl Phases for Proxy {
         error.set_retry(again);
     }
 
-    fn connected_to_upstream(&self, is_reused: bool, ctx: &mut Context) {
-        ctx.connect = (!is_reused).then(|| ctx.attempt_started.elapsed());
+    fn connected_to_upstream(&self, digest: Option<&Digest>, is_reused: bool, ctx: &mut Context) {
+        let took = (!is_reused).then(|| ctx.attempt.at.elapsed());
+        ctx.attempt.contact = contact(took, digest);
         if let Some(route) = &ctx.route {
-            route.upstream.account().connected(ctx.connect);
+            route.upstream.account().connected(took);
         }
     }
 
@@ -223,7 +233,7 @@ impl Phases for Proxy {
                 outcome = Outcome::Deadline;
             }
         }
-        let took = now.saturating_duration_since(ctx.attempt_started);
+        let took = now.saturating_duration_since(ctx.attempt.at);
         let method = &session.req_header().method;
         let mut again = !has_spoken && failure::may_repeat(error, outcome, method, took);
         if again && !ctx.keeps_body(session.as_ref().retry_buffer_truncated()) {
@@ -265,21 +275,29 @@ impl Phases for Proxy {
         if let (Some(in_flight), None) = (&ctx.in_flight, error) {
             let status = session.response_written().map_or(0, |answer| answer.status.as_u16());
             let member = in_flight.member().clone();
+            let times = ctx.attempt.times(ctx.started, Instant::now());
             ctx.in_flight = None;
-            ctx.attempts.record(member, Outcome::Status(status));
+            ctx.attempts.record(member, Outcome::Status(status), times);
         }
         let status = log_line::status(session, ctx);
         reason::count(ctx.reason.unwrap_or(Reason::Ok));
-        let (snapshot, took) = (self.live.load(), ctx.started.elapsed());
-        match &ctx.route {
+        let snapshot = self.live.load();
+        let entry = log_line::entry(session, ctx, status);
+        let requests = match &ctx.route {
             Some(route) => {
                 route.tally.count(status);
-                route.requests.count(status, took);
+                &route.requests
             }
-            None => snapshot.ledger.unrouted.count(status, took),
-        }
+            None => &snapshot.ledger.unrouted,
+        };
+        requests.count(status, entry.total);
         if let Some(log) = &snapshot.access_log {
-            log_line::write(log, session, ctx, status);
+            log.write(&entry);
+        }
+        let (recorder, now) = (&snapshot.ledger.recorder, ctx.started + entry.total);
+        if let Some(kind) = recorder.wants(&entry, now) {
+            let target = recorder::target(snapshot.access_log.as_deref(), entry.target);
+            recorder.keep(kind, story::record(&entry, &target, ctx), now);
         }
     }
 }
@@ -302,16 +320,26 @@ fn receive(session: &mut Session, ctx: &mut Context, connection: Arc<Connection>
     ctx.connection = Some(Exchange::begin(connection));
 }
 
+/// How a connection came about: that took so long, unless it was pooled.
+pub(crate) fn contact(took: Option<Duration>, digest: Option<&Digest>) -> Contact {
+    let Some(took) = took else { return Contact::Pooled };
+    // The socket comes first, and TLS upon it.
+    let layer = digest.and_then(|digest| digest.timing_digest.get(1)?.as_ref());
+    let handshake = layer.and_then(|layer| layer.establishment_duration);
+    Contact::Made { took: took.into(), handshake: handshake.map(Brief::from) }
+}
+
 /// Notes that the origin has answered.
 fn answered(session: &mut Session, header: &ResponseHeader, ctx: &mut Context) {
     let now = Instant::now();
     ctx.is_answered = true;
     ctx.first_byte = Some(now.saturating_duration_since(ctx.started));
+    ctx.attempt.first_byte = Some(now);
     let is_stream = is_stream(session.as_downstream());
     if let (Some(in_flight), Some(route)) = (&ctx.in_flight, &ctx.route) {
         let outcome = Outcome::Status(header.status.as_u16());
         route.upstream.report(in_flight.member(), outcome, now);
-        let took = now.saturating_duration_since(ctx.attempt_started);
+        let took = now.saturating_duration_since(ctx.attempt.at);
         route.upstream.report_latency(in_flight.member(), outcome, took, now);
         in_flight.took(took, now);
         if header.status == 101

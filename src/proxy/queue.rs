@@ -14,7 +14,7 @@ use crate::{
     reply::Reply,
     upstream::{
         Upstream,
-        attempts::Attempts,
+        attempts::{Attempts, Begun},
         load::{Admission, Queue, line::Place},
     },
 };
@@ -125,7 +125,7 @@ async fn turn(
             let hints = select::hints(session.req_header(), ctx);
             let taken = upstream.take_turn(now, &hints, |member| ctx.attempts.visit(member));
             if let Some(in_flight) = taken {
-                (ctx.in_flight, ctx.attempt_started) = (Some(in_flight), now);
+                (ctx.in_flight, ctx.attempt) = (Some(in_flight), Begun::at(now));
                 place.served(now);
                 return Ended::Served;
             }

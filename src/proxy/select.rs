@@ -30,8 +30,8 @@ use crate::{
     },
     snapshot::{Live, Route, Split},
     upstream::{
-        Timeouts, Visit, backend::Member, balance::hints::Hints, link::config::Http,
-        outcome::Outcome, proxy_header::Sender, retry::pause::retry_after,
+        Timeouts, Visit, attempts::Begun, backend::Member, balance::hints::Hints,
+        link::config::Http, outcome::Outcome, proxy_header::Sender, retry::pause::retry_after,
     },
 };
 
@@ -242,12 +242,12 @@ pub(crate) fn stay(
 pub(crate) async fn peer(session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
     if !ctx.attempts.is_empty() {
         pause(ctx).await?;
-        ctx.attempt_started = Instant::now();
+        ctx.attempt = Begun::at(Instant::now());
         if 0 < ctx.body_bytes {
             ctx.replay = Some(Replay::Sent(ctx.body_bytes));
         }
     }
-    let now = ctx.attempt_started;
+    let now = ctx.attempt.at;
     if ctx.in_flight.is_none() {
         // What is told where there is none is how the last attempt ended.
         let known = ctx.reason;

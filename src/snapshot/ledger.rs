@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use crate::observe::requests::Requests;
+use crate::observe::{recorder::Recorder, requests::Requests};
 
 /// The counts by the names of routes, handed on from one configuration to the next.
 #[derive(Debug, Default)]
@@ -10,6 +10,8 @@ pub struct Ledger {
     routes: BTreeMap<String, Arc<Requests>>,
     /// Requests that no route took, malformed ones among them.
     pub unrouted: Arc<Requests>,
+    /// The stories of those that failed, were refused, or were slow.
+    pub recorder: Arc<Recorder>,
 }
 
 impl Ledger {
@@ -20,7 +22,8 @@ impl Ledger {
             (name.to_owned(), known.cloned().unwrap_or_default())
         };
         let unrouted = predecessor.map(|old| old.unrouted.clone()).unwrap_or_default();
-        Self { routes: names.map(counts).collect(), unrouted }
+        let recorder = predecessor.map(|old| old.recorder.clone()).unwrap_or_default();
+        Self { routes: names.map(counts).collect(), unrouted, recorder }
     }
 
     /// Where the requests of a route are counted.

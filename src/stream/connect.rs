@@ -18,6 +18,7 @@ use crate::{
     stream::{Passage, origin::Origin},
     upstream::{
         Upstream,
+        attempts::{Begun, Contact},
         backend::{InFlight, Member},
         balance::hints::Hints,
         link::dial::Socket,
@@ -64,7 +65,10 @@ impl Passage {
             let took = now.saturating_duration_since(began);
             upstream.report_latency(&member, outcome, took, now);
             upstream.report(&member, outcome, now);
-            self.attempts.record(member, outcome);
+            let contact = Contact::Made { took: took.into(), handshake: None };
+            let contact = if opened.is_ok() { contact } else { Contact::None };
+            let times = Begun { contact, ..Begun::at(began) }.times(self.started, now);
+            self.attempts.record(member, outcome, times);
             let why = match opened {
                 Ok(origin) => {
                     self.connect = Some(took);

@@ -1,20 +1,25 @@
-//! The line of a relayed connection in the access log.
+//! What the access log and the recorder are told of a relayed connection.
+
+use tokio::time::Instant;
 
 use crate::{
     observe::{
-        access_log::{AccessLog, line::Tls, relay::Entry},
+        access_log::{line::Tls, relay::Entry},
+        recorder::{Event, Record, Step, millis},
         request_id,
     },
+    snapshot::Snapshot,
     stream::{Ended, Passage},
 };
 
-/// Writes the line of a connection that has ended.
-pub(super) fn write(log: &AccessLog, passage: &Passage, ended: &Ended) {
+/// Tells of a connection that has ended.
+pub(super) fn tell(snapshot: &Snapshot, passage: &Passage, ended: &Ended) {
     let Passage { client, listener, sni, started, target, attempts, connect } = passage;
     let Ended { status, reason, passed } = ended;
     let tls = client.tls_entry();
-    log.write_relay(&Entry {
-        id: request_id::new().as_bytes(),
+    let id = request_id::new();
+    let entry = Entry {
+        id: id.as_bytes(),
         client: client.client,
         listener,
         tls: Tls { sni: sni.as_deref().or(tls.sni), ..tls },
@@ -29,5 +34,24 @@ pub(super) fn write(log: &AccessLog, passage: &Passage, ended: &Ended) {
         attempts: attempts.len(),
         via: attempts,
         reason: *reason,
-    });
+    };
+    if let Some(log) = &snapshot.access_log {
+        log.write_relay(&entry);
+    }
+    keep(snapshot, &entry, passage);
+}
+
+/// Keeps the story of one that failed.
+fn keep(snapshot: &Snapshot, entry: &Entry<'_>, passage: &Passage) {
+    let (recorder, entry, now) = (&snapshot.ledger.recorder, entry.as_request(), Instant::now());
+    if let Some(kind) = recorder.wants(&entry, now) {
+        let step = |event, at| Step { event, at_ms: millis(at) };
+        let begin = step(Event::Accepted, tokio::time::Duration::ZERO);
+        let record = Record {
+            timeline: vec![begin, step(Event::Ended, entry.total)],
+            attempts: passage.attempts.tried(),
+            ..Record::of(&entry, entry.target)
+        };
+        recorder.keep(kind, record, now);
+    }
 }

@@ -81,9 +81,7 @@ impl Relay {
             Err((status, reason)) => Ended { status, reason, passed: Passed::default() },
         };
         passage.target.tally.count(ended.status);
-        if let Some(log) = &self.live.load().access_log {
-            log_line::write(log, &passage, &ended);
-        }
+        log_line::tell(&self.live.load(), &passage, &ended);
     }
 }
 

@@ -1,25 +1,142 @@
 //! What one request, or one relayed connection, has tried.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use arrayvec::ArrayVec;
+use tokio::time::Instant;
 
-use crate::upstream::{Visit, backend::Member, outcome::Outcome};
+use crate::{
+    clock::Brief,
+    observe::recorder::{Connection, Tried, millis},
+    upstream::{Visit, backend::Member, outcome::Outcome},
+};
 
 /// Attempts of one request: retries, and pooled connections that were closed already.
 pub const ATTEMPTS_MAX: usize = 16;
 
+/// How an attempt came to its connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Contact {
+    /// Not at all.
+    #[default]
+    None,
+    /// It was in the pool.
+    Pooled,
+    /// It was made.
+    Made {
+        /// In this time, handshakes included.
+        took: Brief,
+        /// Of which the handshake of TLS took so long.
+        handshake: Option<Brief>,
+    },
+}
+
+/// When the steps of an attempt were, counted from the beginning of its request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Times {
+    /// Its backend was chosen.
+    pub began: Brief,
+    /// How it came to its connection.
+    pub contact: Contact,
+    /// The head of the answer was here.
+    pub first_byte: Option<Brief>,
+    /// It was over.
+    pub ended: Brief,
+}
+
+/// One try of one request against one backend.
+#[derive(Clone)]
+pub struct Attempt {
+    /// The backend.
+    pub member: Arc<Member>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// When its steps were.
+    pub times: Times,
+}
+
+impl Attempt {
+    /// As a record shows it.
+    fn tried(&self) -> Tried {
+        let ms = |at: Brief| millis(at.into());
+        let Times { began, contact, first_byte, ended } = self.times;
+        let (connection, connect, tls) = match contact {
+            Contact::None => (None, None, None),
+            Contact::Pooled => (Some(Connection::Pooled), None, None),
+            Contact::Made { took, handshake } => (Some(Connection::Made), Some(took), handshake),
+        };
+        Tried {
+            backend: self.member.state.name().to_owned(),
+            outcome: self.outcome.to_string(),
+            began_ms: ms(began),
+            connection,
+            connect_ms: connect.map(ms),
+            tls_ms: tls.map(ms),
+            first_byte_ms: first_byte.map(ms),
+            ended_ms: ms(ended),
+        }
+    }
+}
+
+/// An attempt that goes on.
+#[derive(Clone, Copy, Debug)]
+pub struct Begun {
+    /// When its backend was chosen.
+    pub at: Instant,
+    /// How it came to its connection, as soon as that is known.
+    pub contact: Contact,
+    /// When the head of the answer was here.
+    pub first_byte: Option<Instant>,
+}
+
+impl Begun {
+    /// An attempt that begins at a time.
+    pub fn at(at: Instant) -> Self {
+        Self { at, contact: Contact::None, first_byte: None }
+    }
+
+    /// Its times, if it ends now, counted from the beginning of its request.
+    pub fn times(&self, start: Instant, now: Instant) -> Times {
+        Times {
+            began: Brief::between(start, self.at),
+            contact: self.contact,
+            first_byte: self.first_byte.map(|at| Brief::between(start, at)),
+            ended: Brief::between(start, now),
+        }
+    }
+}
+
 /// The attempts of one request, in order.
 #[derive(Default)]
 pub struct Attempts {
-    list: ArrayVec<(Arc<Member>, Outcome), ATTEMPTS_MAX>,
+    list: ArrayVec<Attempt, ATTEMPTS_MAX>,
 }
 
 impl Attempts {
-    /// Records how an attempt ended.
-    pub fn record(&mut self, member: Arc<Member>, outcome: Outcome) {
+    /// Records how an attempt ended, and when its steps were.
+    pub fn record(&mut self, member: Arc<Member>, outcome: Outcome, times: Times) {
         // Pingora makes no more attempts than there is room for; one more would go unlogged.
-        let _ = self.list.try_push((member, outcome));
+        let _ = self.list.try_push(Attempt { member, outcome, times });
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Attempt> {
+        self.list.iter()
+    }
+
+    /// All of them, as a record shows them.
+    pub fn tried(&self) -> Vec<Tried> {
+        self.list.iter().map(Attempt::tried).collect()
+    }
+
+    /// How long the connection took to make that was the last to be there; `None` if it was
+    /// pooled, or there was none.
+    pub fn connect(&self) -> Option<Duration> {
+        let mut contacts = self.list.iter().rev().map(|attempt| attempt.times.contact);
+        match contacts.find(|contact| *contact != Contact::None) {
+            Some(Contact::Made { took, .. }) => Some(took.into()),
+            _ => None,
+        }
     }
 
     /// How many were made.
@@ -44,18 +161,18 @@ impl Attempts {
 
     /// How the last one ended.
     pub fn last(&self) -> Option<Outcome> {
-        self.list.last().map(|(_, outcome)| *outcome)
+        self.list.last().map(|attempt| attempt.outcome)
     }
 
     /// The backend of the last one.
     pub fn last_backend(&self) -> Option<&str> {
-        self.list.last().map(|(member, _)| member.state.name())
+        self.list.last().map(|attempt| attempt.member.state.name())
     }
 
     /// Attempts in a row, to the last one, that found as many connections as there may be.
     pub fn full(&self) -> usize {
         let last = self.list.iter().rev();
-        last.take_while(|(_, outcome)| *outcome == Outcome::Full).count()
+        last.take_while(|attempt| attempt.outcome == Outcome::Full).count()
     }
 
     /// Attempts that met a pooled connection that was closed already, or about to be.
@@ -66,13 +183,14 @@ impl Attempts {
     /// Attempts after the first that count as retries: a pooled connection that was closed
     /// already is no failure.
     pub fn retries(&self) -> usize {
-        self.list.iter().filter(|(_, outcome)| !outcome.is_blameless()).count()
+        self.list.iter().filter(|attempt| !attempt.outcome.is_blameless()).count()
     }
 
     /// What the request has seen of a backend.
     pub fn visit(&self, member: &Member) -> Visit {
-        let seen = self.list.iter().filter(|(seen, _)| Arc::ptr_eq(&seen.state, &member.state));
-        seen.fold(Visit::None, |visit, (_, outcome)| match (visit, outcome) {
+        let is_it = |attempt: &&Attempt| Arc::ptr_eq(&attempt.member.state, &member.state);
+        let seen = self.list.iter().filter(is_it);
+        seen.fold(Visit::None, |visit, attempt| match (visit, attempt.outcome) {
             (Visit::Failed, _) => Visit::Failed,
             (_, outcome) if outcome.is_blameless() => Visit::Stale,
             (_, _) => Visit::Failed,
@@ -82,11 +200,11 @@ impl Attempts {
 
 impl fmt::Display for Attempts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, (member, outcome)) in self.list.iter().enumerate() {
+        for (index, attempt) in self.list.iter().enumerate() {
             f.write_str(if index == 0 { "" } else { "," })?;
-            f.write_str(member.state.name())?;
+            f.write_str(attempt.member.state.name())?;
             f.write_str(":")?;
-            outcome.fmt(f)?;
+            attempt.outcome.fmt(f)?;
         }
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! The form of a line, compiled: its format, the fields that are added, and what is hidden.
 
+use std::borrow::Cow;
+
 use http::HeaderName;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -65,6 +67,11 @@ impl Form {
             Format::Logfmt => relay::fields(entry, &mut Logfmt(out)),
             Format::Combined | Format::Template(_) => self.write(&entry.as_request(), out),
         }
+    }
+
+    /// A target without what is hidden.
+    pub(super) fn shown<'a>(&self, target: &'a [u8]) -> Cow<'a, [u8]> {
+        self.secrets.clean(target)
     }
 
     /// Whether something has a line: all that went wrong, and a share of the rest.

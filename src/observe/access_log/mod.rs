@@ -21,6 +21,7 @@ mod template;
 mod writer;
 
 use std::{
+    borrow::Cow,
     io,
     sync::{
         Arc, Mutex, PoisonError,
@@ -106,6 +107,11 @@ impl AccessLog {
             let severity = Severity::of(entry.is_good(), entry.status);
             self.append(severity, |buffer| self.form.write_relay(entry, buffer));
         }
+    }
+
+    /// A target as a line shows it: without what is hidden.
+    pub fn shown<'a>(&self, target: &'a [u8]) -> Cow<'a, [u8]> {
+        self.form.shown(target)
     }
 
     fn append(&self, severity: Severity, write: impl FnOnce(&mut Vec<u8>)) {

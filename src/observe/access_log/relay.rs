@@ -76,7 +76,7 @@ impl Entry<'_> {
 
     /// As if it had been asked for with `CONNECT`: programs that read lines of requests, and
     /// templates that are made for them, want one.
-    pub(super) fn as_request(&self) -> line::Entry<'_> {
+    pub fn as_request(&self) -> line::Entry<'_> {
         line::Entry {
             id: self.id,
             client: self.client,

@@ -88,9 +88,9 @@ impl Phases for Clumsy {
         self.0.fail_to_connect(ctx, error);
     }
 
-    fn connected_to_upstream(&self, is_reused: bool, ctx: &mut Context) {
+    fn connected_to_upstream(&self, digest: Option<&Digest>, is_reused: bool, ctx: &mut Context) {
         Self::stumble_later("connected_to_upstream", ctx);
-        self.0.connected_to_upstream(is_reused, ctx);
+        self.0.connected_to_upstream(digest, is_reused, ctx);
     }
 
     fn upstream_request_filter(
