@@ -24,6 +24,7 @@
 //!     reason                           why requests end: one closed list
 //!     acme                             certificates that are obtained by themselves
 //!     overload                         whether the process has too much to do
+//!     otlp                             records for a receiver of OpenTelemetry
 //!  1  yaml  drain  panics              the file's text, with places | how the process ends
 //!     client                           other services, asked by HTTP
 //!     metrics                          what is counted, as Prometheus reads it
@@ -52,6 +53,7 @@ pub mod http2;
 pub mod listener;
 pub mod metrics;
 pub mod observe;
+pub mod otlp;
 pub mod overload;
 pub mod panics;
 pub mod policy;

@@ -53,6 +53,7 @@ mod origin_faults;
 mod origin_http2;
 mod origin_proxy;
 mod origin_tls;
+mod otlp_logs;
 mod outliers;
 mod overload;
 mod packaging;

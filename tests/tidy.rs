@@ -11,7 +11,7 @@ use std::{
 };
 
 /// Modules by floor. Floors count upward; those of one floor do not know each other.
-const FLOORS: [(&str, u32); 35] = [
+const FLOORS: [(&str, u32); 36] = [
     ("clock", 0),
     ("counter", 0),
     ("diagnostic", 0),
@@ -25,6 +25,7 @@ const FLOORS: [(&str, u32); 35] = [
     ("reason", 2),
     ("acme", 2),
     ("overload", 2),
+    ("otlp", 2),
     ("units", 0),
     ("reply", 3),
     ("http1", 3),

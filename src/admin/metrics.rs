@@ -11,6 +11,7 @@ use crate::{
     drain::Drain,
     metrics::{self, Form, Page},
     observe::{access_log, process},
+    otlp::courier,
     overload, reason,
     snapshot::{self, Snapshot},
 };
@@ -38,6 +39,7 @@ fn collect(control: &Control, snapshot: &Snapshot, drain: &Drain, form: Form) ->
     refused::collect(&mut page);
     reason::collect(&mut page);
     access_log::collect(&mut page);
+    courier::collect(&mut page);
     reloads::collect(control, &mut page);
     process::collect(drain, control.started(), &mut page);
     overload::collect(&mut page);

@@ -28,6 +28,11 @@ use crate::client::{
     words::words,
 };
 
+/// Bytes both ways, whatever carries them.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
 /// How long a connection may take, its handshake included.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// A peer that vanished is noticed after `KEEPALIVE + 3 * PROBE_EVERY`, however long an answer lasts.
@@ -118,24 +123,42 @@ impl Endpoint {
         files: &Files,
         within: Duration,
     ) -> Result<Answer, String> {
-        let host = match &self.place {
-            Place::Tcp { .. } => self.text.split_once("://").map_or("localhost", |(_, host)| host),
-            Place::Unix(_) => "localhost",
-        };
+        let host = self.authority();
         let host = host.parse().map_err(|_| format!("`{host}` is no host"))?;
         question.headers_mut().insert(HOST, host);
-        let connected = time::timeout(CONNECT_MAX, self.connect(files)).await;
-        let (mut sender, connection) =
-            connected.map_err(|_| format!("no connection within {CONNECT_MAX:?}"))??;
+        let (mut sender, connection) = speak(self.connect(files, &[]).await?).await?;
         let answer = time::timeout(within, sender.send_request(question)).await;
         let answer = answer.map_err(|_| format!("no answer within {within:?}"))?;
         Ok(Answer::new(answer.map_err(|why| words(&why))?, connection))
     }
 
-    async fn connect(&self, files: &Files) -> Result<(Sender, Connection), String> {
+    /// The host that questions name, with its port where there is one.
+    pub(super) fn authority(&self) -> &str {
+        match &self.place {
+            Place::Tcp { .. } => self.text.split_once("://").map_or("localhost", |(_, host)| host),
+            Place::Unix(_) => "localhost",
+        }
+    }
+
+    /// Connects, within a time; over TLS, some protocols are asked for.
+    pub(super) async fn connect(
+        &self,
+        files: &Files,
+        protocols: &[&[u8]],
+    ) -> Result<Box<dyn Stream>, String> {
+        let connected = time::timeout(CONNECT_MAX, self.connect_untimed(files, protocols)).await;
+        connected.map_err(|_| format!("no connection within {CONNECT_MAX:?}"))?
+    }
+
+    async fn connect_untimed(
+        &self,
+        files: &Files,
+        protocols: &[&[u8]],
+    ) -> Result<Box<dyn Stream>, String> {
         let (host, port, is_tls) = match &self.place {
             Place::Unix(path) => {
-                return speak(UnixStream::connect(path).await.map_err(|why| words(&why))?).await;
+                let stream = UnixStream::connect(path).await.map_err(|why| words(&why))?;
+                return Ok(Box::new(stream));
             }
             Place::Tcp { host, port, is_tls } => (host.as_str(), *port, *is_tls),
         };
@@ -145,22 +168,21 @@ impl Endpoint {
         let told = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
         told.and_then(|()| stream.set_nodelay(true)).map_err(|why| words(&why))?;
         if !is_tls {
-            return speak(stream).await;
+            return Ok(Box::new(stream));
         }
         let name = ServerName::try_from(host.to_owned()).map_err(|why| words(&why))?;
         let files = files.clone();
         let config = task::spawn_blocking(move || files.config()).await;
-        let config = config.map_err(|why| words(&why))??;
+        let mut config = config.map_err(|why| words(&why))??;
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         let connector = TlsConnector::from(Arc::new(config));
-        speak(connector.connect(name, stream).await.map_err(|why| words(&why))?).await
+        Ok(Box::new(connector.connect(name, stream).await.map_err(|why| words(&why))?))
     }
 }
 
 type Sender = http1::SendRequest<Full<Bytes>>;
 
-async fn speak(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-) -> Result<(Sender, Connection), String> {
+async fn speak(stream: Box<dyn Stream>) -> Result<(Sender, Connection), String> {
     let made = http1::handshake(TokioIo::new(stream)).await;
     let (sender, connection) = made.map_err(|why| words(&why))?;
     // How it ends is told by what is read from it.

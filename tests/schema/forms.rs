@@ -18,7 +18,7 @@ const LETTERS: &str = "0a9Zé:./%*+=~ #?_-[]@,;\\\"\t\u{1}";
 type Slot = fn(&str) -> Value;
 
 /// Kinds of values, with good ones to spoil.
-const KINDS: [(Slot, &[&str]); 19] = [
+const KINDS: [(Slot, &[&str]); 20] = [
     (|text| json!({ "trusted_proxies": [text] }), &["10.0.0.0/8", "2001:db8::/32", "::1"]),
     (
         |text| json!({ "listeners": [{ "address": text }] }),
@@ -27,6 +27,10 @@ const KINDS: [(Slot, &[&str]); 19] = [
     (
         |text| json!({ "listeners": [{ "address": "[::]:80", "timeouts": { "idle": text } }] }),
         &["5s", "250ms", "010us"],
+    ),
+    (
+        |text| json!({ "access_log": { "otlp": { "endpoint": text } } }),
+        &["http://127.0.0.1:4318", "https://a.test/b", "unix:/run/a"],
     ),
     (
         |text| json!({ "access_log": { "syslog": text } }),

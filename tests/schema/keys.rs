@@ -102,6 +102,8 @@ fn the_annotated_example_shows_every_key() {
         let more = fs::read_to_string(root().join(format!("conf/{more}.yaml"))).unwrap();
         shown.extend(used_in(&more));
     }
+    let otlp = fs::read_to_string(root().join("conf/otlp.yaml")).unwrap();
+    shown.extend(used_in(&uncommented(&otlp)));
     let hidden: Vec<_> = all().difference(&shown).cloned().collect();
     // Its short form says the same.
     assert_eq!(hidden, ["HealthCheck.tcp"], "left: not shown in conf/crestline.yaml");

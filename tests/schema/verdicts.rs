@@ -114,6 +114,8 @@ user: 1000
 const UNSEEN: &[(&str, &str)] = &[
     ("access_log_folder", "whether a path is a folder"),
     ("access_log_template", "which fields a template may have"),
+    ("access_log_otlp_ca", "keys that mean nothing without another"),
+    ("access_log_otlp_path", "keys that mean nothing together"),
     ("access_log_two_places", "keys that mean nothing together"),
     ("acme_ca", "what is in a file"),
     ("acme_ca_missing", "whether a file is there"),

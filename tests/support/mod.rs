@@ -14,6 +14,7 @@ mod front;
 pub(crate) mod http2;
 mod load;
 mod origin;
+pub(crate) mod otlp;
 pub(crate) mod rsyslog;
 mod tls;
 mod wire;

@@ -1,6 +1,9 @@
 //! The access log as the operator writes it.
 
-use std::{path::PathBuf, str::FromStr};
+use std::{
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use http::{HeaderName, header};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -15,6 +18,7 @@ use crate::{
         syslog,
         target::{self, Target},
     },
+    otlp,
     units::Percent,
     yaml::{self, Short, Spanned, Word},
 };
@@ -32,6 +36,10 @@ pub struct Config {
     /// `udp://HOST:PORT`, `tcp://HOST:PORT`, `unix:/dev/log`, or a mapping with more.
     /// Default: none, lines go to `path`.
     pub syslog: Option<Spanned<Short<syslog::config::Config>>>,
+    /// A receiver of OpenTelemetry, which gets each line as a log record with its fields as
+    /// attributes. Default: none, lines go to `path`.
+    #[schemars(with = "otlp::config::Config")]
+    pub otlp: Option<Spanned<otlp::config::Config>>,
     /// The format of a line. Default: `json`.
     pub format: Format,
     /// Fields of the request that `json` and `logfmt` show as well, as `request.NAME`.
@@ -53,6 +61,7 @@ impl Default for Config {
         Self {
             path: Spanned::new("stdout".to_owned()),
             syslog: None,
+            otlp: None,
             format: Format::default(),
             request_headers: Vec::new(),
             response_headers: Vec::new(),
@@ -139,19 +148,17 @@ pub struct NotOff(String);
 impl Config {
     /// Where the lines go, and in which form; `None` if there is no log. Whether a file
     /// can be opened is tried.
-    pub fn build(&self, problems: &mut Problems) -> Option<(Form, Target)> {
+    pub fn build(&self, folder: &Path, problems: &mut Problems) -> Option<(Form, Target)> {
         if self.is_off {
             return None;
         }
-        let (target, place) = match &self.syslog {
-            Some(syslog) => (Target::Syslog(syslog.receiver()), syslog.span),
-            None if self.path.value == "stdout" => (Target::Stdout, self.path.span),
-            None => (Target::File(PathBuf::from(&self.path.value)), self.path.span),
+        let (target, place) = match (&self.otlp, &self.syslog) {
+            (Some(otlp), _) => (Target::Otlp(Box::new(otlp.build(folder, problems)?)), otlp.span),
+            (None, Some(syslog)) => (Target::Syslog(syslog.receiver()), syslog.span),
+            (None, None) if self.path.value == "stdout" => (Target::Stdout, self.path.span),
+            (None, None) => (Target::File(PathBuf::from(&self.path.value)), self.path.span),
         };
-        if self.syslog.is_some() && self.path.span != Span::default() {
-            let problem = Problem::error("`path` and `syslog` are two places for the same lines");
-            problems.push(problem.at(place).help("remove one of the two"));
-        }
+        self.check_is_one(place, problems);
         if let Err(why) = target::probe(&target) {
             let message = match &self.syslog {
                 None => format!("access log `{}` cannot be opened: {why}", self.path.value),
@@ -160,6 +167,19 @@ impl Config {
             problems.push(Problem::error(message).at(place));
         }
         Some((self.form(), target))
+    }
+
+    fn check_is_one(&self, place: Span, problems: &mut Problems) {
+        let places = [
+            ("path", self.path.span != Span::default()),
+            ("syslog", self.syslog.is_some()),
+            ("otlp", self.otlp.is_some()),
+        ];
+        let written: Vec<_> = places.iter().filter(|(_, is_there)| *is_there).collect();
+        if let [(first, _), (second, _), ..] = written[..] {
+            let message = format!("`{first}` and `{second}` are two places for the same lines");
+            problems.push(Problem::error(message).at(place).help("remove one of the two"));
+        }
     }
 
     fn form(&self) -> Form {

@@ -7,7 +7,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::observe::access_log::{
-    line, relay,
+    line,
+    otlp::packed::{self, Packed},
+    relay,
     secrets::Secrets,
     sink::{Json, Key, Logfmt},
     template::Template,
@@ -72,6 +74,31 @@ impl Form {
     /// A target without what is hidden.
     pub(super) fn shown<'a>(&self, target: &'a [u8]) -> Cow<'a, [u8]> {
         self.secrets.clean(target)
+    }
+
+    /// Appends the fields of a request, packed, and its line where that is of the operator's making.
+    pub(super) fn pack(&self, entry: &line::Entry<'_>, out: &mut Vec<u8>) {
+        packed::line(out, |out| {
+            if self.has_own_line() {
+                self.write(entry, out);
+            }
+        });
+        line::fields(entry, self, &mut Packed(out));
+    }
+
+    /// The same for a connection that was relayed.
+    pub(super) fn pack_relay(&self, entry: &relay::Entry<'_>, out: &mut Vec<u8>) {
+        packed::line(out, |out| {
+            if self.has_own_line() {
+                self.write_relay(entry, out);
+            }
+        });
+        relay::fields(entry, &mut Packed(out));
+    }
+
+    /// JSON and logfmt say no more than the fields themselves.
+    fn has_own_line(&self) -> bool {
+        matches!(self.format, Format::Combined | Format::Template(_))
     }
 
     /// Whether something has a line: all that went wrong, and a share of the rest.

@@ -1,7 +1,8 @@
 //! Lines with what some targets have to know beside them: how bad a request was, and when it
 //! ended.
 //!
-//! A frame is a head of [`HEAD`] bytes (the length of the line, how bad, the time), and the line.
+//! A frame is a head of [`HEAD`] bytes (the length of the payload, how bad, the time), and the
+//! payload.
 
 use std::time::{Duration, SystemTime};
 
@@ -41,8 +42,8 @@ pub(super) struct Frame<'a> {
     pub(super) severity: Severity,
     /// When it ended, since 1970.
     pub(super) time: Duration,
-    /// The line, without its end.
-    pub(super) line: &'a [u8],
+    /// The line with its end, or what its target wants instead.
+    pub(super) payload: &'a [u8],
 }
 
 const HEAD: usize = 4 + 1 + 8;
@@ -50,11 +51,11 @@ const HEAD: usize = 4 + 1 + 8;
 impl Frame<'_> {
     /// How many bytes it takes.
     pub(super) fn size(&self) -> usize {
-        HEAD + self.line.len()
+        HEAD + self.payload.len()
     }
 }
 
-/// Appends a frame, with the line that `write` appends.
+/// Appends a frame, with the payload that `write` appends.
 pub(super) fn write(severity: Severity, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -63,9 +64,6 @@ pub(super) fn write(severity: Severity, out: &mut Vec<u8>, write: impl FnOnce(&m
     out.push(severity as u8);
     out.extend_from_slice(&nanos.to_le_bytes());
     write(out);
-    if out.len() > start + HEAD && out.ends_with(b"\n") {
-        out.pop();
-    }
     let length = u32::try_from(out.len() - start - HEAD).unwrap_or(u32::MAX);
     out[start..start + 4].copy_from_slice(&length.to_le_bytes());
 }
@@ -87,11 +85,11 @@ impl<'a> Iterator for Frames<'a> {
         let (length, rest) = self.rest.split_first_chunk::<4>()?;
         let (severity, rest) = rest.split_first()?;
         let (nanos, rest) = rest.split_first_chunk::<8>()?;
-        let (line, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+        let (payload, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
         self.rest = rest;
         let (severity, time) =
             (Severity::read(*severity), Duration::from_nanos(u64::from_le_bytes(*nanos)));
-        Some(Frame { severity, time, line })
+        Some(Frame { severity, time, payload })
     }
 }
 
@@ -100,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_framed_is_read_back_without_the_ends_of_lines() {
+    fn what_is_framed_is_read_back() {
         let (mut out, before) = (Vec::new(), SystemTime::now());
         for (severity, line) in
             [(Severity::Info, "a\nb\n"), (Severity::Error, ""), (Severity::Warning, "c")]
@@ -108,9 +106,9 @@ mod tests {
             write(severity, &mut out, |out| out.extend_from_slice(line.as_bytes()));
         }
         let read: Vec<_> = frames(&out).collect();
-        let lines: Vec<_> = read.iter().map(|frame| (frame.severity, frame.line)).collect();
+        let lines: Vec<_> = read.iter().map(|frame| (frame.severity, frame.payload)).collect();
         let expected: [(Severity, &[u8]); 3] =
-            [(Severity::Info, b"a\nb"), (Severity::Error, b""), (Severity::Warning, b"c")];
+            [(Severity::Info, b"a\nb\n"), (Severity::Error, b""), (Severity::Warning, b"c")];
         assert_eq!(lines, expected);
         assert_eq!(read.iter().map(Frame::size).sum::<usize>(), out.len());
         let began = before.duration_since(SystemTime::UNIX_EPOCH).unwrap();

@@ -10,6 +10,7 @@ mod escape;
 pub mod form;
 mod frame;
 pub mod line;
+mod otlp;
 mod progress;
 pub mod relay;
 mod secrets;
@@ -36,7 +37,12 @@ use log::error;
 use crate::{
     counter::{self, Counter},
     metrics::{Family, Page},
-    observe::access_log::{form::Form, frame::Severity, target::Target, writer::Writer},
+    observe::access_log::{
+        form::Form,
+        frame::Severity,
+        target::{Shape, Target},
+        writer::Writer,
+    },
 };
 
 const DROPPED: Family<0> = Family::counter(
@@ -97,7 +103,10 @@ impl AccessLog {
     pub fn write(&self, entry: &line::Entry<'_>) {
         if self.form.shows(entry.is_good()) {
             let severity = Severity::of(entry.is_good(), entry.status);
-            self.append(severity, |buffer| self.form.write(entry, buffer));
+            self.append(severity, |shape, buffer| match shape {
+                Shape::Fields => self.form.pack(entry, buffer),
+                Shape::Lines | Shape::Frames => self.form.write(entry, buffer),
+            });
         }
     }
 
@@ -105,7 +114,10 @@ impl AccessLog {
     pub fn write_relay(&self, entry: &relay::Entry<'_>) {
         if self.form.shows(entry.is_good()) {
             let severity = Severity::of(entry.is_good(), entry.status);
-            self.append(severity, |buffer| self.form.write_relay(entry, buffer));
+            self.append(severity, |shape, buffer| match shape {
+                Shape::Fields => self.form.pack_relay(entry, buffer),
+                Shape::Lines | Shape::Frames => self.form.write_relay(entry, buffer),
+            });
         }
     }
 
@@ -114,16 +126,16 @@ impl AccessLog {
         self.form.shown(target)
     }
 
-    fn append(&self, severity: Severity, write: impl FnOnce(&mut Vec<u8>)) {
+    fn append(&self, severity: Severity, write: impl FnOnce(Shape, &mut Vec<u8>)) {
         let mut buffer = self.shards[counter::shard()].lock();
         if SHARD_BYTES_MAX <= buffer.len() {
             self.lose(1);
+            self.target.lose(1);
             return;
         }
-        if self.target.is_framed() {
-            frame::write(severity, &mut buffer, write);
-        } else {
-            write(&mut buffer);
+        match self.target.shape() {
+            Shape::Lines => write(Shape::Lines, &mut buffer),
+            shape => frame::write(severity, &mut buffer, |buffer| write(shape, buffer)),
         }
     }
 

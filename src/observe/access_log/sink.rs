@@ -13,6 +13,13 @@ pub(super) struct Key<'a> {
     pub(super) logfmt: &'a str,
 }
 
+impl<'a> Key<'a> {
+    /// The name alone.
+    pub(super) fn name(self) -> &'a str {
+        self.logfmt.trim_start_matches(' ').trim_end_matches('=')
+    }
+}
+
 macro_rules! key {
     ($name:literal) => {
         $crate::observe::access_log::sink::Key {

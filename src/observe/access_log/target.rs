@@ -11,13 +11,20 @@ use std::{
 
 use rustix::{fs::OFlags, io::Errno};
 
-use crate::observe::access_log::{
-    progress::{Progress, State},
-    syslog::{config::Receiver, sender::Sender},
+use crate::{
+    observe::access_log::{
+        otlp::sender::Exporter,
+        progress::{Progress, State},
+        syslog::{config::Receiver, sender::Sender},
+    },
+    otlp::{self, courier::Signal},
 };
 
 /// How long the last lines may take to a receiver on a network, looking up its name included.
 const FINISH_MAX: Duration = Duration::from_secs(8);
+
+/// What is gathered where each message costs an exchange.
+const GATHERED_MAX: usize = 1024 * 1024;
 
 /// Where the lines go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,17 +35,41 @@ pub enum Target {
     File(PathBuf),
     /// Whoever gathers the logs of many machines.
     Syslog(Receiver),
+    /// A receiver of OpenTelemetry.
+    Otlp(Box<otlp::config::Receiver>),
+}
+
+/// What lies in the shards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// Lines.
+    Lines,
+    /// Lines in frames (see [`super::frame`]).
+    Frames,
+    /// Fields in frames (see [`super::otlp::packed`]).
+    Fields,
 }
 
 impl Target {
-    /// Whether each line has a head for it (see [`super::frame`]).
-    pub(super) fn is_framed(&self) -> bool {
-        matches!(self, Self::Syslog(_))
+    /// What it makes its messages of.
+    pub(super) fn shape(&self) -> Shape {
+        match self {
+            Self::Stdout | Self::File(_) => Shape::Lines,
+            Self::Syslog(_) => Shape::Frames,
+            Self::Otlp(_) => Shape::Fields,
+        }
+    }
+
+    /// Counts what was lost before it came to the target, where it has a count of its own.
+    pub(super) fn lose(&self, lines: u64) {
+        if let Self::Otlp(_) = self {
+            Signal::Logs.drop(lines);
+        }
     }
 
     /// How long the last lines may take; `None` is until they are written.
     pub(super) fn patience(&self) -> Option<Duration> {
-        matches!(self, Self::Syslog(_)).then_some(FINISH_MAX)
+        matches!(self, Self::Syslog(_) | Self::Otlp(_)).then_some(FINISH_MAX)
     }
 
     /// Opens it. A receiver that is not there is no error: it may come later.
@@ -47,6 +78,7 @@ impl Target {
             Self::Stdout => Out::Lines(Box::new(io::stdout())),
             Self::File(path) => Out::Lines(Box::new(append(path)?)),
             Self::Syslog(receiver) => Out::Syslog(Box::new(Sender::new(receiver.clone()))),
+            Self::Otlp(receiver) => Out::Otlp(Box::new(Exporter::new(receiver))),
         })
     }
 }
@@ -57,14 +89,33 @@ pub(super) enum Out {
     Lines(Box<dyn Write + Send>),
     /// Frames, as messages.
     Syslog(Box<Sender>),
+    /// Frames, as records.
+    Otlp(Box<Exporter>),
 }
 
 impl Out {
+    /// Whether it is time to write, where so many bytes wait.
+    pub(super) fn is_due(&self, held: usize) -> bool {
+        match self {
+            Self::Otlp(exporter) => exporter.is_due(held),
+            Self::Lines(_) | Self::Syslog(_) => true,
+        }
+    }
+
+    /// So much is gathered of several shards before it is written.
+    pub(super) fn gathers(&self) -> usize {
+        match self {
+            Self::Otlp(_) => GATHERED_MAX,
+            Self::Lines(_) | Self::Syslog(_) => 0,
+        }
+    }
+
     /// Writes whole lines, as far as the target takes them. Who finishes asks a last time, and
     /// does not wait for long.
     pub(super) fn write(&mut self, bytes: &[u8], finish: &AtomicBool) -> Progress {
         let out = match self {
             Self::Syslog(sender) => return sender.send(bytes, finish),
+            Self::Otlp(exporter) => return exporter.send(bytes, finish),
             Self::Lines(out) => out,
         };
         match out.write_all(bytes).and_then(|()| out.flush()) {
@@ -84,7 +135,7 @@ impl Out {
 /// If the file cannot be created or appended to, or the socket is of another kind.
 pub fn probe(target: &Target) -> io::Result<()> {
     match target {
-        Target::Stdout => Ok(()),
+        Target::Stdout | Target::Otlp(_) => Ok(()),
         Target::File(path) => {
             let is_new = !path.exists();
             append(path)?;

@@ -16,7 +16,7 @@ use crate::observe::access_log::{
     AccessLog,
     frame::frames,
     progress::{Progress, State},
-    target::Out,
+    target::{Out, Shape},
 };
 
 /// How long a line waits at most before it is written.
@@ -49,7 +49,9 @@ impl Writer {
             if self.log.reopen.swap(false, Relaxed) {
                 self.open_anew();
             }
-            self.write_all();
+            if is_last || self.out.is_due(self.held()) {
+                self.write_all();
+            }
             if is_last {
                 self.lose_the_rest();
             }
@@ -57,27 +59,38 @@ impl Writer {
         }
     }
 
-    /// Writes all that waits, as far as the target takes it.
-    fn write_all(&mut self) {
-        let mut is_through = self.write_batch();
-        for index in 0..self.log.shards.len() {
-            if !is_through {
-                return;
-            }
-            if self.take(index) {
-                is_through = self.write_batch();
-            }
-        }
+    /// How many bytes wait.
+    fn held(&self) -> usize {
+        self.batch.len() + self.log.shards.iter().map(|shard| shard.lock().len()).sum::<usize>()
     }
 
-    /// Takes what waits in a shard, if anything does. Only a shard in use gets the spare, so that
-    /// not all of them grow large in turn.
-    fn take(&mut self, index: usize) -> bool {
-        let mut shard = self.log.shards[index].lock();
-        if !shard.is_empty() {
-            std::mem::swap(&mut *shard, &mut self.batch);
+    /// Writes all that waits, as far as the target takes it.
+    fn write_all(&mut self) {
+        if !self.write_batch() {
+            return;
         }
-        !self.batch.is_empty()
+        for index in 0..self.log.shards.len() {
+            self.take(index);
+            if self.out.gathers() <= self.batch.len() && !self.write_batch() {
+                return;
+            }
+        }
+        self.write_batch();
+    }
+
+    /// Takes what waits in a shard. Only a shard in use gets the spare, so that not all of them
+    /// grow large in turn.
+    fn take(&mut self, index: usize) {
+        let mut shard = self.log.shards[index].lock();
+        if shard.is_empty() {
+            return;
+        }
+        if self.batch.is_empty() {
+            std::mem::swap(&mut *shard, &mut self.batch);
+        } else {
+            self.batch.extend_from_slice(&shard);
+            shard.clear();
+        }
     }
 
     /// Writes what was taken; answers whether nothing of it is left.
@@ -135,14 +148,14 @@ impl Writer {
         }
         if 0 < lost {
             self.log.lose(lost);
+            self.log.target.lose(lost);
         }
     }
 
     fn count(&self, bytes: &[u8]) -> u64 {
-        if self.log.target.is_framed() {
-            frames(bytes).count() as u64
-        } else {
-            memchr::memchr_iter(b'\n', bytes).count() as u64
+        match self.log.target.shape() {
+            Shape::Lines => memchr::memchr_iter(b'\n', bytes).count() as u64,
+            Shape::Frames | Shape::Fields => frames(bytes).count() as u64,
         }
     }
 

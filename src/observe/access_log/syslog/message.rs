@@ -41,9 +41,10 @@ impl Messages {
         let head = write!(out, "<{}>1 {time:.6}{}", self.facility * 8 + severity, self.middle);
         debug_assert!(head.is_ok(), "memory takes every byte");
         let room = self.size_max.saturating_sub(out.len() - start);
-        let shown = cut(frame.line, room);
+        let line = frame.payload.strip_suffix(b"\n").unwrap_or(frame.payload);
+        let shown = cut(line, room);
         out.extend_from_slice(shown);
-        shown.len() < frame.line.len()
+        shown.len() < line.len()
     }
 }
 
@@ -74,7 +75,7 @@ mod tests {
             Messages { facility: 16, middle: " host crestline 7 access - ".to_owned(), size_max };
         let mut out = Vec::new();
         let time = Duration::new(1_764_144_000, 123_456_789);
-        let is_cut = messages.write(&Frame { severity, time, line: line.as_bytes() }, &mut out);
+        let is_cut = messages.write(&Frame { severity, time, payload: line.as_bytes() }, &mut out);
         (String::from_utf8(out).unwrap(), is_cut)
     }
 

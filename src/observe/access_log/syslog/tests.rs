@@ -144,5 +144,5 @@ fn a_receiver_that_reads_nothing_is_given_up_and_whole_lines_count() {
     };
     assert!(format!("{state:?}").contains("it reads nothing"), "{state:?}");
     let whole = frame::frames(&bytes[done..]).next().expect("it goes on with a whole frame");
-    assert_eq!(whole.line.len(), line.len());
+    assert_eq!(whole.payload.len(), line.len());
 }

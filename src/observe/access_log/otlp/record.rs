@@ -1,0 +1,265 @@
+//! A log record of a line: its fields by the names that OpenTelemetry's conventions have for them,
+//! and what is Crestline's own under `crestline.`.
+
+use crate::{
+    observe::access_log::{
+        frame::{Frame, Severity},
+        otlp::packed::{self, Value},
+    },
+    otlp::proto::{self, AnyValue, KeyValue, ListValue, LogRecord},
+};
+
+/// What the record of a line is.
+const EVENT: &str = "crestline.access";
+
+/// Makes the record of a frame.
+pub(super) fn record(frame: &Frame<'_>) -> LogRecord {
+    let (line, fields) = packed::split(frame.payload);
+    let time = u64::try_from(frame.time.as_nanos()).unwrap_or(u64::MAX);
+    let (severity, severity_text) = match frame.severity {
+        Severity::Info => (9, "INFO"),
+        Severity::Warning => (13, "WARN"),
+        Severity::Error => (17, "ERROR"),
+    };
+    let mut record = LogRecord {
+        time,
+        observed: time,
+        severity,
+        severity_text: severity_text.to_owned(),
+        event: EVENT.to_owned(),
+        ..LogRecord::default()
+    };
+    let mut story = Story::default();
+    for (name, value) in fields {
+        story.hear(name, value);
+        add(name, value, frame.severity, &mut record);
+    }
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    let body = if line.is_empty() { story.told() } else { lossy(line) };
+    record.body = Some(proto::Value::Text(body).into());
+    record
+}
+
+/// What a record says to people where no line was asked for: `GET /a 200 ok`.
+#[derive(Default)]
+struct Story<'a> {
+    words: [&'a [u8]; 3],
+    status: u64,
+}
+
+impl<'a> Story<'a> {
+    fn hear(&mut self, name: &str, value: Value<'a>) {
+        match (name, value) {
+            ("method", Value::Text(text)) => self.words[0] = text,
+            // A relayed connection has no method and no path.
+            ("protocol", Value::Text(text)) if self.words[0].is_empty() => self.words[0] = text,
+            ("path" | "listener", Value::Text(text)) => self.words[1] = text,
+            ("reason", Value::Text(text)) => self.words[2] = text,
+            ("status", Value::Number(status)) => self.status = status,
+            _ => {}
+        }
+    }
+
+    fn told(&self) -> String {
+        let [what, place, reason] = self.words.map(lossy);
+        format!("{what} {place} {} {reason}", self.status)
+    }
+}
+
+/// Adds what a field says.
+fn add(name: &str, value: Value<'_>, severity: Severity, record: &mut LogRecord) {
+    match (name, value) {
+        ("trace_id", Value::Text(hex)) => record.trace_id = bytes(hex),
+        ("span_id", Value::Text(hex)) => record.span_id = bytes(hex),
+        ("host", Value::Text(host)) => server(&lossy(host), &mut record.attributes),
+        ("path", Value::Text(target)) => url(&lossy(target), &mut record.attributes),
+        ("protocol", Value::Text(protocol)) => {
+            network(&lossy(protocol), &mut record.attributes);
+        }
+        ("tls_version", Value::Text(version)) => {
+            let version = lossy(version);
+            let version = version.strip_prefix("TLSv").unwrap_or(&version);
+            record.attributes.push(KeyValue::new("tls.protocol.name", "tls"));
+            record.attributes.push(KeyValue::new("tls.protocol.version", version));
+        }
+        ("reason", Value::Text(reason)) => {
+            let reason = lossy(reason);
+            if severity != Severity::Info {
+                record.attributes.push(KeyValue::new("error.type", reason.as_str()));
+            }
+            record.attributes.push(KeyValue::new("crestline.reason", reason));
+        }
+        _ => record.attributes.push(attribute(name, value)),
+    }
+}
+
+/// The attribute of a field that has one.
+fn attribute(name: &str, value: Value<'_>) -> KeyValue {
+    for (message, attribute) in
+        [("request.", "http.request.header."), ("response.", "http.response.header.")]
+    {
+        if let (Some(field), Value::Text(text)) = (name.strip_prefix(message), value) {
+            let values = vec![AnyValue::from(proto::Value::Text(lossy(text)))];
+            let list = proto::Value::List(ListValue { values });
+            return KeyValue::new(format!("{attribute}{field}"), list);
+        }
+    }
+    let key = match name {
+        "bytes" => "http.response.body.size",
+        "client" => "client.address",
+        "method" => "http.request.method",
+        "route" => "http.route",
+        "sni" => "tls.client.server_name",
+        "status" => "http.response.status_code",
+        "tls_cipher" => "tls.cipher",
+        "tls_client_fingerprint" => "tls.client.hash.sha256",
+        "tls_client_subject" => "tls.client.subject",
+        "tls_group" => "tls.curve",
+        "tls_resumed" => "tls.resumed",
+        "user_agent" => "user_agent.original",
+        other => return KeyValue::new(format!("crestline.{other}"), converted(value)),
+    };
+    KeyValue::new(key, converted(value))
+}
+
+fn converted(value: Value<'_>) -> proto::Value {
+    match value {
+        Value::Text(text) => lossy(text).into(),
+        Value::Number(number) => number.into(),
+        Value::Micros(micros) => proto::Value::Real(micros as f64 / 1_000.0),
+        Value::Flag => proto::Value::Flag(true),
+    }
+}
+
+/// A host, and its port where one was named.
+fn server(host: &str, attributes: &mut Vec<KeyValue>) {
+    let (name, port) = match host.rsplit_once(':') {
+        Some((name, port)) if !name.ends_with(':') && !name.is_empty() => {
+            (name, port.parse::<u16>().ok())
+        }
+        _ => (host, None),
+    };
+    // The colons of an address of IPv6 are its own, but for the last one behind a bracket.
+    let is_split = port.is_some() && (name.ends_with(']') || !name.contains(':'));
+    let (name, port) = if is_split { (name, port) } else { (host, None) };
+    let bare = name.trim_start_matches('[').trim_end_matches(']');
+    attributes.push(KeyValue::new("server.address", bare));
+    attributes.extend(port.map(|port| KeyValue::new("server.port", u64::from(port))));
+}
+
+fn url(target: &str, attributes: &mut Vec<KeyValue>) {
+    let (path, query) = match target.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (target, None),
+    };
+    attributes.push(KeyValue::new("url.path", path));
+    attributes.extend(query.map(|query| KeyValue::new("url.query", query)));
+}
+
+/// `HTTP/1.1`, `HTTP/2.0`, or `TCP` for a connection that was relayed.
+fn network(protocol: &str, attributes: &mut Vec<KeyValue>) {
+    match protocol.strip_prefix("HTTP/") {
+        Some(version) => {
+            let version = version.strip_suffix(".0").filter(|it| *it != "1").unwrap_or(version);
+            attributes.push(KeyValue::new("network.protocol.name", "http"));
+            attributes.push(KeyValue::new("network.protocol.version", version));
+        }
+        None => attributes.push(KeyValue::new("network.transport", protocol.to_lowercase())),
+    }
+}
+
+fn lossy(text: &[u8]) -> String {
+    String::from_utf8_lossy(text).into_owned()
+}
+
+/// The bytes of an id in hexadecimal; none if it is none.
+fn bytes(hex: &[u8]) -> Vec<u8> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let pairs = hex.chunks_exact(2).map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?));
+    pairs.collect::<Option<_>>().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::observe::access_log::{
+        otlp::packed::Packed,
+        sink::{Sink, key},
+    };
+
+    fn of(severity: Severity, line: &str, pack: impl FnOnce(&mut Packed<'_>)) -> LogRecord {
+        let mut payload = Vec::new();
+        packed::line(&mut payload, |out| out.extend_from_slice(line.as_bytes()));
+        pack(&mut Packed(&mut payload));
+        record(&Frame { severity, time: Duration::from_nanos(7), payload: &payload })
+    }
+
+    #[test]
+    fn fields_have_the_names_of_the_conventions() {
+        let record = of(Severity::Warning, "", |sink| {
+            sink.client(key!("client"), Some([192, 0, 2, 1].into()));
+            sink.text(key!("method"), b"GET");
+            sink.text(key!("host"), b"a.test:8443");
+            sink.text(key!("path"), b"/a\xff?b=c");
+            sink.text(key!("protocol"), b"HTTP/2.0");
+            sink.text(key!("tls_version"), b"TLSv1.3");
+            sink.number(key!("status"), 404);
+            sink.millis(key!("total_ms"), Some(Duration::from_micros(1_500)));
+            sink.text(key!("reason"), b"no_route");
+            sink.text(key!("request.x-a"), b"b");
+            sink.text(key!("trace_id"), b"0af7651916cd43dd8448eb211c80319c");
+        });
+        let list = ListValue { values: vec![proto::Value::from("b").into()] };
+        let expected = [
+            KeyValue::new("client.address", "192.0.2.1"),
+            KeyValue::new("http.request.method", "GET"),
+            KeyValue::new("server.address", "a.test"),
+            KeyValue::new("server.port", 8_443),
+            KeyValue::new("url.path", "/a\u{fffd}"),
+            KeyValue::new("url.query", "b=c"),
+            KeyValue::new("network.protocol.name", "http"),
+            KeyValue::new("network.protocol.version", "2"),
+            KeyValue::new("tls.protocol.name", "tls"),
+            KeyValue::new("tls.protocol.version", "1.3"),
+            KeyValue::new("http.response.status_code", 404),
+            KeyValue::new("crestline.total_ms", proto::Value::Real(1.5)),
+            KeyValue::new("error.type", "no_route"),
+            KeyValue::new("crestline.reason", "no_route"),
+            KeyValue::new("http.request.header.x-a", proto::Value::List(list)),
+        ];
+        assert_eq!(record.attributes, expected);
+        assert_eq!((record.time, record.severity, &*record.severity_text), (7, 13, "WARN"));
+        assert_eq!((record.trace_id.len(), record.trace_id[0]), (16, 0x0a));
+        assert_eq!(record.body, Some(proto::Value::from("GET /a\u{fffd}?b=c 404 no_route").into()));
+    }
+
+    #[test]
+    fn a_line_that_was_asked_for_is_the_body() {
+        let record = of(Severity::Info, "a line\n", |sink| sink.text(key!("reason"), b"ok"));
+        assert_eq!(record.body, Some(proto::Value::from("a line").into()));
+        assert_eq!(record.attributes, [KeyValue::new("crestline.reason", "ok")]);
+    }
+
+    #[test]
+    fn a_host_may_have_a_port_and_an_address_colons() {
+        for (host, name, port) in [
+            ("a.test", "a.test", None),
+            ("a.test:80", "a.test", Some(80)),
+            ("[::1]:80", "::1", Some(80)),
+            ("[::1]", "::1", None),
+            ("::1", "::1", None),
+            ("a:b", "a:b", None),
+            ("", "", None),
+        ] {
+            let mut attributes = Vec::new();
+            server(host, &mut attributes);
+            let expected: Vec<_> = [KeyValue::new("server.address", name)]
+                .into_iter()
+                .chain(port.map(|port: u64| KeyValue::new("server.port", port)))
+                .collect();
+            assert_eq!(attributes, expected, "{host}");
+        }
+    }
+}
