@@ -6,12 +6,6 @@ use crate::support::{Answer, Client, Crestline, Origin, eventually, get, soon};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
-/// Where it listens.
-fn place(proxy: &Crestline) -> String {
-    let told = proxy.log_with("admin: listens on ");
-    told[0].trim_start_matches("admin: listens on ").to_owned()
-}
-
 /// A request with more fields, each with its line end.
 async fn ask(place: &str, method: &str, path: &str, fields: &str) -> Answer {
     let host = if fields.contains("Host: ") { "" } else { "Host: localhost\r\n" };
@@ -33,7 +27,7 @@ async fn programs_scrape_and_browsers_of_strangers_are_refused() {
         "
     ))
     .await;
-    let place = place(&proxy);
+    let place = proxy.admin_address().await;
     proxy.get("/").await;
     let page = ask(&place, "GET", "/metrics", "").await;
     assert!(page.text().contains("\ncrestline_build_info{"), "{}", page.text());
@@ -76,7 +70,7 @@ async fn who_shows_the_token_is_let_in_and_a_reload_changes_it() {
         file.display()
     );
     let proxy = Crestline::start(&yaml).await;
-    let place = place(&proxy).replace("0.0.0.0", "127.0.0.1");
+    let place = proxy.admin_address().await.replace("0.0.0.0", "127.0.0.1");
     let with = |token: &str| format!("Authorization: Bearer {token}\r\n");
     for path in ["/metrics", "/v1/status", "/v1/live", "/healthz/"] {
         let refused = ask(&place, "GET", path, "").await;
@@ -122,7 +116,7 @@ async fn probes_are_told_whether_it_is_ready_and_why_not() {
         "
     ))
     .await;
-    let place = place(&proxy);
+    let place = proxy.admin_address().await;
     let ready = ask(&place, "GET", "/readyz", "").await;
     let expected = "{\"ready\":false,\"reasons\":[\"upstream must has no fit backend\"]}\n";
     assert_eq!((status(&ready), ready.text()), (503, expected));
@@ -153,8 +147,7 @@ async fn it_answers_while_the_first_checks_go_on() {
     );
     fs::write(&file, yaml).unwrap();
     let proxy = Crestline::start_unready(&["-c", file.to_str().unwrap()]).await;
-    proxy.logs("admin: listens on ").await;
-    let ready = ask(&place(&proxy), "GET", "/readyz", "").await;
+    let ready = ask(&proxy.admin_address().await, "GET", "/readyz", "").await;
     let expected = "the first checks of backends are not over";
     assert!(ready.text().contains(expected), "{}", ready.text());
     assert_eq!(status(&ready), 503);
@@ -170,7 +163,7 @@ async fn an_upgrade_hands_it_over_and_no_scrape_is_refused() {
         "
     ))
     .await;
-    let place = place(&proxy);
+    let place = proxy.admin_address().await;
     let scraping = tokio::spawn({
         let place = place.clone();
         async move {

@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 
 use crate::support::{
-    Asks, Crestline, Front, Origin, Pair,
+    Asks, Crestline, Front, Origin, Pair, get,
     otlp::{GrpcReceiver, HttpReceiver, texts},
     request,
 };
@@ -38,8 +38,9 @@ async fn a_record_has_the_fields_of_the_line_and_is_sent_again_until_it_is_taken
         "
     ))
     .await;
-    let answer = proxy.send(request("GET", "/a?b=c&token=d", "X-Tenant: t\r\n", "")).await;
-    proxy.get("/none").await;
+    let mut client = proxy.client().await; // one, whose records keep their order
+    let answer = client.exchange(request("GET", "/a?b=c&token=d", "X-Tenant: t\r\n", "")).await;
+    client.exchange(get("/none")).await;
     let records = receiver.taken.wait_for(2).await;
     proxy.logs("otlp: logs are not taken at http://127.0.0.1:").await;
     proxy.logs("otlp: logs are taken again at").await;
@@ -101,8 +102,9 @@ async fn grpc_over_tls_takes_them_as_well() {
         front.port()
     );
     let proxy = Crestline::start_among(&[("ca.pem", &pair.cert)], &[], &yaml).await;
+    let mut client = proxy.client().await;
     for path in ["/a", "/b"] {
-        proxy.get(path).await;
+        client.exchange(get(path)).await;
     }
     let records = receiver.taken.wait_for(2).await;
     let calls = receiver.origin.requests();

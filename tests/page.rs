@@ -79,7 +79,7 @@ async fn an_operator_sees_what_happens_and_drains_a_backend_by_the_keyboard() {
     let proxy = Crestline::start(&yaml).await;
     let evil = "upstreams: '<img src=x onerror=alert(1)>'\n";
     proxy.refuses(evil).await;
-    let place = proxy.log_with("admin: listens on ")[0].replace("admin: listens on ", "");
+    let place = proxy.admin_address().await;
     let place = place.replace("127.0.0.1", "localhost"); // the browser knows no other host
     let asking = tokio::spawn(ask_for_ever(proxy.address().to_owned()));
 

@@ -347,6 +347,13 @@ impl Crestline {
         }
     }
 
+    /// Where its admin listener is, as soon as it listens: `127.0.0.1:40123`.
+    pub(crate) async fn admin_address(&self) -> String {
+        const LISTENS: &str = "admin: listens on ";
+        self.logs(LISTENS).await;
+        self.log_with(LISTENS)[0].trim_start_matches(LISTENS).to_owned()
+    }
+
     /// Where its admin socket lies.
     pub(crate) fn admin_socket(&self) -> PathBuf {
         self.folder().join("crestline.admin.sock")

@@ -32,7 +32,7 @@ pub(crate) use self::{
     front::{Accepted, Asks, Front},
     http2::{H2Answer, H2Client, H2Origin},
     load::{Load, UntilRefused},
-    origin::{After, Exchange, Origin},
+    origin::{After, Exchange, Origin, bound},
     tls::{Authority, Pair, Session, TlsClient, TlsEnding, connect_http2, s_client},
     wire::Ending,
 };

@@ -194,7 +194,8 @@ impl fmt::Display for Origin {
     }
 }
 
-fn bound(address: SocketAddr) -> Socket {
+/// A socket that has a place of its own, or again.
+pub(crate) fn bound(address: SocketAddr) -> Socket {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_nonblocking(true).unwrap();
     socket.set_reuse_address(true).unwrap();

@@ -79,7 +79,7 @@ fn configured(folder: &Path) -> String {
 module(load="imtcp")
 module(load="imuxsock" SysSock.Use="off")
 input(type="imtcp" address="127.0.0.1" port="0" listenPortFileName="{folder}/port")
-input(type="imuxsock" Socket="{folder}/socket" UseSpecialParser="off" ParseHostname="on" RateLimit.Interval="0")
+input(type="imuxsock" Socket="{folder}/socket" UseSpecialParser="off" ParseHostname="on" IgnoreTimestamp="off" RateLimit.Interval="0")
 template(name="json" type="list") {{ constant(value="{{") {} {comma} {time} constant(value="}}\n") }}
 action(type="omfile" file="{folder}/out" template="json" asyncWriting="off" flushOnTXEnd="on")
 "#,
