@@ -43,7 +43,7 @@ async fn the_id_on_an_error_page_leads_to_the_story_of_the_request() {
     assert_eq!(record["reason"], line["reason"]);
     assert_eq!(
         events(&record),
-        ["accepted", "head_read", "routed", "policies_passed", "ended"],
+        ["accepted", "head_read", "routed", "policies_asked", "ended"],
         "{record}"
     );
     let attempts = record["attempts"].as_array().unwrap();
@@ -95,7 +95,12 @@ async fn what_is_refused_and_what_is_slow_is_told_apart_from_what_failed() {
     let proxy = Crestline::start(&format!(
         "
         upstreams: {{ app: {{ backends: [\"{origin}\"] }} }}
-        routes: [{{ name: app, match: {{ hosts: [a.test] }}, upstream: app }}]
+        routes:
+          - {{ name: app, match: {{ hosts: [a.test] }}, upstream: app }}
+          - name: closed
+            match: {{ hosts: [c.test] }}
+            policies: [{{ ip: [deny all] }}]
+            upstream: app
         "
     ))
     .await;
@@ -103,7 +108,9 @@ async fn what_is_refused_and_what_is_slow_is_told_apart_from_what_failed() {
     for path in ["/quick", "/slow", "/quick"] {
         assert_eq!(ask(path).await.status, 200);
     }
-    // No route, and no request at all.
+    // A policy says no, there is no route, and no request at all.
+    let closed = get("/closed").replace("a.test", "c.test");
+    assert_eq!(proxy.send(&closed).await.status, 403);
     let other = get("/lost").replace("a.test", "b.test");
     assert_eq!(proxy.send(&other).await.status, 404);
     let mut client = proxy.client().await;
@@ -115,13 +122,14 @@ async fn what_is_refused_and_what_is_slow_is_told_apart_from_what_failed() {
     assert!(kept(&proxy, "failed").await.is_empty());
     let refused = kept(&proxy, "refused").await;
     let reasons: Vec<_> = refused.iter().map(|record| record["reason"].as_str().unwrap()).collect();
-    assert_eq!(reasons, ["duplicate_host", "no_route"], "the last first");
+    assert_eq!(reasons, ["duplicate_host", "no_route", "ip_denied"], "the last first");
+    assert_eq!(events(&refused[2]), ["accepted", "head_read", "routed", "policies_asked", "ended"]);
     let slow = kept(&proxy, "slow").await;
     let paths: Vec<_> = slow.iter().map(|record| record["path"].as_str().unwrap()).collect();
     assert_eq!(paths, ["/slow", "/quick", "/quick"], "the slowest first");
     assert_eq!(
         events(&slow[0]),
-        ["accepted", "head_read", "routed", "policies_passed", "answered", "ended"]
+        ["accepted", "head_read", "routed", "policies_asked", "answered", "ended"]
     );
     let attempt = &slow[0]["attempts"][0];
     assert!(300.0 <= attempt["first_byte_ms"].as_f64().unwrap(), "{attempt}");
@@ -142,4 +150,25 @@ async fn stories_are_kept_over_a_reload() {
     let failed = kept(&proxy, "failed").await;
     assert_eq!((&failed[0]["id"], &failed[0]["reason"]), (&line["id"], &"client_abort".into()));
     assert_eq!(failed[0]["attempts"][0]["outcome"], "client_left");
+}
+
+/// A relayed connection is no request, but has a story as well.
+#[tokio::test]
+async fn a_relayed_connection_that_failed_is_kept() {
+    let dead = Origin::refusing();
+    let proxy = Crestline::start(&format!(
+        "
+        listeners: [{{ address: \"127.0.0.1:0\", protocol: tcp, upstream: app }}]
+        upstreams: {{ app: {{ backends: [\"{dead}\"], health_check: off, retries: 0 }} }}
+        "
+    ))
+    .await;
+    let (_, ending) = proxy.client().await.rest().await;
+    assert_eq!(ending, Ending::Closed);
+    proxy.access_log(1).await;
+    let failed = kept(&proxy, "failed").await;
+    let told = ["protocol", "reason", "upstream"].map(|name| failed[0][name].as_str().unwrap());
+    assert_eq!(told, ["TCP", "connect_refused", "app"]);
+    assert_eq!(failed[0]["attempts"][0]["outcome"], "refused");
+    assert_eq!(events(&failed[0]), ["accepted", "ended"]);
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, StatusCode, header::CONTENT_TYPE, header::RETRY_AFTER};
+use http::{Request, StatusCode, header::CONTENT_TYPE};
 use http_body_util::{BodyExt, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
@@ -16,10 +16,9 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
-use jiff::fmt::rfc2822;
 use tokio::time;
 
-use crate::client::{roots::Roots, words::words};
+use crate::client::{retry_after::retry_after, roots::Roots, words::words};
 
 /// How long one question may take.
 const WITHIN: Duration = Duration::from_secs(30);
@@ -80,8 +79,9 @@ impl HttpClient for Client {
             let too_slow = |_| other(format!("{host}: no answer within {WITHIN:?}"));
             let (parts, body) = time::timeout(WITHIN, whole).await.map_err(too_slow)??;
             if parts.status.is_client_error() || parts.status.is_server_error() {
-                let after = parts.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-                named.note(after.and_then(|after| time_of(after, SystemTime::now())));
+                let now = SystemTime::now();
+                let after = retry_after(&parts.headers, now);
+                named.note(after.and_then(|after| now.checked_add(after)));
                 let kind = parts.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
                 if !kind.is_some_and(|kind| kind.contains("json")) {
                     return Err(other(format!("{host}: the answer was {}", told(parts.status))));
@@ -100,28 +100,9 @@ fn told(status: StatusCode) -> String {
     status.to_string()
 }
 
-/// The time that `Retry-After` names: in so many seconds, or at a date (RFC 9110 §10.2.3).
-fn time_of(value: &str, now: SystemTime) -> Option<SystemTime> {
-    if let Ok(seconds) = value.trim().parse() {
-        return now.checked_add(Duration::from_secs(seconds));
-    }
-    let at = rfc2822::parse(value.trim()).ok()?.timestamp();
-    u64::try_from(at.as_second()).ok().map(|at| SystemTime::UNIX_EPOCH + Duration::from_secs(at))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_ca_names_a_time_in_seconds_or_as_a_date() {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000);
-        let in_seconds = |text| Some(time_of(text, now)?.duration_since(now).ok()?.as_secs());
-        assert_eq!(in_seconds("120"), Some(120));
-        assert_eq!(in_seconds("Thu, 01 Jan 1970 01:00:00 GMT"), Some(2_600));
-        assert_eq!(in_seconds("soon"), None);
-        assert_eq!(in_seconds("99999999999999999999"), None);
-    }
 
     #[test]
     fn a_time_that_was_named_is_taken_once() {

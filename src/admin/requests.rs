@@ -4,7 +4,6 @@ use std::{fmt, str::FromStr, sync::Arc, time::SystemTime};
 
 use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -19,7 +18,7 @@ use crate::{
 pub(super) const PREFIX: &str = "/v1/requests/";
 
 /// What is recorded, by why it is.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Requests {
     /// The last that failed, the last first.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -8,5 +8,6 @@
 pub mod answer;
 pub mod channel;
 pub mod endpoint;
+pub mod retry_after;
 pub mod roots;
 pub mod words;

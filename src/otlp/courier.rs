@@ -39,71 +39,35 @@ const ASKED_MAX: Duration = Duration::from_secs(60);
 
 const SENT: Family<1> = Family::counter(
     "crestline_otlp_sent_total",
-    "Log records and spans that a receiver of OpenTelemetry has taken, by signal",
+    "Records that a receiver of OpenTelemetry has taken, by signal",
     ["signal"],
 );
 const DROPPED: Family<1> = Family::counter(
     "crestline_otlp_dropped_total",
-    "Log records and spans that were lost, because their receiver was too slow, or took them not, by signal",
+    "Records that were lost, because their receiver was too slow, or took them not, by signal",
     ["signal"],
 );
 
-/// What kind of records a parcel has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Signal {
-    /// Records of a log.
-    Logs = 0,
-    /// Spans.
-    Traces = 1,
-}
+/// What stands for records of a log beside the metrics.
+const LOGS: &str = "logs";
+/// Where they go over HTTP, behind the path of the endpoint.
+const PATH: &str = "/v1/logs";
+/// The call that takes them.
+const METHOD: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
 
-/// What was sent, and what was dropped, over all configurations.
-static COUNTS: [[AtomicU64; 2]; 2] = [const { [const { AtomicU64::new(0) }; 2] }; 2];
+/// What was taken, and what was lost, over all configurations.
+static TAKEN: AtomicU64 = AtomicU64::new(0);
+static LOST: AtomicU64 = AtomicU64::new(0);
 
-impl Signal {
-    const ALL: [Self; 2] = [Self::Logs, Self::Traces];
-
-    fn word(self) -> &'static str {
-        match self {
-            Self::Logs => "logs",
-            Self::Traces => "traces",
-        }
-    }
-
-    /// The path over HTTP, behind that of the endpoint.
-    fn path(self) -> &'static str {
-        match self {
-            Self::Logs => "/v1/logs",
-            Self::Traces => "/v1/traces",
-        }
-    }
-
-    /// The path of the call.
-    fn method(self) -> &'static str {
-        match self {
-            Self::Logs => "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
-            Self::Traces => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
-        }
-    }
-
-    /// Counts what was lost before it came to a courier.
-    pub fn drop(self, records: u64) {
-        COUNTS[self as usize][1].fetch_add(records, Relaxed);
-    }
-
-    fn sent(self, records: u64) {
-        COUNTS[self as usize][0].fetch_add(records, Relaxed);
-    }
+/// Counts records that were lost before they came to a courier.
+pub fn lose(records: u64) {
+    LOST.fetch_add(records, Relaxed);
 }
 
 /// Writes what is known of all couriers.
 pub fn collect(page: &mut Page) {
-    for (index, family) in [&SENT, &DROPPED].into_iter().enumerate() {
-        let mut samples = page.family(family);
-        for signal in Signal::ALL {
-            samples.add([signal.word()], COUNTS[signal as usize][index].load(Relaxed));
-        }
-    }
+    page.family(&SENT).add([LOGS], TAKEN.load(Relaxed));
+    page.family(&DROPPED).add([LOGS], LOST.load(Relaxed));
 }
 
 /// Records that travel together.
@@ -126,7 +90,6 @@ pub enum Fate {
 /// of any runtime.
 pub struct Courier {
     receiver: Receiver,
-    signal: Signal,
     path: String,
     channel: Channel,
     runtime: Option<Runtime>,
@@ -137,14 +100,14 @@ pub struct Courier {
 
 impl Courier {
     /// A courier that connects with the first parcel.
-    pub fn new(receiver: Receiver, signal: Signal) -> Self {
+    pub fn new(receiver: Receiver) -> Self {
         let path = match receiver.protocol {
-            Protocol::Http => format!("{}{}", receiver.path, signal.path()),
-            Protocol::Grpc => signal.method().to_owned(),
+            Protocol::Http => format!("{}{PATH}", receiver.path),
+            Protocol::Grpc => METHOD.to_owned(),
         };
         let channel = receiver.channel();
         let (runtime, again_at, pause) = (None, Instant::now(), PAUSES.0);
-        Self { receiver, signal, path, channel, runtime, again_at, pause, failing: false }
+        Self { receiver, path, channel, runtime, again_at, pause, failing: false }
     }
 
     /// Makes a parcel of a message with so many records.
@@ -165,18 +128,18 @@ impl Courier {
         match self.attempt(parcel, finish) {
             Outcome::Taken { rejected, why } => {
                 let rejected = rejected.min(parcel.records);
-                self.signal.sent(parcel.records - rejected);
+                TAKEN.fetch_add(parcel.records - rejected, Relaxed);
                 self.taken(rejected, &why);
                 Fate::Gone(rejected)
             }
             Outcome::Never { why } => {
                 self.fails(&why);
-                self.lost(parcel)
+                lost(parcel)
             }
             Outcome::Later { why, after } => {
                 self.fails(&why);
                 self.wait(after);
-                if parcel.since.elapsed() < KEPT_MAX { Fate::Waits } else { self.lost(parcel) }
+                if parcel.since.elapsed() < KEPT_MAX { Fate::Waits } else { lost(parcel) }
             }
         }
     }
@@ -207,26 +170,22 @@ impl Courier {
         outcome
     }
 
-    fn lost(&self, parcel: &Parcel) -> Fate {
-        self.signal.drop(parcel.records);
-        Fate::Gone(parcel.records)
-    }
-
     fn wait(&mut self, asked: Option<Duration>) {
         let pause = self.pause.mul_f64(0.5 + fastrand::f64() / 2.0);
-        self.again_at = Instant::now() + asked.unwrap_or(pause).min(ASKED_MAX);
+        self.again_at =
+            Instant::now() + asked.map_or(pause, |asked| asked.min(ASKED_MAX).max(pause));
         self.pause = (self.pause * 2).min(PAUSES.1);
     }
 
     fn taken(&mut self, rejected: u64, why: &str) {
-        let (signal, to) = (self.signal.word(), self.channel.endpoint());
+        let to = self.channel.endpoint();
         if 0 < rejected {
-            self.signal.drop(rejected);
+            lose(rejected);
             if !self.failing {
-                warn!("otlp: {rejected} {signal} were lost at {to}: {why}");
+                warn!("otlp: {rejected} {LOGS} were lost at {to}: {why}");
             }
         } else if self.failing {
-            info!("otlp: {signal} are taken again at {to}");
+            info!("otlp: {LOGS} are taken again at {to}");
         }
         self.failing = 0 < rejected;
         self.pause = PAUSES.0;
@@ -234,14 +193,15 @@ impl Courier {
 
     fn fails(&mut self, why: &str) {
         if !self.failing {
-            error!(
-                "otlp: {} are not taken at {}: {why}",
-                self.signal.word(),
-                self.channel.endpoint()
-            );
+            error!("otlp: {LOGS} are not taken at {}: {why}", self.channel.endpoint());
         }
         self.failing = true;
     }
+}
+
+fn lost(parcel: &Parcel) -> Fate {
+    lose(parcel.records);
+    Fate::Gone(parcel.records)
 }
 
 fn runtime() -> io::Result<Runtime> {

@@ -3,11 +3,14 @@
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
+use http::{HeaderMap, StatusCode};
 use prost::Message;
 
 use crate::{
-    client::channel::{Channel, Whole},
+    client::{
+        channel::{Channel, Whole},
+        retry_after::retry_after,
+    },
     otlp::{
         config::Protocol,
         grpc::{self, Status},
@@ -93,15 +96,6 @@ fn told(body: &[u8]) -> String {
     if text.is_empty() { text } else { format!(": {text}") }
 }
 
-/// When to ask again, in seconds or as a date.
-fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    httpdate::parse_http_date(text).ok()?.duration_since(now).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -153,13 +147,5 @@ mod tests {
         whole.trailers.insert("grpc-status", "0".parse().unwrap());
         assert_eq!(of_call(&whole), Outcome::Taken { rejected: 3, why });
         assert!(matches!(taken(b"\xff"), Outcome::Taken { rejected: 0, .. }));
-    }
-
-    #[test]
-    fn the_time_to_ask_again_may_be_a_date() {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
-        let date = answer(503, &[("retry-after", "Sun, 06 Nov 1994 08:49:47 GMT")], b"");
-        assert_eq!(retry_after(&date.headers, now), Some(Duration::from_secs(10)));
-        assert_eq!(retry_after(&answer(503, &[("retry-after", "soon")], b"").headers, now), None);
     }
 }

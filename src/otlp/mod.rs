@@ -1,4 +1,4 @@
-//! OpenTelemetry's protocol (OTLP): logs and spans to a receiver, over HTTP or gRPC.
+//! OpenTelemetry's protocol (OTLP): records of logs to a receiver, over HTTP or gRPC.
 //!
 //! [`config`] is what the operator writes, [`proto`] the messages, [`courier`] brings one parcel of
 //! records at a time to the receiver, by `exchange`, again and again until it is taken, refused

@@ -43,10 +43,6 @@ pub(crate) struct LogRecord {
     pub(crate) body: Option<AnyValue>,
     #[prost(message, repeated, tag = "6")]
     pub(crate) attributes: Vec<KeyValue>,
-    #[prost(bytes = "vec", tag = "9")]
-    pub(crate) trace_id: Vec<u8>,
-    #[prost(bytes = "vec", tag = "10")]
-    pub(crate) span_id: Vec<u8>,
     #[prost(fixed64, tag = "11")]
     pub(crate) observed: u64,
     #[prost(string, tag = "12")]
@@ -107,7 +103,7 @@ pub(crate) struct ListValue {
     pub(crate) values: Vec<AnyValue>,
 }
 
-/// What a receiver answers, about logs and spans alike.
+/// What a receiver answers, about any kind of records.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Taken {
     #[prost(message, optional, tag = "1")]

@@ -60,8 +60,6 @@ pub struct Context {
     pub(crate) is_answered: bool,
     /// The current attempt.
     pub(crate) attempt: Begun,
-    /// From the start to the head of the answer.
-    pub(crate) first_byte: Option<Duration>,
     /// Whether the whole request was handed on in this attempt.
     pub(crate) is_sent: bool,
     /// Bytes of the request's body in this attempt.
@@ -97,7 +95,6 @@ impl Context {
             in_flight: None,
             is_answered: false,
             attempt: Begun::at(now),
-            first_byte: None,
             is_sent: false,
             body_bytes: 0,
             interim: 0,
@@ -157,6 +154,11 @@ impl Context {
 }
 
 impl Context {
+    /// From the start to the head of the answer.
+    pub(crate) fn first_byte(&self) -> Option<Duration> {
+        self.attempt.first_byte.map(|at| at.saturating_duration_since(self.started))
+    }
+
     /// From the start until now, for the story of the request.
     pub(crate) fn since_start(&self) -> Brief {
         Brief::between(self.started, Instant::now())

@@ -38,7 +38,7 @@ pub(crate) fn entry<'a>(session: &'a Session, ctx: &'a Context, status: u16) -> 
         bytes: session.body_bytes_sent() as u64,
         total: ctx.started.elapsed(),
         connect: ctx.attempts.connect(),
-        first_byte: ctx.first_byte,
+        first_byte: ctx.first_byte(),
         route: ctx.route.as_ref().map(|route| route.name.as_str()),
         upstream: ctx.route.as_ref().map(|route| &**route.upstream.name()),
         backend: ctx.attempts.last_backend(),

@@ -333,7 +333,6 @@ pub(crate) fn contact(took: Option<Duration>, digest: Option<&Digest>) -> Contac
 fn answered(session: &mut Session, header: &ResponseHeader, ctx: &mut Context) {
     let now = Instant::now();
     ctx.is_answered = true;
-    ctx.first_byte = Some(now.saturating_duration_since(ctx.started));
     ctx.attempt.first_byte = Some(now);
     let is_stream = is_stream(session.as_downstream());
     if let (Some(in_flight), Some(route)) = (&ctx.in_flight, &ctx.route) {

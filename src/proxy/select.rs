@@ -14,6 +14,7 @@ use pingora_proxy::Session;
 use tokio::time::{self, Instant};
 
 use crate::{
+    client::retry_after::retry_after,
     downstream::upload::is_stream,
     policy::contract::{Flow, Request},
     proxy::{
@@ -31,7 +32,7 @@ use crate::{
     snapshot::{Live, Route, Split},
     upstream::{
         Timeouts, Visit, attempts::Begun, backend::Member, balance::hints::Hints,
-        link::config::Http, outcome::Outcome, proxy_header::Sender, retry::pause::retry_after,
+        link::config::Http, outcome::Outcome, proxy_header::Sender,
     },
 };
 

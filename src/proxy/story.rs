@@ -24,8 +24,8 @@ pub(crate) fn record(entry: &Entry<'_>, target: &[u8], ctx: &Context) -> Record 
         secured.map(|at| before(Event::Secured, at)),
         Some(Step { at_ms: 0.0, event: Event::HeadRead }),
         at(Event::Routed, ctx.routed),
-        at(Event::PoliciesPassed, ctx.judged),
-        at(Event::Answered, ctx.first_byte.map(Brief::from)),
+        at(Event::PoliciesAsked, ctx.judged),
+        at(Event::Answered, ctx.first_byte().map(Brief::from)),
         Some(Step { at_ms: millis(entry.total), event: Event::Ended }),
     ];
     Record {

@@ -70,10 +70,7 @@ impl Passage {
             let times = Begun { contact, ..Begun::at(began) }.times(self.started, now);
             self.attempts.record(member, outcome, times);
             let why = match opened {
-                Ok(origin) => {
-                    self.connect = Some(took);
-                    return Ok(Connected { origin, in_flight });
-                }
+                Ok(origin) => return Ok(Connected { origin, in_flight }),
                 Err(why) => why,
             };
             drop(in_flight);

@@ -14,7 +14,7 @@ use crate::{
 
 /// Tells of a connection that has ended.
 pub(super) fn tell(snapshot: &Snapshot, passage: &Passage, ended: &Ended) {
-    let Passage { client, listener, sni, started, target, attempts, connect } = passage;
+    let Passage { client, listener, sni, started, target, attempts } = passage;
     let Ended { status, reason, passed } = ended;
     let tls = client.tls_entry();
     let id = request_id::new();
@@ -27,7 +27,7 @@ pub(super) fn tell(snapshot: &Snapshot, passage: &Passage, ended: &Ended) {
         sent: passed.sent,
         received: passed.received,
         total: started.elapsed(),
-        connect: *connect,
+        connect: attempts.connect(),
         first_byte: passed.first_byte.map(|at| at.saturating_duration_since(*started)),
         upstream: Some(target.upstream.name()),
         backend: attempts.last_backend(),

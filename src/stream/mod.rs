@@ -9,7 +9,7 @@ mod flow;
 mod log_line;
 mod origin;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use pingora_core::{
     connectors::{ConnectorOptions, TransportConnector},
@@ -43,8 +43,6 @@ struct Passage {
     started: Instant,
     target: RelayTarget,
     attempts: Attempts,
-    /// How long the last connection to an origin took to make.
-    connect: Option<Duration>,
 }
 
 /// How a connection ended.
@@ -67,8 +65,8 @@ impl Relay {
     pub async fn relay(&self, relayed: Relayed, target: RelayTarget) {
         let Relayed { stream, connection, listener, sni, started } = relayed;
         let client = Exchange::begin(Arc::new(connection));
-        let (attempts, connect) = (Attempts::default(), None);
-        let mut passage = Passage { client, listener, sni, started, target, attempts, connect };
+        let attempts = Attempts::default();
+        let mut passage = Passage { client, listener, sni, started, target, attempts };
         let connected = if overload::level() == Level::Calm {
             // In a box, so that an open connection does not hold the room that its beginning takes.
             Box::pin(passage.connect(&self.connector, &stream)).await

@@ -17,7 +17,7 @@ use crate::{
         progress::{Progress, State},
         syslog::{config::Receiver, sender::Sender},
     },
-    otlp::{self, courier::Signal},
+    otlp::{self, courier},
 };
 
 /// How long the last lines may take to a receiver on a network, looking up its name included.
@@ -63,7 +63,7 @@ impl Target {
     /// Counts what was lost before it came to the target, where it has a count of its own.
     pub(super) fn lose(&self, lines: u64) {
         if let Self::Otlp(_) = self {
-            Signal::Logs.drop(lines);
+            courier::lose(lines);
         }
     }
 
@@ -95,9 +95,9 @@ pub(super) enum Out {
 
 impl Out {
     /// Whether it is time to write, where so many bytes wait.
-    pub(super) fn is_due(&self, held: usize) -> bool {
+    pub(super) fn is_due(&self, held: impl FnOnce() -> usize) -> bool {
         match self {
-            Self::Otlp(exporter) => exporter.is_due(held),
+            Self::Otlp(exporter) => exporter.is_due(held()),
             Self::Lines(_) | Self::Syslog(_) => true,
         }
     }

@@ -49,7 +49,7 @@ impl Writer {
             if self.log.reopen.swap(false, Relaxed) {
                 self.open_anew();
             }
-            if is_last || self.out.is_due(self.held()) {
+            if is_last || self.out.is_due(|| self.held()) {
                 self.write_all();
             }
             if is_last {

@@ -20,8 +20,6 @@ use std::{
     time::Duration,
 };
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 pub use self::record::{Connection, Event, Record, Step, Tried, millis};
@@ -40,8 +38,7 @@ pub const REFUSED_MAX: usize = 200;
 pub const SLOW_MAX: usize = 100;
 
 /// Why a request is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// It failed, or the origin answered it with 5xx.
     Failed,
@@ -152,8 +149,12 @@ impl Recorder {
 
     /// The request with this id, if it is kept.
     pub fn find(&self, id: &str, now: Instant) -> Option<Arc<Record>> {
-        let kinds = [Kind::Failed, Kind::Refused, Kind::Slow];
-        kinds.iter().find_map(|kind| self.list(*kind, now).into_iter().find(|kept| kept.id == id))
+        self.shards.iter().find_map(|shard| {
+            let mut kept = shard.lock();
+            let Kept { failed, refused, slow } = &mut *kept;
+            let mut all = failed.iter().chain(&*refused).chain(slow.list(now));
+            all.find(|record| record.id == id).cloned()
+        })
     }
 
     fn shard(&self) -> &Shard {

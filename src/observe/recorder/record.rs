@@ -3,7 +3,6 @@
 use std::{fmt, time::SystemTime};
 
 use jiff::{SignedDuration, Timestamp};
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::time::Duration;
 
@@ -14,14 +13,13 @@ const TARGET_MAX: usize = 512;
 /// The same of a host, and of a method.
 const WORD_MAX: usize = 255;
 
-/// What is kept of a request. Times are milliseconds, counted from when its head was read.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[schemars(rename = "RecordedRequest")]
+/// What is kept of a request. Times are milliseconds, counted from when its head was read; those of
+/// a connection that was relayed, from when it was accepted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// Its id, as in the access log.
     pub id: String,
     /// When its head was read.
-    #[schemars(with = "String")]
     pub time: Timestamp,
     /// `HTTP/1.1`; `TCP` for a connection that was relayed.
     pub protocol: String,
@@ -36,7 +34,6 @@ pub struct Record {
     /// The status that the client got; 499 if it left before there was one.
     pub status: u16,
     /// Why it ended.
-    #[schemars(with = "String")]
     pub reason: Reason,
     /// Bytes of the answer's body.
     pub bytes: u64,
@@ -55,7 +52,7 @@ pub struct Record {
 }
 
 /// A step of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Step {
     /// When; below zero before the head was read.
     pub at_ms: f64,
@@ -64,7 +61,7 @@ pub struct Step {
 }
 
 /// What happens to a request here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Event {
     /// Its connection was accepted.
@@ -75,8 +72,8 @@ pub enum Event {
     HeadRead,
     /// Its route was found.
     Routed,
-    /// The policies of its route let it pass, or one of them answered it.
-    PoliciesPassed,
+    /// The policies of its route were asked: all let it pass, or one answered it.
+    PoliciesAsked,
     /// The head of an answer came from an origin.
     Answered,
     /// It was over.
@@ -84,7 +81,7 @@ pub enum Event {
 }
 
 /// One attempt of a request at one backend.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Tried {
     /// The backend.
     pub backend: String,
@@ -105,7 +102,7 @@ pub struct Tried {
 }
 
 /// How an attempt came to its connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Connection {
     /// It was made.
@@ -220,7 +217,7 @@ impl Story<'_> {
                 Event::Secured => "TLS handshake over".to_owned(),
                 Event::HeadRead => "head read".to_owned(),
                 Event::Routed => "route found".to_owned(),
-                Event::PoliciesPassed => "policies passed".to_owned(),
+                Event::PoliciesAsked => "policies asked".to_owned(),
                 Event::Answered => "answer passed on".to_owned(),
                 Event::Ended => {
                     ended = Some((*at_ms, format!("ended: {status} {reason}")));

@@ -111,7 +111,7 @@ fn a_story_is_told_in_the_order_of_time() {
             step(-1.5, Event::Accepted),
             step(0.0, Event::HeadRead),
             step(0.01, Event::Routed),
-            step(0.02, Event::PoliciesPassed),
+            step(0.02, Event::PoliciesAsked),
             step(14.0, Event::Answered),
             step(28.0, Event::Ended),
         ],
@@ -134,7 +134,7 @@ request 1: 200 ok
       -1.500 ms  connection accepted
        0.000 ms  head read
        0.010 ms  route found
-       0.020 ms  policies passed
+       0.020 ms  policies asked
        0.030 ms  attempt 1: 127.0.0.1:1 chosen
        0.200 ms  attempt 1: ended: refused
       10.000 ms  attempt 2: 127.0.0.1:2 chosen

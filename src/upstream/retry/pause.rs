@@ -1,8 +1,6 @@
-//! The pause before a retry: by chance, or as the origin says.
+//! The pause before a retry, by chance.
 
-use std::time::{Duration, SystemTime};
-
-use http::{HeaderMap, header::RETRY_AFTER};
+use std::time::Duration;
 
 /// How the pause grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,19 +24,8 @@ impl Backoff {
     }
 }
 
-/// How long an origin asks to be left alone, in seconds or until a date (RFC 9110 §10.2.3).
-pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let said = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = said.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = httpdate::parse_http_date(said).ok()?;
-    Some(date.duration_since(now).unwrap_or_default())
-}
-
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
     use proptest::prelude::*;
 
     use super::*;
@@ -65,22 +52,5 @@ mod tests {
         let short = pauses.iter().filter(|pause| **pause < Duration::from_millis(5)).count();
         assert!((300..700).contains(&short), "{short} of 1000");
         assert!(pauses.iter().any(|pause| *pause < Duration::from_millis(1)));
-    }
-
-    #[test]
-    fn retry_after_is_seconds_or_a_date() {
-        let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
-        let said = |value: &str| {
-            let headers =
-                HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_str(value).unwrap())]);
-            retry_after(&headers, now)
-        };
-        assert_eq!(said("2"), Some(Duration::from_secs(2)));
-        assert_eq!(said("Sun, 06 Nov 1994 08:49:40 GMT"), Some(Duration::from_secs(3)));
-        assert_eq!(said("Sun, 06 Nov 1994 08:00:00 GMT"), Some(Duration::ZERO), "it is over");
-        for nonsense in ["", "soon", "-1", "1.5"] {
-            assert_eq!(said(nonsense), None, "{nonsense}");
-        }
-        assert_eq!(retry_after(&HeaderMap::new(), now), None);
     }
 }

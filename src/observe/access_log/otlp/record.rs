@@ -69,8 +69,6 @@ impl<'a> Story<'a> {
 /// Adds what a field says.
 fn add(name: &str, value: Value<'_>, severity: Severity, record: &mut LogRecord) {
     match (name, value) {
-        ("trace_id", Value::Text(hex)) => record.trace_id = bytes(hex),
-        ("span_id", Value::Text(hex)) => record.span_id = bytes(hex),
         ("host", Value::Text(host)) => server(&lossy(host), &mut record.attributes),
         ("path", Value::Text(target)) => url(&lossy(target), &mut record.attributes),
         ("protocol", Value::Text(protocol)) => {
@@ -172,13 +170,6 @@ fn lossy(text: &[u8]) -> String {
     String::from_utf8_lossy(text).into_owned()
 }
 
-/// The bytes of an id in hexadecimal; none if it is none.
-fn bytes(hex: &[u8]) -> Vec<u8> {
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let pairs = hex.chunks_exact(2).map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?));
-    pairs.collect::<Option<_>>().unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -209,7 +200,6 @@ mod tests {
             sink.millis(key!("total_ms"), Some(Duration::from_micros(1_500)));
             sink.text(key!("reason"), b"no_route");
             sink.text(key!("request.x-a"), b"b");
-            sink.text(key!("trace_id"), b"0af7651916cd43dd8448eb211c80319c");
         });
         let list = ListValue { values: vec![proto::Value::from("b").into()] };
         let expected = [
@@ -231,7 +221,6 @@ mod tests {
         ];
         assert_eq!(record.attributes, expected);
         assert_eq!((record.time, record.severity, &*record.severity_text), (7, 13, "WARN"));
-        assert_eq!((record.trace_id.len(), record.trace_id[0]), (16, 0x0a));
         assert_eq!(record.body, Some(proto::Value::from("GET /a\u{fffd}?b=c 404 no_route").into()));
     }
 
