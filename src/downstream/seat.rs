@@ -23,10 +23,7 @@ use std::{
 use futures::task::AtomicWaker;
 use tokio::time::Instant;
 
-use crate::{
-    reason::Reason,
-    {clock, counter, downstream::refused},
-};
+use crate::{clock, counter, downstream::refused, reason::Reason};
 
 /// The connection does something.
 const BUSY: u64 = 0;

@@ -63,14 +63,6 @@ type Runners = ArrayVec<Runner, 2>;
 struct Answer {
     session: HttpSession,
     peer: Box<HttpPeer>,
-    connection: Made,
-}
-
-/// How a connection came about.
-#[derive(Clone, Copy)]
-struct Made {
-    /// How long it took; `None` if it was pooled.
-    took: Option<Duration>,
     contact: Contact,
 }
 
@@ -79,7 +71,7 @@ enum Lost {
     /// There was no connection.
     Unconnected(Box<Error>),
     /// There was one, and no answer came of it.
-    Broken(Box<Error>, Made),
+    Broken(Box<Error>, Contact),
 }
 
 /// How a request is sent from here.
@@ -215,11 +207,10 @@ async fn ask(
     let began = Instant::now();
     let (mut session, is_reused) =
         connector.get_http_session(&*peer).await.map_err(Lost::Unconnected)?;
-    let took = (!is_reused).then(|| began.elapsed());
-    let connection = Made { took, contact: contact(took, session.digest()) };
+    let contact = contact((!is_reused).then(|| began.elapsed()), session.digest());
     match head_of_answer(&mut session, &peer, head, http).await {
-        Ok(()) => Ok(Answer { session, peer, connection }),
-        Err(why) => Err(Lost::Broken(why.into_up(), connection)),
+        Ok(()) => Ok(Answer { session, peer, contact }),
+        Err(why) => Err(Lost::Broken(why.into_up(), contact)),
     }
 }
 
@@ -309,10 +300,10 @@ fn outrun(ctx: &mut Context, losers: &mut Runners, is_first_slower: bool) {
 
 /// Notes whose answer it is.
 fn noted(answer: Answer, is_second: bool, ctx: &mut Context) -> Answer {
-    ctx.attempt.contact = answer.connection.contact;
+    ctx.attempt.contact = answer.contact;
     if let Some(route) = &ctx.route {
         let account = route.upstream.account();
-        account.connected(answer.connection.took);
+        account.connected(answer.contact.connect());
         if is_second {
             account.hedges.won.increment();
         }
@@ -334,14 +325,16 @@ impl Lost {
     fn outcome(&self) -> Outcome {
         match self {
             Self::Unconnected(why) => Outcome::of_connecting(why),
-            Self::Broken(why, made) => failure::of_exchange(why, made.took.is_none(), false),
+            Self::Broken(why, contact) => {
+                failure::of_exchange(why, *contact == Contact::Pooled, false)
+            }
         }
     }
 
     fn contact(&self) -> Contact {
         match self {
             Self::Unconnected(_) => Contact::None,
-            Self::Broken(_, made) => made.contact,
+            Self::Broken(_, contact) => *contact,
         }
     }
 
@@ -353,8 +346,8 @@ impl Lost {
                 proxy.fail_to_connect(ctx, &mut why);
                 why
             }
-            Self::Broken(mut why, made) => {
-                proxy.error_while_proxy(session, &mut why, ctx, made.took.is_none());
+            Self::Broken(mut why, contact) => {
+                proxy.error_while_proxy(session, &mut why, ctx, contact == Contact::Pooled);
                 why
             }
         }
@@ -371,6 +364,7 @@ async fn pass(
     let Err(mut why) = pass::on(proxy, session, ctx, &mut answer.session).await else {
         return Ok(());
     };
-    proxy.error_while_proxy(session, &mut why, ctx, answer.connection.took.is_none());
+    let is_reused = answer.contact == Contact::Pooled;
+    proxy.error_while_proxy(session, &mut why, ctx, is_reused);
     Err(why)
 }

@@ -31,6 +31,16 @@ pub enum Contact {
     },
 }
 
+impl Contact {
+    /// How long the connection took to make; `None` if it was pooled, or there was none.
+    pub fn connect(self) -> Option<Duration> {
+        match self {
+            Self::Made { took, .. } => Some(took.into()),
+            Self::Pooled | Self::None => None,
+        }
+    }
+}
+
 /// When the steps of an attempt were, counted from the beginning of its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Times {
@@ -133,10 +143,7 @@ impl Attempts {
     /// pooled, or there was none.
     pub fn connect(&self) -> Option<Duration> {
         let mut contacts = self.list.iter().rev().map(|attempt| attempt.times.contact);
-        match contacts.find(|contact| *contact != Contact::None) {
-            Some(Contact::Made { took, .. }) => Some(took.into()),
-            _ => None,
-        }
+        contacts.find(|contact| *contact != Contact::None)?.connect()
     }
 
     /// How many were made.

@@ -3,17 +3,18 @@
 //! Whatever a client or an origin sent is escaped, so that no byte of theirs ends a line, fakes a
 //! field, or moves a terminal's cursor.
 
-use crate::reason::Reason;
-
 use std::{fmt::Display, net::IpAddr, time::Duration};
 
 use http::HeaderMap;
 
-use crate::observe::access_log::{
-    escape,
-    form::{Extra, Form},
-    sink::{Sink, key},
-    stamp::Stamp,
+use crate::{
+    observe::access_log::{
+        escape,
+        form::{Extra, Form},
+        sink::{Sink, key},
+        stamp::Stamp,
+    },
+    reason::Reason,
 };
 
 /// What one request leaves in the log.

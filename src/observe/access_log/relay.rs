@@ -2,13 +2,14 @@
 //!
 //! The fields are those of a request where they mean the same; it has no method, host or path.
 
-use crate::reason::Reason;
-
 use std::{fmt::Display, net::IpAddr, time::Duration};
 
-use crate::observe::access_log::{
-    line::{self, Tls, attempts, tls},
-    sink::{Sink, key},
+use crate::{
+    observe::access_log::{
+        line::{self, Tls, attempts, tls},
+        sink::{Sink, key},
+    },
+    reason::Reason,
 };
 
 /// What stands where a request has its protocol.

@@ -1,8 +1,8 @@
 //! The recorder: the last requests that failed or were refused, and the slowest, each with its
 //! story, so that an id in an error page leads to what happened.
 //!
-//! A good request that is not slow costs two loads. Whoever is kept takes the lock of its thread's
-//! shard, which nobody else takes but an operator who reads.
+//! A good request that is not slow costs two loads here, and two looks at the clock before. Whoever
+//! is kept takes the lock of its thread's shard, which nobody else takes but an operator who reads.
 //!
 //! INVARIANT: memory is bounded: each list has its length, each text in a record its own.
 
