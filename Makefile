@@ -8,7 +8,7 @@ SOAK_UPGRADES ?= 200
 SOAK_SECONDS ?= 0
 ATTACK_CONNECTIONS ?= 2000
 
-.PHONY: help demo build test check unit integration soak attack h2-cost docs deny audit bench bench-routing bench-select simulate setup bench-setup clean
+.PHONY: help demo build test check unit integration soak attack h2-cost docs deny audit bench bench-routing bench-select simulate setup setup-python bench-setup clean
 
 help: ## Shows this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,7 +19,7 @@ demo: setup ## Three origins and the proxy in one process; DEMO=--chaos kills or
 build: setup ## The binary, optimised: target/release/crestline
 	$(CARGO) build --release --bin crestline
 
-test: setup ## What CI runs: formatting, lints, all tests, docs, licences
+test: setup setup-python ## What CI runs: formatting, lints, all tests, docs, licences
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets -- -D warnings
 	$(CARGO) test --lib --bins
@@ -33,7 +33,7 @@ check: test ## The same as test
 unit: setup ## The tests beside the code
 	$(CARGO) test --lib
 
-integration: setup ## The tests that start the real program; T=NAME for some of them
+integration: setup setup-python ## The tests that start the real program; T=NAME for some of them
 	$(CARGO) test --test integration -- $(T)
 
 soak: setup ## SOAK_UPGRADES upgrades in a row under load, over SOAK_SECONDS at least; tells its figures
@@ -73,7 +73,7 @@ clean: ## Removes what was built
 # Pingora's compression and aws-lc build with cmake and a C compiler; the tests use curl, openssl,
 # sslscan, h2load, nghttp, slowhttptest and ss, Node, Python and a browser as clients; pebble is the
 # CA that they ask, dnsmasq the DNS server, etcd itself, rsyslog reads the log, systemd judges its
-# units, and promtool (of prometheus) its metrics.
+# units, and promtool (of prometheus) its metrics. What is from PyPI comes by setup-python.
 setup:
 	@packages=; \
 	command -v cmake >/dev/null || packages="$$packages cmake"; \
@@ -87,6 +87,7 @@ setup:
 	command -v chromium >/dev/null || packages="$$packages chromium"; \
 	command -v node >/dev/null || packages="$$packages nodejs"; \
 	/usr/bin/python3 -c 'import h2, grpc' 2>/dev/null || packages="$$packages python3-h2 python3-grpcio"; \
+	/usr/bin/python3 -c 'import ensurepip, venv' 2>/dev/null || packages="$$packages python3-venv"; \
 	command -v dnsmasq >/dev/null || packages="$$packages dnsmasq-base"; \
 	command -v etcd >/dev/null || packages="$$packages etcd-server"; \
 	command -v pebble >/dev/null || packages="$$packages pebble"; \
@@ -96,6 +97,14 @@ setup:
 	command -v promtool >/dev/null || packages="$$packages prometheus"; \
 	command -v systemd-analyze >/dev/null || packages="$$packages systemd"; \
 	$(install)
+
+# Tools from PyPI, in a place of their own beside the build; again when their versions change.
+setup-python: setup
+	@cmp -s tests/clients/requirements.txt target/python/requirements.txt || { \
+		echo "installing tools from PyPI" && rm -rf target/python && mkdir -p target && \
+		/usr/bin/python3 -m venv target/python && \
+		target/python/bin/pip install -q --disable-pip-version-check --no-deps -r tests/clients/requirements.txt && \
+		cp tests/clients/requirements.txt target/python/; }
 
 bench-setup: setup
 	@packages=; \

@@ -21,6 +21,7 @@ use structopt::{
 };
 
 use crate::{
+    admin::openapi,
     config::{self, File, schema},
     control::Provenance,
     demo,
@@ -102,6 +103,9 @@ enum Command {
         /// Prints the reference manual instead
         #[structopt(long)]
         markdown: bool,
+        /// Prints the OpenAPI document of the admin API instead
+        #[structopt(long, conflicts_with = "markdown")]
+        openapi: bool,
     },
 }
 
@@ -162,11 +166,14 @@ impl Arguments {
             Some(Command::Metrics(options)) => options.run(self.conf),
             Some(Command::Requests(options)) => options.run(self.conf),
             Some(Command::Schema { .. }) if self.is_given_flags() => {
-                say("error: `crestline schema` takes no other flag than `--markdown`\n");
+                say(
+                    "error: `crestline schema` takes no other flag than `--markdown` or `--openapi`\n",
+                );
                 ExitCode::from(EXIT_USAGE)
             }
-            Some(Command::Schema { markdown: true }) => print(&schema::manual()),
-            Some(Command::Schema { markdown: false }) => print(&schema::editors()),
+            Some(Command::Schema { openapi: true, .. }) => print(&openapi::printed()),
+            Some(Command::Schema { markdown: true, .. }) => print(&schema::manual()),
+            Some(Command::Schema { .. }) => print(&schema::editors()),
             None if self.test => check(self.conf),
             None if !self.backends.is_empty() => {
                 let backends = self.backends.into_iter().map(|backend| backend.0).collect();

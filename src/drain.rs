@@ -21,14 +21,18 @@ use std::{
 };
 
 use futures::task::AtomicWaker;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::counter::{Counter, Gauge};
 
 /// How far the process has come toward its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "ProcessState")]
 pub enum State {
     /// It serves.
     Serving,
@@ -62,7 +66,8 @@ pub enum Order {
 }
 
 /// What is in flight.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "InFlight")]
 pub struct Load {
     /// Connections of clients, idle ones included.
     pub connections: u64,

@@ -14,6 +14,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 static REQUESTS: AtomicU64 = AtomicU64::new(0);
@@ -28,7 +29,7 @@ thread_local! {
 }
 
 /// How many there were since the process began.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Panics {
     /// Those that ended a request.
     pub requests: u64,

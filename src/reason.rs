@@ -4,10 +4,12 @@
 //! `docs/reasons.md`, which is made of this list.
 
 use std::{
+    borrow::Cow,
     fmt::{self, Write as _},
     sync::LazyLock,
 };
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use crate::{
@@ -228,6 +230,17 @@ impl<'de> Deserialize<'de> for Reason {
         let word = String::deserialize(deserializer)?;
         let known = Self::ALL.iter().find(|reason| reason.as_str() == word);
         known.copied().ok_or_else(|| D::Error::custom(format!("no reason: {word:?}")))
+    }
+}
+
+impl JsonSchema for Reason {
+    fn schema_name() -> Cow<'static, str> {
+        "Reason".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let words: Vec<_> = Self::ALL.iter().map(|reason| reason.as_str()).collect();
+        json_schema!({ "description": "Why a request ended.", "type": "string", "enum": words })
     }
 }
 

@@ -10,6 +10,7 @@ mod acme;
 mod activation;
 mod admin;
 mod admin_listener;
+mod api_document;
 mod attack;
 mod balance;
 mod balance_algorithms;

@@ -80,7 +80,7 @@ async fn the_id_on_an_error_page_leads_to_the_story_of_the_request() {
     let (status, why) = proxy.api("GET", "/v1/requests?kid=failed", "").await;
     assert_eq!(
         (status, &why["error"]),
-        (400, &"no parameter `kid`: there are `kind` and `since`".into())
+        (400, &"no parameter `kid`: there are `kind`, `since` and `limit`".into())
     );
 }
 
@@ -124,6 +124,8 @@ async fn what_is_refused_and_what_is_slow_is_told_apart_from_what_failed() {
     let reasons: Vec<_> = refused.iter().map(|record| record["reason"].as_str().unwrap()).collect();
     assert_eq!(reasons, ["duplicate_host", "no_route", "ip_denied"], "the last first");
     assert_eq!(events(&refused[2]), ["accepted", "head_read", "routed", "policies_asked", "ended"]);
+    let (_, one) = proxy.api("GET", "/v1/requests?kind=refused&limit=1", "").await;
+    assert_eq!(one["refused"], serde_json::json!([refused[0]]));
     let slow = kept(&proxy, "slow").await;
     let paths: Vec<_> = slow.iter().map(|record| record["path"].as_str().unwrap()).collect();
     assert_eq!(paths, ["/slow", "/quick", "/quick"], "the slowest first");

@@ -4,12 +4,13 @@ use bytes::Bytes;
 use http::{
     StatusCode,
     header::{
-        CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY,
-        TRANSFER_ENCODING, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+        ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
+        REFERRER_POLICY, TRANSFER_ENCODING, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
     },
 };
 use pingora_core::protocols::http::ServerSession;
 use pingora_http::ResponseHeader;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::{
@@ -34,7 +35,8 @@ const BODY_READ_MAX: usize = 16 * 1024 * 1024;
 const WATCHES_FOR: Duration = Duration::from_secs(30);
 
 /// Why a request to the API was refused.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "Error")]
 pub struct Refused {
     /// In words, perhaps several lines.
     pub error: String,
@@ -50,6 +52,8 @@ pub(super) enum Answer {
     Steps(mpsc::Receiver<Step>),
     /// What happens, second by second, until nobody watches.
     Live(Watcher),
+    /// The path takes other methods, these.
+    OtherMethod(String),
     /// A part of the page.
     Asset(Asset),
 }
@@ -59,6 +63,7 @@ impl Answer {
     pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::Whole(status, _) => *status,
+            Self::OtherMethod(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Page(..) | Self::Steps(_) | Self::Live(_) | Self::Asset(_) => StatusCode::OK,
         }
     }
@@ -75,6 +80,12 @@ pub(super) async fn send(session: &mut ServerSession, answer: Answer) -> pingora
     match answer {
         Answer::Whole(status, value) => {
             whole(session, status, "application/json", line(&value)).await
+        }
+        Answer::OtherMethod(methods) => {
+            let why = refused("this path takes another method");
+            let mut header = ResponseHeader::build(StatusCode::METHOD_NOT_ALLOWED, None)?;
+            header.insert_header(ALLOW, methods)?;
+            send_whole(session, header, "application/json", line(&why)).await
         }
         Answer::Page(form, page) => {
             whole(session, StatusCode::OK, form.content_type(), page.into()).await
@@ -129,11 +140,20 @@ async fn whole(
     content_type: &'static str,
     body: Bytes,
 ) -> pingora::Result<()> {
-    let mut header = ResponseHeader::build(status, None)?;
+    let header = ResponseHeader::build(status, None)?;
+    send_whole(session, header, content_type, body).await
+}
+
+async fn send_whole(
+    session: &mut ServerSession,
+    mut header: ResponseHeader,
+    content_type: &'static str,
+    body: Bytes,
+) -> pingora::Result<()> {
     header.insert_header(CONTENT_TYPE, content_type)?;
     header.insert_header(CONTENT_LENGTH, body.len())?;
     guarded(&mut header)?;
-    if status == StatusCode::UNAUTHORIZED {
+    if header.status == StatusCode::UNAUTHORIZED {
         header.insert_header(WWW_AUTHENTICATE, "Bearer")?;
     }
     session.write_response_header(Box::new(header)).await?;

@@ -11,6 +11,8 @@ use pingora_core::{
     server::ShutdownWatch,
 };
 use pingora_http::RequestHeader;
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::{
     sync::mpsc,
@@ -20,12 +22,14 @@ use tokio::{
 use crate::{
     admin::{
         answer::{Answer, body, refused, send},
-        backends, guard,
+        backends::{self, Change},
+        guard,
         live::Live,
-        metrics,
+        metrics, openapi,
         order::{ReloadOrder, TOLERATE, UpgradeOrder, read},
         page, requests,
         status::{RouteStatus, Status},
+        table::{self, Act, Found, Named},
     },
     control::{Control, Goal, Refusal, probation::Standing, probation::Terms},
     drain::{Drain, Order, State},
@@ -57,6 +61,22 @@ pub struct Api {
     pub sockets: Sockets,
     /// What happens, for those who watch.
     pub live: Arc<Live>,
+}
+
+/// The answer of a process that lives.
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
+pub(super) struct Alive {
+    /// Always true.
+    alive: bool,
+}
+
+/// Whether the process should be sent clients.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub(super) struct Readiness {
+    /// Whether it should.
+    ready: bool,
+    /// Why it should not; nothing if it should.
+    reasons: Vec<String>,
 }
 
 /// Who asks.
@@ -157,54 +177,52 @@ impl Api {
     }
 
     async fn answer(&self, request: &RequestHeader, body: &[u8]) -> Answer {
-        let whole = match (&request.method, request.uri.path()) {
-            (&Method::GET, "/v1/status") => (StatusCode::OK, json!(self.status())),
-            (&Method::GET, "/v1/live") => match self.live.watch() {
+        let (act, named) = match table::find(&request.method, request.uri.path()) {
+            Found::Act(act, named) => (act, named),
+            Found::Methods(methods) => return Answer::OtherMethod(methods.join(", ")),
+            Found::Nothing => {
+                return Answer::Whole(StatusCode::NOT_FOUND, refused("there is no such path"));
+            }
+        };
+        let whole = match act {
+            Act::Alive => (StatusCode::OK, json!(Alive { alive: true })),
+            Act::Ready => self.readyz(),
+            Act::Metrics => return self.metrics(request),
+            Act::Document => (StatusCode::OK, openapi::document()),
+            Act::Status => (StatusCode::OK, json!(self.status())),
+            Act::Live => match self.live.watch() {
                 Some(watcher) => return Answer::Live(watcher),
                 None => (StatusCode::SERVICE_UNAVAILABLE, refused("as many watch as may")),
             },
-            (&Method::GET, "/metrics") => return self.metrics(request),
-            (&Method::GET, "/healthz") => (StatusCode::OK, json!({ "alive": true })),
-            (&Method::GET, "/readyz") => self.readyz(),
-            (&Method::GET, "/v1/upstreams") => (StatusCode::OK, json!(self.status().upstreams)),
-            (&Method::GET, "/v1/routes") => {
-                (StatusCode::OK, json!(RouteStatus::all(&self.control.live().load())))
-            }
-            (&Method::GET, "/v1/requests") => requests::list(&self.recorder(), request.uri.query()),
-            (&Method::GET, path) if path.starts_with(requests::PREFIX) => requests::one(
-                &self.recorder(),
-                path.strip_prefix(requests::PREFIX).unwrap_or_default(),
-            ),
-            (&Method::POST, path) if path.starts_with(backends::PREFIX) => {
-                let path = path.strip_prefix(backends::PREFIX).unwrap_or_default();
-                backends::order(&self.control.live().load(), path, body)
-            }
-            (&Method::POST, "/v1/drain") => self.drain().await,
-            (&Method::POST, "/v1/reload") => self.reload(body).await,
-            (&Method::GET, "/v1/probation") => self.probation().await,
-            (&Method::POST, "/v1/explain") => self.explain(body),
-            (&Method::POST, "/v1/upgrade") => match self.upgrade(body).await {
+            Act::Upstreams => (StatusCode::OK, json!(self.status().upstreams)),
+            Act::Routes => (StatusCode::OK, json!(RouteStatus::all(&self.control.live().load()))),
+            Act::Requests => requests::list(&self.recorder(), request.uri.query()),
+            Act::Request => requests::one(&self.recorder(), named.first),
+            Act::DrainBackend => self.backend(named, Ok(Change::Drained(true))),
+            Act::ReadyBackend => self.backend(named, Ok(Change::Drained(false))),
+            Act::WeighBackend => self.backend(named, Change::weight(body)),
+            Act::Reload => self.reload(body).await,
+            Act::Probation => self.probation().await,
+            Act::Explain => self.explain(body),
+            Act::Upgrade => match self.upgrade(body).await {
                 Ok(steps) => return Answer::Steps(steps),
                 Err(refused) => refused,
             },
-            (
-                _,
-                "/metrics" | "/healthz" | "/readyz" | "/v1/upstreams" | "/v1/routes" | "/v1/status"
-                | "/v1/live" | "/v1/requests" | "/v1/drain" | "/v1/reload" | "/v1/probation"
-                | "/v1/explain" | "/v1/upgrade",
-            ) => (StatusCode::METHOD_NOT_ALLOWED, refused("this path takes another method")),
-            (_, path)
-                if path.starts_with(backends::PREFIX) || path.starts_with(requests::PREFIX) =>
-            {
-                (StatusCode::METHOD_NOT_ALLOWED, refused("this path takes another method"))
-            }
-            _ => (StatusCode::NOT_FOUND, refused("there is no such path")),
+            Act::Drain => self.drain().await,
         };
         whole.into()
     }
 
     fn recorder(&self) -> Arc<Recorder> {
         self.control.live().load().ledger.recorder.clone()
+    }
+
+    /// Carries out an order for one backend.
+    fn backend(&self, named: Named<'_>, change: Result<Change, String>) -> (StatusCode, Value) {
+        match change {
+            Ok(change) => backends::order(&self.control.live().load(), named, change),
+            Err(why) => (StatusCode::BAD_REQUEST, refused(&why)),
+        }
     }
 
     /// Whether the process should be sent clients; if not, why.
@@ -219,7 +237,7 @@ impl Api {
         reasons.extend(self.control.live().load().unready(SystemTime::now()));
         let is_ready = reasons.is_empty();
         let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        (status, json!({ "ready": is_ready, "reasons": reasons }))
+        (status, json!(Readiness { ready: is_ready, reasons }))
     }
 
     /// The page of all metrics, in the form that is asked for.

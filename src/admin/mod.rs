@@ -11,11 +11,13 @@ pub mod front;
 mod guard;
 pub mod live;
 pub mod metrics;
+pub mod openapi;
 pub mod order;
 mod page;
 pub mod requests;
 pub mod socket;
 pub mod status;
+mod table;
 
 use std::{io, sync::Arc, time::Duration};
 

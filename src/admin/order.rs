@@ -2,31 +2,38 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-use crate::units::{Duration, Percent};
+use crate::units::{self, Duration, Percent};
 
 /// By how much the share of failures may rise on probation, if nothing else is said.
 pub const TOLERATE: Percent = Percent::new(5);
 
 /// What `POST /v1/reload` takes.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(extend(
+    "if" = { "required": ["tolerate"], "properties": { "tolerate": { "type": "string" } } },
+    "then" = { "required": ["probation"], "properties": { "probation": { "type": "string" } } },
+))]
 pub struct ReloadOrder {
     /// The version to go back to; without it, the file is read again.
     pub to: Option<u64>,
     /// Take the change back if too many requests fail within this time.
+    #[schemars(extend("pattern" = units::POSITIVE))]
     pub probation: Option<Duration>,
     /// By how much the share of failures may rise meanwhile. Default: `5%`.
     pub tolerate: Option<Percent>,
 }
 
 /// What `POST /v1/upgrade` takes.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct UpgradeOrder {
     /// The program, as an absolute path. Default: what lies where this one was started.
+    #[schemars(extend("pattern" = "^/"))]
     pub binary: Option<PathBuf>,
     /// How long the successor may take until it serves. Default: `60s`.
     pub timeout: Option<Duration>,

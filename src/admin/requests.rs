@@ -4,6 +4,7 @@ use std::{fmt, str::FromStr, sync::Arc, time::SystemTime};
 
 use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -14,11 +15,8 @@ use crate::{
     units::Duration,
 };
 
-/// Before the id of one.
-pub(super) const PREFIX: &str = "/v1/requests/";
-
 /// What is recorded, by why it is.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Requests {
     /// The last that failed, the last first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -32,12 +30,18 @@ pub struct Requests {
 }
 
 /// What is asked for, as parameters.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Wanted {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
+#[schemars(inline)]
+pub(super) struct Wanted {
     /// Only of this kind.
+    #[schemars(with = "Kind")]
     kind: Option<Kind>,
     /// Only what ended within this time.
+    #[schemars(with = "Duration")]
     since: Option<Duration>,
+    /// At most so many of each kind.
+    #[schemars(with = "u16")]
+    limit: Option<u16>,
 }
 
 impl Wanted {
@@ -50,7 +54,15 @@ impl Wanted {
                     let since = value.parse().map_err(|why| format!("`since`: {why}"))?;
                     wanted.since = Some(since);
                 }
-                _ => return Err(format!("no parameter `{name}`: there are `kind` and `since`")),
+                "limit" => {
+                    let limit = value.parse().map_err(|why| format!("`limit`: {why}"))?;
+                    wanted.limit = Some(limit);
+                }
+                _ => {
+                    return Err(format!(
+                        "no parameter `{name}`: there are `kind`, `since` and `limit`"
+                    ));
+                }
             }
         }
         Ok(wanted)
@@ -90,6 +102,7 @@ impl Requests {
             wanted.kind.is_none_or(|wanted| wanted == kind).then(|| {
                 let mut kept = recorder.list(kind, Instant::now());
                 kept.retain(|record| since.is_none_or(|since| since <= record.ended()));
+                kept.truncate(wanted.limit.map_or(usize::MAX, usize::from));
                 kept
             })
         };

@@ -13,6 +13,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -34,7 +35,7 @@ use crate::{
 };
 
 /// What runs.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
     /// The version of the program.
     pub program: String,
@@ -65,7 +66,7 @@ pub struct Status {
 }
 
 /// The configuration in force, and those before.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Configuration {
     /// Its version.
     pub version: u64,
@@ -85,7 +86,7 @@ pub struct Configuration {
 }
 
 /// A version that is kept.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct VersionStatus {
     /// Its number.
     pub version: u64,
@@ -96,7 +97,7 @@ pub struct VersionStatus {
 }
 
 /// A listener.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ListenerStatus {
     /// Where it listens.
     pub address: String,
@@ -113,7 +114,7 @@ pub struct ListenerStatus {
 }
 
 /// TLS on a listener.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TlsStatus {
     /// Handshakes that led to a connection, since the process began.
     pub handshakes: u64,
@@ -133,7 +134,7 @@ pub struct TlsStatus {
 }
 
 /// A certificate in use.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CertificateStatus {
     /// Its names.
     pub names: Vec<String>,
@@ -151,7 +152,7 @@ pub struct CertificateStatus {
 }
 
 /// A group of backends.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct UpstreamStatus {
     /// Its name.
     pub name: String,

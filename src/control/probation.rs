@@ -7,6 +7,7 @@
 use std::{collections::VecDeque, fmt, sync::Arc, time::Duration};
 
 use log::{error, info, warn};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::watch,
@@ -38,8 +39,9 @@ pub struct Terms {
 }
 
 /// How a probation stands.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", tag = "state")]
+#[schemars(rename = "Probation")]
 pub enum Standing {
     /// It goes on.
     Running {

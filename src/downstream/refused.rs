@@ -12,6 +12,7 @@ use std::{
     },
 };
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -76,8 +77,9 @@ pub fn collect(page: &mut Page) {
 }
 
 /// How much was refused since the process began, by reason; what never happened is left out.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
+#[schemars(rename = "RefusedByReason")]
 pub struct Refused(pub BTreeMap<String, u64>);
 
 impl Refused {

@@ -1,11 +1,12 @@
 //! An explanation: every part of it with the place that it is from, for people and programs alike.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::upstream::backend::Availability;
 
 /// What becomes of a request, and why.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Explanation {
     /// The method, as it was asked.
     pub method: String,
@@ -28,7 +29,8 @@ pub struct Explanation {
 }
 
 /// Where the connection arrives.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "ExplainedListener")]
 pub struct Listener {
     /// Its address; `None` if none listens on the port that was asked for.
     pub address: Option<String>,
@@ -55,7 +57,8 @@ impl Listener {
 }
 
 /// A certificate that a client is given.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "ExplainedCertificate")]
 pub struct Certificate {
     /// Its names.
     pub names: Vec<String>,
@@ -68,8 +71,9 @@ pub struct Certificate {
 }
 
 /// How it is decided.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", tag = "is")]
+#[schemars(rename = "ExplainedOutcome")]
 pub enum Outcome {
     /// A route takes the request.
     Taken,
@@ -102,7 +106,8 @@ pub enum Outcome {
 }
 
 /// The route that takes the request.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "ExplainedRouteTaken")]
 pub struct RouteTaken {
     /// Its name.
     pub name: String,
@@ -127,7 +132,8 @@ pub struct RouteTaken {
 }
 
 /// How requests of a route are split between upstreams.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "ExplainedSplitTaken")]
 pub struct SplitTaken {
     /// What decides: `chance`, `the client's address`, `cookie NAME` or `header NAME`.
     pub by: String,
@@ -138,7 +144,8 @@ pub struct SplitTaken {
 }
 
 /// The share of an upstream.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "ExplainedShare")]
 pub struct Share {
     /// Its name.
     pub upstream: String,
@@ -147,7 +154,8 @@ pub struct Share {
 }
 
 /// A name and where it is written.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "ExplainedNamed")]
 pub struct Named {
     /// The name.
     pub name: String,
@@ -156,7 +164,8 @@ pub struct Named {
 }
 
 /// A setting in force.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "ExplainedSetting")]
 pub struct Setting {
     /// Its key, from the upstream or listener on.
     pub key: String,
@@ -167,7 +176,8 @@ pub struct Setting {
 }
 
 /// A backend that may answer.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "ExplainedBackend")]
 pub struct Backend {
     /// Its address.
     pub address: String,
@@ -180,7 +190,8 @@ pub struct Backend {
 }
 
 /// A route that nearly took the request.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "ExplainedNear")]
 pub struct Near {
     /// Its name.
     pub route: String,

@@ -1,10 +1,11 @@
 //! A request as somebody asks about it: a method, a URL, header fields.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header::HOST};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What is asked about.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Question {
     /// The method.

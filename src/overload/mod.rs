@@ -19,6 +19,7 @@ use std::{
 };
 
 use log::{info, warn};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, time::Instant};
 
@@ -54,9 +55,12 @@ pub const SAMPLE_EVERY: Duration = Duration::from_millis(100);
 pub const RETRY_AFTER: u64 = HOLD.as_secs();
 
 /// How much there is to do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 #[repr(u8)]
+#[schemars(rename = "Overload")]
 pub enum Level {
     /// What can be done.
     #[default]

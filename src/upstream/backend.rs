@@ -20,6 +20,7 @@ use std::{
 
 use http::HeaderValue;
 use pingora_core::{protocols::l4::socket::SocketAddr, upstreams::peer::HttpPeer};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::{sync::Notify, time::Instant};
 
@@ -51,7 +52,7 @@ pub enum Probe {
 }
 
 /// May this backend take a request now?
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Availability {
     /// It may.

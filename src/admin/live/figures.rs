@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -13,7 +14,7 @@ use crate::{
 };
 
 /// All requests of the process in one second.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Second {
     /// Its end, in milliseconds since 1970.
     pub at_ms: u64,
@@ -33,7 +34,7 @@ pub struct Second {
 }
 
 /// A route, and how long its requests took.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RouteFigures {
     /// The route.
     #[serde(flatten)]
@@ -45,7 +46,7 @@ pub struct RouteFigures {
 }
 
 /// How the process is, in each second.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Pulse {
     /// How long it has been serving.
     pub uptime_seconds: u64,
@@ -79,7 +80,8 @@ impl Pulse {
 }
 
 /// Everything: what a watcher is told first.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "LiveStart")]
 pub struct Start {
     /// What runs.
     pub status: Status,
@@ -92,7 +94,8 @@ pub struct Start {
 }
 
 /// What is new since the last event.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "LiveSecond")]
 pub struct Tick {
     /// The second that has passed.
     pub second: Second,

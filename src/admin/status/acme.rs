@@ -2,12 +2,13 @@
 
 use std::{fmt, time::SystemTime};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::acme::{Managed, instant};
 
 /// A certificate that is obtained by ACME.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AcmeStatus {
     /// How the CA looks whether the names are ours: `http-01` or `tls-alpn-01`.
     pub challenge: String,

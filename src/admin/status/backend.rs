@@ -2,6 +2,7 @@
 
 use std::{fmt, time::SystemTime};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -11,7 +12,7 @@ use crate::{
 };
 
 /// A backend.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct BackendStatus {
     /// Its address.
     pub address: String,
@@ -47,7 +48,7 @@ pub struct BackendStatus {
 }
 
 /// What went wrong, and when.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Trouble {
     /// When, in UTC, as `2027-01-31T08:15:00Z`.
     pub at: String,

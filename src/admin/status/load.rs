@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, sync::atomic::Ordering::Relaxed};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::upstream::{
@@ -10,7 +11,7 @@ use crate::upstream::{
 };
 
 /// The load of an upstream.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LoadStatus {
     /// Requests that wait for a place.
     pub waiting: usize,
@@ -27,7 +28,7 @@ pub struct LoadStatus {
 }
 
 /// What a backend bears.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct BackendLoad {
     /// Requests at a time, at most: an adaptive limit as it is now.
     pub requests_max: u32,
@@ -82,7 +83,7 @@ impl fmt::Display for LoadStatus {
 }
 
 /// What became of the copies that an upstream got.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct MirrorStatus {
     /// Copies that are on their way.
     pub now: u32,

@@ -20,6 +20,7 @@ use std::{
     time::Duration,
 };
 
+use schemars::JsonSchema;
 use tokio::time::Instant;
 
 pub use self::record::{Connection, Event, Record, Step, Tried, millis};
@@ -38,7 +39,8 @@ pub const REFUSED_MAX: usize = 200;
 pub const SLOW_MAX: usize = 100;
 
 /// Why a request is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+#[schemars(rename = "RequestKind", rename_all = "snake_case")]
 pub enum Kind {
     /// It failed, or the origin answered it with 5xx.
     Failed,

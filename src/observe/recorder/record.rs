@@ -3,6 +3,7 @@
 use std::{fmt, time::SystemTime};
 
 use jiff::{SignedDuration, Timestamp};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::time::Duration;
 
@@ -15,11 +16,13 @@ const WORD_MAX: usize = 255;
 
 /// What is kept of a request. Times are milliseconds, counted from when its head was read; those of
 /// a connection that was relayed, from when it was accepted.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "RequestRecord")]
 pub struct Record {
     /// Its id, as in the access log.
     pub id: String,
     /// When its head was read.
+    #[schemars(with = "String", extend("format" = "date-time"))]
     pub time: Timestamp,
     /// `HTTP/1.1`; `TCP` for a connection that was relayed.
     pub protocol: String,
@@ -52,7 +55,8 @@ pub struct Record {
 }
 
 /// A step of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "RequestStep")]
 pub struct Step {
     /// When; below zero before the head was read.
     pub at_ms: f64,
@@ -61,8 +65,9 @@ pub struct Step {
 }
 
 /// What happens to a request here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "RequestEvent")]
 pub enum Event {
     /// Its connection was accepted.
     Accepted,
@@ -81,7 +86,8 @@ pub enum Event {
 }
 
 /// One attempt of a request at one backend.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "RequestAttempt")]
 pub struct Tried {
     /// The backend.
     pub backend: String,
@@ -102,8 +108,9 @@ pub struct Tried {
 }
 
 /// How an attempt came to its connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "RequestConnection")]
 pub enum Connection {
     /// It was made.
     Made,
