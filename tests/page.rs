@@ -1,6 +1,6 @@
 //! The page at the admin listener's `/`, in a real browser; and the events that it lives on.
 //!
-//! To take the picture of the README anew, run
+//! To take the pictures of the documents anew, run
 //!
 //! ```text
 //! UPDATE_EXPECTED=1 cargo test --test integration page::
@@ -26,6 +26,10 @@ const MOVES: &str = "window.moved = 0; new PerformanceObserver((list) => { \
     for (const one of list.getEntries()) if (!one.hadRecentInput) window.moved += one.value; \
     }).observe({ type: 'layout-shift', buffered: true });";
 
+/// Whether it is seen what has the focus.
+const FOCUS_IS_SEEN: &str = "document.activeElement.matches(':focus-visible') && \
+    getComputedStyle(document.activeElement).outlineStyle !== 'none'";
+
 /// A row of a backend, as an expression.
 fn row(backend: &Origin) -> String {
     let is_it = format!("tr.querySelector('.address').textContent === '{backend}'");
@@ -43,7 +47,8 @@ async fn has_contrast(browser: &mut Chromium) {
 
 /// Asks on and on, for what is there and what is not.
 async fn ask_for_ever(address: String) {
-    for path in ["/shop", "/search", "/shop", "/none", "/shop"].iter().cycle() {
+    let paths = ["/shop", "/search", "/shop", "/none", "/shop"];
+    for path in paths.iter().chain(&paths).chain(&["/cart"]).cycle() {
         let mut client = Client::connect(&address).await;
         client.exchange(get(path)).await;
         time::sleep(Duration::from_millis(20)).await;
@@ -54,6 +59,7 @@ async fn ask_for_ever(address: String) {
 #[tokio::test]
 async fn an_operator_sees_what_happens_and_drains_a_backend_by_the_keyboard() {
     let [good, dying, third] = [(); 3].map(|()| Origin::replying("hello"));
+    let broken = [Origin::refusing(), Origin::resetting()];
     let folder = tempfile::tempdir().unwrap();
     let token = folder.path().join("token");
     fs::write(&token, TOKEN).unwrap();
@@ -70,11 +76,15 @@ async fn an_operator_sees_what_happens_and_drains_a_backend_by_the_keyboard() {
         upstreams:
           shop: {{ backends: [\"{good}\", \"{dying}\"] }}
           search: {{ backends: [\"{third}\"] }}
+          cart: {{ backends: [\"{}\", \"{}\"], health_check: off, ejection: off }}
         routes:
+          - {{ name: cart, match: {{ path: /cart }}, upstream: cart }}
           - {{ name: search, match: {{ path: /search }}, upstream: search }}
           - {{ name: shop, match: {{ path: /shop }}, upstream: shop }}
         ",
-        token.display()
+        token.display(),
+        broken[0],
+        broken[1],
     );
     let proxy = Crestline::start(&yaml).await;
     let evil = "upstreams: '<img src=x onerror=alert(1)>'\n";
@@ -91,7 +101,7 @@ async fn an_operator_sees_what_happens_and_drains_a_backend_by_the_keyboard() {
     browser.call("Input.insertText", json!({ "text": TOKEN })).await;
     browser.press("Enter").await;
     browser.until("document.querySelector('#link').dataset.link === 'live'").await;
-    browser.until("document.querySelectorAll('#upstreams tbody tr').length === 3").await;
+    browser.until("document.querySelectorAll('#upstreams tbody tr').length === 5").await;
     let keeps =
         "sessionStorage.length === 1 && localStorage.length === 0 && document.cookie === ''";
     assert_eq!(browser.value(keeps).await, true);
@@ -100,7 +110,7 @@ async fn an_operator_sees_what_happens_and_drains_a_backend_by_the_keyboard() {
     }
     assert_eq!(browser.value("document.querySelectorAll('img, main script').length").await, 0);
     let all_fit = "document.querySelector('#verdict').textContent";
-    assert_eq!(browser.value(all_fit).await, "All 3 backends are in service.");
+    assert_eq!(browser.value(all_fit).await, "All 5 backends are in service.");
     browser
         .until("document.querySelector('#requests-chart .line-0').getAttribute('d').includes('L')")
         .await;
@@ -121,21 +131,13 @@ async fn an_operator_sees_what_happens_and_drains_a_backend_by_the_keyboard() {
     let differ = format!("{} !== {}", ground(&row(&dying)), ground(&row(&good)));
     assert_eq!(browser.value(&differ).await, true, "red is seen");
     has_contrast(&mut browser).await;
-    picture(&mut browser).await;
+    picture(&mut browser, "page.png", Duration::from_secs(45)).await;
     dying.revive();
     browser.until(&format!("{}.dataset.is === 'good'", row(&dying))).await;
 
     let drains = format!("document.activeElement.ariaLabel === 'Drain {third} of search'");
-    for tab in 0.. {
-        assert!(tab < 50, "a tab never reached the button");
-        browser.press("Tab").await;
-        if browser.value(&drains).await == true {
-            break;
-        }
-    }
-    let is_shown = "document.activeElement.matches(':focus-visible') && \
-                    getComputedStyle(document.activeElement).outlineStyle !== 'none'";
-    assert_eq!(browser.value(is_shown).await, true, "the focus is seen");
+    tab_until(&mut browser, &drains).await;
+    assert_eq!(browser.value(FOCUS_IS_SEEN).await, true);
     browser.press("Enter").await;
     browser.until(&format!("{}.dataset.is === 'away'", row(&third))).await;
     assert_eq!(proxy.availability("search").await[&third.to_string()], "draining");
@@ -147,18 +149,73 @@ async fn an_operator_sees_what_happens_and_drains_a_backend_by_the_keyboard() {
     assert_eq!(proxy.availability("search").await[&third.to_string()], "ready");
     proxy.logs("/drain\" by 127.0.0.1:").await;
 
+    reads_the_story_of_a_request(&mut browser, &broken[0]).await;
+
     let moved = browser.value("window.moved").await;
     assert!(moved.as_f64().unwrap() < 0.1, "things moved: {moved}");
     assert_eq!(browser.complaints().await, [""; 0]);
     asking.abort();
 }
 
-/// Writes the picture of the README if that is wanted, and holds that there is a small one.
-async fn picture(browser: &mut Chromium) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/page.png");
+/// Presses Tab until an expression is true.
+async fn tab_until(browser: &mut Chromium, expression: &str) {
+    for tab in 0.. {
+        assert!(tab < 50, "a tab never reached {expression}");
+        browser.press("Tab").await;
+        if browser.value(&format!("Boolean({expression})")).await == true {
+            return;
+        }
+    }
+}
+
+/// By the keyboard alone: a request of the list, unfolded; another list; and one by its id.
+async fn reads_the_story_of_a_request(browser: &mut Chromium, refusing: &Origin) {
+    browser.until("document.querySelector('#recorded summary')").await;
+    tab_until(browser, "document.activeElement.matches('#recorded summary')").await;
+    assert_eq!(browser.value(FOCUS_IS_SEEN).await, true);
+    let line = browser.value("document.activeElement.innerText").await;
+    let time = line.as_str().unwrap().split_whitespace().next().unwrap();
+    assert_eq!(time.len(), "08:15:00.123".len(), "{line}");
+    browser.press("Enter").await;
+    browser.until("document.querySelector('#recorded details[open] .timeline')").await;
+    let story = browser.value("document.querySelector('.story').innerText").await;
+    let story = story.as_str().unwrap();
+    let attempt = format!(": {refusing}");
+    let steps = ["Connection accepted", "Head read", "Route found", "cart, to upstream cart"];
+    for shown in steps.iter().chain(&["Policies asked", &attempt, "refused; no connection"]) {
+        assert!(story.contains(shown), "{shown} is not in {story}");
+    }
+    let ends = "document.querySelector('.timeline li:last-child').innerText";
+    assert!(browser.value(ends).await.as_str().unwrap().starts_with("Ended 502 "), "{story}");
+    let bars = "[...document.querySelectorAll('.timeline rect')].map((bar) => \
+                [bar.getBoundingClientRect().width, getComputedStyle(bar).fill])";
+    let bars = browser.value(bars).await;
+    assert!(2 <= bars.as_array().unwrap().len(), "a bar for each attempt: {bars}");
+    for bar in bars.as_array().unwrap() {
+        assert!(0.0 < bar[0].as_f64().unwrap() && bar[1] != "rgb(0, 0, 0)", "{bars}");
+    }
+    has_contrast(browser).await;
+    browser.value("document.querySelector('#requests-title').scrollIntoView()").await;
+    picture(browser, "page-requests.png", Duration::ZERO).await;
+
+    let id = browser.value("document.querySelector('.story code').textContent").await;
+    browser.value("document.querySelector('[data-kind=refused]').focus()").await;
+    browser.press("Enter").await;
+    let first = "document.querySelector('#recorded .status').textContent";
+    browser.until(&format!("{first} === '404 no_route'")).await;
+    tab_until(browser, "document.activeElement.id === 'find-id'").await;
+    browser.call("Input.insertText", json!({ "text": id })).await;
+    browser.press("Enter").await;
+    let found = format!("document.querySelector('#found .story code')?.textContent === {id}");
+    browser.until(&found).await;
+}
+
+/// Writes a picture of the documents if that is wanted, and holds that there is a small one.
+async fn picture(browser: &mut Chromium, name: &str, waits: Duration) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name);
     if std::env::var_os("UPDATE_EXPECTED").is_some() {
         browser.prefer("light").await;
-        time::sleep(Duration::from_secs(45)).await; // so that lines are seen
+        time::sleep(waits).await; // so that lines are seen
         fs::write(&path, browser.picture().await).unwrap();
     }
     let size = fs::metadata(&path).unwrap().len();

@@ -2,6 +2,7 @@
 
 import { chart } from "./charts.js";
 import { mark, put } from "./dom.js";
+import { requests } from "./requests.js";
 import { Refused, events, why } from "./stream.js";
 import { certificates, changes, reasons, routes } from "./tables.js";
 import { upstreams, verdict } from "./upstreams.js";
@@ -41,6 +42,8 @@ const charts = {
   latency: chart(at("latency-chart"), [["p99_ms", "p99"], ["p90_ms", "p90"], ["p50_ms", "p50"]], took),
   failures: chart(at("failures-chart"), [["failed_per_second", "failed"], ["errors_per_second", "5xx"]], (n) => rate(n ?? 0)),
 };
+
+const recorded = requests(shown, notice);
 
 /** Everything, told anew. */
 function begin({ status, pulse, routes, history }) {
@@ -93,6 +96,7 @@ function draw() {
   routes(world.routes, meters);
   reasons(pulse.reasons, meters);
   changes(status.configuration, now);
+  recorded(pulse);
   certificates(status.listeners);
   document.querySelector("main").hidden = false;
 }

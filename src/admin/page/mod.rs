@@ -27,7 +27,7 @@ const TOKEN: [&str; 2] = ["data-token=\"none\"", "data-token=\"asked\""];
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Name, type and text of each file.
-const FILES: [(&str, &str, &str); 9] = [
+const FILES: [(&str, &str, &str); 11] = [
     ("style.css", "text/css; charset=utf-8", include_str!("style.css")),
     ("icon.svg", "image/svg+xml", include_str!("icon.svg")),
     ("app.js", SCRIPT, include_str!("app.js")),
@@ -35,6 +35,8 @@ const FILES: [(&str, &str, &str); 9] = [
     ("charts.js", SCRIPT, include_str!("charts.js")),
     ("upstreams.js", SCRIPT, include_str!("upstreams.js")),
     ("tables.js", SCRIPT, include_str!("tables.js")),
+    ("requests.js", SCRIPT, include_str!("requests.js")),
+    ("story.js", SCRIPT, include_str!("story.js")),
     ("words.js", SCRIPT, include_str!("words.js")),
     ("dom.js", SCRIPT, include_str!("dom.js")),
 ];

@@ -36,5 +36,10 @@ export const ago = (at, now) => `${span((now - Date.parse(at)) / 1000)} ago`;
 /** A time of the process, as the clock here shows it. */
 export const clock = (ms) => new Date(ms).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "medium" });
 
+/** The same, of a time that is not long ago: the time of the day, to the millisecond. */
+export const moment = (ms) => new Date(ms).toLocaleTimeString("en-GB", {
+  hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3,
+});
+
 /** `1 backend`, `2 backends`. */
 export const some = (number, noun) => `${count(number)} ${noun}${number === 1 ? "" : "s"}`;
