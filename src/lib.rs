@@ -17,6 +17,7 @@
 //!  6  config                           the file as the operator wrote it
 //!  5  policy                           what may happen to a request on its route
 //!  4  downstream  upstream             the side toward the client | toward the origin
+//!     traces                           requests as spans of OpenTelemetry
 //!  3  http1  routing  observe  reply   pure parsing | pure matching | logs | our own answers
 //!     http2                            what passes on a connection of HTTP/2
 //!     tls                              certificates, the handshake, and what origins are judged by
@@ -66,6 +67,7 @@ pub mod snapshot;
 pub mod stream;
 pub mod systemd;
 pub mod tls;
+pub mod traces;
 pub mod units;
 pub mod upstream;
 pub mod yaml;

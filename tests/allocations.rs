@@ -120,11 +120,12 @@ fn main() {
     taking_a_place_where_load_is_bounded_allocates_nothing();
     splitting_a_route_allocates_nothing();
     a_request_id_costs_no_allocation_of_its_own();
+    a_request_that_is_not_traced_costs_no_allocation_but_a_share_of_its_field();
     telling_of_a_client_allocates_nothing();
     holding_a_host_against_a_certificate_allocates_nothing();
     looking_for_the_page_of_a_challenge_allocates_nothing();
     counting_a_request_allocates_nothing();
-    println!("12 passed, 0 failed");
+    println!("13 passed, 0 failed");
 }
 
 fn vetting_a_head_allocates_nothing() {
@@ -368,6 +369,39 @@ fn splitting_a_route_allocates_nothing() {
 fn a_request_id_costs_no_allocation_of_its_own() {
     let count = allocations(|| (0..1_000).for_each(|_| drop(request_id::new())));
     assert!(count <= 1_000 / 50, "{count} allocations for 1,000 ids");
+}
+
+/// Where nothing is traced, a request has no tracing to ask; where it is, one that is not sampled
+/// costs the field that its origin is sent, which is cut from a block as its id is.
+fn a_request_that_is_not_traced_costs_no_allocation_but_a_share_of_its_field() {
+    const TRACES: &str = "
+traces:
+  otlp: { endpoint: 'http://127.0.0.1:4318' }
+  sample: 0%
+  rules: [{ path: '~ ^/v[0-9]+/', headers: { x-debug: '*' }, sample: 100% }]
+";
+    let (method, sent) =
+        (Method::GET, HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static("*/*"))]));
+    let parts =
+        RequestParts { host: "a.test", path: "/v1/a", method: &method, headers: &sent, query: "" };
+    let find = |snapshot: &Snapshot| match snapshot.routes.find(&parts) {
+        Found::Route(route) => route.clone(),
+        _ => panic!("no route"),
+    };
+    assert!(find(&snapshot()).traces.is_none() && snapshot().traces.is_none());
+    let compiled = snapshot::compile(&format!("{FILE}{TRACES}"), &mut Problems::default());
+    let route = find(&compiled.expect("a good file"));
+    let traces = route.traces.as_ref().expect("what traces");
+    let mut headers = HeaderMap::with_capacity(16);
+    let count = allocations(|| {
+        for _ in 0..1_000 {
+            let trace = traces.begin(&parts, false);
+            assert!(!trace.is_sampled);
+            traces.tell(&trace, 0, &mut headers);
+        }
+    });
+    assert!(headers.contains_key("traceparent"));
+    assert!(count <= 1_000 / 30, "{count} allocations for 1,000 requests");
 }
 
 /// What tells an origin of a client's certificate, on every request of its connection.

@@ -55,6 +55,7 @@ mod origin_http2;
 mod origin_proxy;
 mod origin_tls;
 mod otlp_logs;
+mod otlp_traces;
 mod outliers;
 mod overload;
 mod packaging;

@@ -11,7 +11,7 @@ use std::{
 };
 
 /// Modules by floor. Floors count upward; those of one floor do not know each other.
-const FLOORS: [(&str, u32); 36] = [
+const FLOORS: [(&str, u32); 37] = [
     ("clock", 0),
     ("counter", 0),
     ("diagnostic", 0),
@@ -34,6 +34,7 @@ const FLOORS: [(&str, u32); 36] = [
     ("observe", 3),
     ("tls", 3),
     ("downstream", 4),
+    ("traces", 4),
     ("upstream", 4),
     ("policy", 5),
     ("config", 6),

@@ -33,7 +33,7 @@ use crate::{
         route::RouteConfig,
     },
     diagnostic::{Problem, Problems},
-    downstream, observe, overload,
+    downstream, observe, overload, traces,
     units::{self, ByteSize, Duration},
     upstream,
     yaml::{self, Entry, Short, Spanned, Value},
@@ -90,6 +90,10 @@ pub struct File {
     /// One line for each request. Default: `{}`.
     #[schemars(default, with = "Short<observe::access_log::config::Config>")]
     pub access_log: observe::access_log::config::Config,
+    /// Which requests are traced, and who gets their spans.
+    /// Default: nothing is traced; a trace that a client began goes on as it came.
+    #[schemars(default)]
+    pub traces: Option<Spanned<traces::config::Config>>,
     /// Where connections arrive. Default: one listener, at `0.0.0.0:8080`.
     #[schemars(default)]
     pub listeners: Vec<downstream::config::Config>,
@@ -154,6 +158,7 @@ impl File {
             admin: None,
             dns: upstream::discovery::dns::Config::default(),
             access_log: observe::access_log::config::Config::default(),
+            traces: None,
             trusted_proxies: Vec::new(),
             limits: downstream::config::process::Limits::default(),
             overload: overload::config::Config::default(),
@@ -255,6 +260,7 @@ impl File {
             access_log: find(&ours, "access_log")
                 .and_then(|node| yaml::read::<Short<_>>(node, "access_log", problems))
                 .map_or_else(Default::default, |log| log.0),
+            traces: find(&ours, "traces").and_then(|node| yaml::read(node, "traces", problems)),
             trusted_proxies: find(&ours, "trusted_proxies")
                 .and_then(|node| yaml::read(node, "trusted_proxies", problems))
                 .unwrap_or_default(),

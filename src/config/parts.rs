@@ -7,7 +7,7 @@ use crate::{
 };
 
 /// The keys of ours that stand at the top level.
-pub(super) const KEYS: [&str; 14] = [
+pub(super) const KEYS: [&str; 15] = [
     "access_log",
     "acme",
     "admin",
@@ -18,6 +18,7 @@ pub(super) const KEYS: [&str; 14] = [
     "listeners",
     "overload",
     "routes",
+    "traces",
     "trusted_proxies",
     "upstreams",
     "watch",

@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use log::{error, info, warn};
+use log::{info, warn};
 use pingora_core::{
     server::ShutdownWatch,
     services::{ServiceReadyNotifier, background::BackgroundService},
@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use crate::{
-    control::{Control, lock, reminders, renewal, signals, tasks, watcher},
+    control::{Control, lock, outlets, reminders, renewal, signals, tasks, watcher},
     overload::{self, Sampler},
 };
 
@@ -49,11 +49,7 @@ impl BackgroundService for Background {
             warn!("signals: SIGHUP and SIGUSR1 are not answered: {why}");
         }
         let snapshot = control.live.load_full();
-        if let Some(log) = &snapshot.access_log
-            && let Err(why) = log.start()
-        {
-            error!("access log: nothing is written: {why}");
-        }
+        outlets::start_first(&snapshot);
         let started = Instant::now();
         {
             let mut keepers = control.keepers.lock().await;

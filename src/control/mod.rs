@@ -8,6 +8,7 @@ pub mod background;
 pub mod history;
 pub mod hold;
 mod keepers;
+mod outlets;
 pub mod probation;
 pub mod receipt;
 mod refusal;
@@ -24,14 +25,14 @@ use std::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use log::{error, info, warn};
 use tokio::{
     runtime::Handle,
     sync::{self, Notify},
-    task, time,
+    task,
 };
 
 pub use refusal::Refusal;
@@ -44,19 +45,16 @@ use crate::{
     control::{
         history::{History, Version},
         keepers::Keepers,
+        outlets::Outlets,
         probation::{Probation, Recent, Terms},
         receipt::Receipt,
         reloads::Reloads,
     },
     diagnostic::{Color, Problem, Problems, Sources, render},
-    observe::access_log::AccessLog,
     panics::{self, Panic},
     snapshot::{self, Live, Snapshot},
     systemd,
 };
-
-/// How often it is looked whether anybody has a configuration in hand that was replaced.
-const IN_HAND: Duration = Duration::from_millis(50);
 
 /// Where a process has its configuration from.
 #[derive(Clone, Debug, Default)]
@@ -81,7 +79,7 @@ pub struct Control {
     keepers: sync::Mutex<Keepers>,
     probation: Mutex<Probation>,
     recent: Mutex<Recent>,
-    retired_logs: Mutex<Vec<Arc<AccessLog>>>,
+    outlets: Arc<Outlets>,
     /// The runtime of the background service, which does all the work.
     runtime: OnceLock<Handle>,
     reload_asked: Notify,
@@ -123,7 +121,7 @@ impl Control {
             keepers: sync::Mutex::default(),
             probation: Mutex::default(),
             recent: Mutex::default(),
-            retired_logs: Mutex::default(),
+            outlets: Arc::default(),
             runtime: OnceLock::new(),
             reload_asked: Notify::new(),
             held: AtomicBool::new(false),
@@ -222,7 +220,7 @@ impl Control {
         }
         let prepared = keepers.prepare(&new.upstreams).await;
         let new = Arc::new(new);
-        self.start_log(&new)?;
+        outlets::start(&self.live.load(), &new)?;
         // Before it is in force, so that there is no moment in which nobody knows of its texts.
         lock(&self.history).push(Version {
             number: receipt.to,
@@ -235,7 +233,7 @@ impl Control {
         keepers.settle(&new.upstreams, prepared).await;
         info!("reload: {receipt}");
         self.begin_probation(&before, &new, terms);
-        self.retire_log(&before, &new);
+        self.outlets.retire(&before, &new);
         Ok(receipt)
     }
 
@@ -290,45 +288,9 @@ impl Control {
         Ok((new, Receipt { from: old.version, to, repeats, changes, warnings }, texts))
     }
 
-    /// Starts the access log of a configuration that is about to come into force.
-    fn start_log(&self, new: &Snapshot) -> Result<(), Refusal> {
-        match &new.access_log {
-            Some(log) if !is_same(self.live.load().access_log.as_ref(), Some(log)) => {
-                let failed =
-                    |why| told(Problem::error(format!("the access log cannot be written: {why}")));
-                log.start().map_err(failed)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Lets the access log of a configuration that was replaced end, if it is kept no longer.
-    ///
-    /// A request that has just ended may have the log in hand: it is found through the snapshot
-    /// alone, so once that is gone, no line will follow.
-    fn retire_log(self: &Arc<Self>, before: &Arc<Snapshot>, new: &Snapshot) {
-        let Some(log) = before.access_log.clone() else { return };
-        if is_same(before.access_log.as_ref(), new.access_log.as_ref()) {
-            return;
-        }
-        lock(&self.retired_logs).push(log.clone());
-        let (this, in_hand) = (self.clone(), Arc::downgrade(before));
-        tokio::spawn(async move {
-            while 0 < in_hand.strong_count() {
-                time::sleep(IN_HAND).await;
-            }
-            let ending = log.clone();
-            let _ = task::spawn_blocking(move || ending.finish()).await;
-            lock(&this.retired_logs).retain(|retired| !Arc::ptr_eq(retired, &log));
-        });
-    }
-
-    /// Writes out what waits to be logged: the last act of a process.
+    /// Writes and sends what waits to be logged or exported: the last act of a process.
     pub fn finish_logs(&self) {
-        let retired = std::mem::take(&mut *lock(&self.retired_logs));
-        for log in retired.iter().chain(&self.live.load().access_log) {
-            log.finish();
-        }
+        self.outlets.finish(&self.live.load());
     }
 
     /// Reloads whenever it is asked for without somebody who waits for the answer.
@@ -351,13 +313,6 @@ impl Control {
             Ok(_) => {}
             Err(why) => error!("reload: nothing was changed\n{why}"),
         }
-    }
-}
-
-fn is_same(old: Option<&Arc<AccessLog>>, new: Option<&Arc<AccessLog>>) -> bool {
-    match (old, new) {
-        (Some(old), Some(new)) => Arc::ptr_eq(old, new),
-        (old, new) => old.is_none() && new.is_none(),
     }
 }
 

@@ -69,6 +69,7 @@ pub(super) fn changes(old: &File, new: &File) -> Vec<String> {
         ("limits", old.limits != new.limits),
         ("overload", old.overload != new.overload),
         ("access_log", old.access_log != new.access_log),
+        ("traces", old.traces != new.traces),
         ("acme", old.acme != new.acme),
         ("admin", old.admin != new.admin),
         ("dns", old.dns != new.dns),
@@ -284,6 +285,7 @@ mod tests {
             ("overload: { memory: off }\n", "overload changed"),
             ("access_log: off\n", "access_log changed"),
             ("access_log: { format: combined }\n", "access_log changed"),
+            ("traces: { otlp: { endpoint: http://127.0.0.1:4318 } }\n", "traces changed"),
             (
                 "listeners: [{ address: \"0.0.0.0:8080\", limits: { header_fields: 9 } }]\n",
                 "listeners changed",

@@ -104,6 +104,7 @@ impl Refuser {
         let (method, target) = first_words(stream.pending());
         let entry = Entry {
             id,
+            traced: None,
             client: stream.connection().client,
             method: str::from_utf8(method).unwrap_or("-"),
             host: "",

@@ -1,4 +1,4 @@
-//! What an operator sees: request ids, tallies, counts, the recorder, the access
+//! What an operator sees: request ids, ids of traces, tallies, counts, the recorder, the access
 //! log and the process log.
 
 pub mod access_log;
@@ -9,3 +9,4 @@ pub mod recorder;
 pub mod request_id;
 pub mod requests;
 pub mod tally;
+pub mod traced;

@@ -24,7 +24,7 @@ use crate::{
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Otlp")]
 pub struct Config {
-    /// Its URL; over HTTP, `/v1/logs` is added to its path.
+    /// Its URL; over HTTP, `/v1/logs` or `/v1/traces` is added to its path.
     pub endpoint: Spanned<Url>,
     /// How it is spoken to. Default: `http`.
     #[serde(default)]

@@ -39,35 +39,80 @@ const ASKED_MAX: Duration = Duration::from_secs(60);
 
 const SENT: Family<1> = Family::counter(
     "crestline_otlp_sent_total",
-    "Records that a receiver of OpenTelemetry has taken, by signal",
+    "Log records and spans that a receiver of OpenTelemetry has taken, by signal",
     ["signal"],
 );
 const DROPPED: Family<1> = Family::counter(
     "crestline_otlp_dropped_total",
-    "Records that were lost, because their receiver was too slow, or took them not, by signal",
+    "Log records and spans that were lost, because their receiver was too slow, or took them not, by signal",
     ["signal"],
 );
 
-/// What stands for records of a log beside the metrics.
-const LOGS: &str = "logs";
-/// Where they go over HTTP, behind the path of the endpoint.
-const PATH: &str = "/v1/logs";
-/// The call that takes them.
-const METHOD: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
+/// A kind of records, which has a way of its own to a receiver, and counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// Records of a log.
+    Logs,
+    /// Spans of traces.
+    Traces,
+}
 
 /// What was taken, and what was lost, over all configurations.
-static TAKEN: AtomicU64 = AtomicU64::new(0);
-static LOST: AtomicU64 = AtomicU64::new(0);
+struct Counts {
+    taken: AtomicU64,
+    lost: AtomicU64,
+}
 
-/// Counts records that were lost before they came to a courier.
-pub fn lose(records: u64) {
-    LOST.fetch_add(records, Relaxed);
+static COUNTS: [Counts; 2] =
+    [const { Counts { taken: AtomicU64::new(0), lost: AtomicU64::new(0) } }; 2];
+
+impl Signal {
+    const ALL: [Self; 2] = [Self::Logs, Self::Traces];
+
+    /// What stands for it in metrics and messages.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Logs => "logs",
+            Self::Traces => "traces",
+        }
+    }
+
+    /// Where it goes over HTTP, behind the path of the endpoint.
+    fn path(self) -> &'static str {
+        match self {
+            Self::Logs => "/v1/logs",
+            Self::Traces => "/v1/traces",
+        }
+    }
+
+    /// The call that takes it.
+    fn method(self) -> &'static str {
+        match self {
+            Self::Logs => "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
+            Self::Traces => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+        }
+    }
+
+    fn counts(self) -> &'static Counts {
+        &COUNTS[self as usize]
+    }
+
+    /// Counts records that were lost before they came to a courier, or behind its back.
+    pub fn lose(self, records: u64) {
+        self.counts().lost.fetch_add(records, Relaxed);
+    }
 }
 
 /// Writes what is known of all couriers.
 pub fn collect(page: &mut Page) {
-    page.family(&SENT).add([LOGS], TAKEN.load(Relaxed));
-    page.family(&DROPPED).add([LOGS], LOST.load(Relaxed));
+    let mut sent = page.family(&SENT);
+    for signal in Signal::ALL {
+        sent.add([signal.as_str()], signal.counts().taken.load(Relaxed));
+    }
+    let mut dropped = page.family(&DROPPED);
+    for signal in Signal::ALL {
+        dropped.add([signal.as_str()], signal.counts().lost.load(Relaxed));
+    }
 }
 
 /// Records that travel together.
@@ -75,6 +120,13 @@ pub struct Parcel {
     body: Bytes,
     records: u64,
     since: Instant,
+}
+
+impl Parcel {
+    /// How many there are.
+    pub fn records(&self) -> u64 {
+        self.records
+    }
 }
 
 /// What became of a parcel.
@@ -90,6 +142,7 @@ pub enum Fate {
 /// of any runtime.
 pub struct Courier {
     receiver: Receiver,
+    signal: Signal,
     path: String,
     channel: Channel,
     runtime: Option<Runtime>,
@@ -100,14 +153,14 @@ pub struct Courier {
 
 impl Courier {
     /// A courier that connects with the first parcel.
-    pub fn new(receiver: Receiver) -> Self {
+    pub fn new(receiver: Receiver, signal: Signal) -> Self {
         let path = match receiver.protocol {
-            Protocol::Http => format!("{}{PATH}", receiver.path),
-            Protocol::Grpc => METHOD.to_owned(),
+            Protocol::Http => format!("{}{}", receiver.path, signal.path()),
+            Protocol::Grpc => signal.method().to_owned(),
         };
         let channel = receiver.channel();
         let (runtime, again_at, pause) = (None, Instant::now(), PAUSES.0);
-        Self { receiver, path, channel, runtime, again_at, pause, failing: false }
+        Self { receiver, signal, path, channel, runtime, again_at, pause, failing: false }
     }
 
     /// Makes a parcel of a message with so many records.
@@ -128,18 +181,18 @@ impl Courier {
         match self.attempt(parcel, finish) {
             Outcome::Taken { rejected, why } => {
                 let rejected = rejected.min(parcel.records);
-                TAKEN.fetch_add(parcel.records - rejected, Relaxed);
+                self.signal.counts().taken.fetch_add(parcel.records - rejected, Relaxed);
                 self.taken(rejected, &why);
                 Fate::Gone(rejected)
             }
             Outcome::Never { why } => {
                 self.fails(&why);
-                lost(parcel)
+                self.lost(parcel)
             }
             Outcome::Later { why, after } => {
                 self.fails(&why);
                 self.wait(after);
-                if parcel.since.elapsed() < KEPT_MAX { Fate::Waits } else { lost(parcel) }
+                if parcel.since.elapsed() < KEPT_MAX { Fate::Waits } else { self.lost(parcel) }
             }
         }
     }
@@ -178,14 +231,14 @@ impl Courier {
     }
 
     fn taken(&mut self, rejected: u64, why: &str) {
-        let to = self.channel.endpoint();
+        let (to, signal) = (self.channel.endpoint(), self.signal.as_str());
         if 0 < rejected {
-            lose(rejected);
+            self.signal.lose(rejected);
             if !self.failing {
-                warn!("otlp: {rejected} {LOGS} were lost at {to}: {why}");
+                warn!("otlp: {rejected} {signal} were lost at {to}: {why}");
             }
         } else if self.failing {
-            info!("otlp: {LOGS} are taken again at {to}");
+            info!("otlp: {signal} are taken again at {to}");
         }
         self.failing = 0 < rejected;
         self.pause = PAUSES.0;
@@ -193,15 +246,16 @@ impl Courier {
 
     fn fails(&mut self, why: &str) {
         if !self.failing {
-            error!("otlp: {LOGS} are not taken at {}: {why}", self.channel.endpoint());
+            let (to, signal) = (self.channel.endpoint(), self.signal.as_str());
+            error!("otlp: {signal} are not taken at {to}: {why}");
         }
         self.failing = true;
     }
-}
 
-fn lost(parcel: &Parcel) -> Fate {
-    lose(parcel.records);
-    Fate::Gone(parcel.records)
+    fn lost(&self, parcel: &Parcel) -> Fate {
+        self.signal.lose(parcel.records);
+        Fate::Gone(parcel.records)
+    }
 }
 
 fn runtime() -> io::Result<Runtime> {

@@ -1,4 +1,4 @@
-//! OpenTelemetry's protocol (OTLP): records of logs to a receiver, over HTTP or gRPC.
+//! OpenTelemetry's protocol (OTLP): records of logs, and spans, to a receiver, over HTTP or gRPC.
 //!
 //! [`config`] is what the operator writes, [`proto`] the messages, [`courier`] brings one parcel of
 //! records at a time to the receiver, by `exchange`, again and again until it is taken, refused
@@ -7,6 +7,7 @@
 //! INVARIANT: what waits has a bound that its owner keeps, and nothing here is on the path of a
 //! request: couriers belong to threads of their own.
 
+pub mod attributes;
 pub mod config;
 pub mod courier;
 mod exchange;

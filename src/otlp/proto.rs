@@ -3,7 +3,7 @@
 //! Names and numbers are those of `opentelemetry/proto/…/v1/*.proto` (version 1.x, which only
 //! adds); the tests read what is sent by the types that OpenTelemetry generates.
 
-use prost::{Message, Oneof};
+use prost::{Enumeration, Message, Oneof};
 
 /// What is sent to `/v1/logs`.
 #[derive(Clone, PartialEq, Message)]
@@ -43,10 +43,98 @@ pub(crate) struct LogRecord {
     pub(crate) body: Option<AnyValue>,
     #[prost(message, repeated, tag = "6")]
     pub(crate) attributes: Vec<KeyValue>,
+    #[prost(bytes = "vec", tag = "9")]
+    pub(crate) trace: Vec<u8>,
+    #[prost(bytes = "vec", tag = "10")]
+    pub(crate) span: Vec<u8>,
     #[prost(fixed64, tag = "11")]
     pub(crate) observed: u64,
     #[prost(string, tag = "12")]
     pub(crate) event: String,
+}
+
+/// What is sent to `/v1/traces`.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Traces {
+    #[prost(message, repeated, tag = "1")]
+    pub(crate) resources: Vec<ResourceSpans>,
+}
+
+/// The spans of one resource.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ResourceSpans {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) resource: Option<Resource>,
+    #[prost(message, repeated, tag = "2")]
+    pub(crate) scopes: Vec<ScopeSpans>,
+}
+
+/// The spans of one part of a program.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ScopeSpans {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) scope: Option<Scope>,
+    #[prost(message, repeated, tag = "2")]
+    pub(crate) spans: Vec<Span>,
+}
+
+/// One span.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Span {
+    #[prost(bytes = "vec", tag = "1")]
+    pub(crate) trace: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub(crate) id: Vec<u8>,
+    #[prost(string, tag = "3")]
+    pub(crate) state: String,
+    #[prost(bytes = "vec", tag = "4")]
+    pub(crate) parent: Vec<u8>,
+    #[prost(string, tag = "5")]
+    pub(crate) name: String,
+    #[prost(enumeration = "SpanKind", tag = "6")]
+    pub(crate) kind: i32,
+    #[prost(fixed64, tag = "7")]
+    pub(crate) began: u64,
+    #[prost(fixed64, tag = "8")]
+    pub(crate) ended: u64,
+    #[prost(message, repeated, tag = "9")]
+    pub(crate) attributes: Vec<KeyValue>,
+    #[prost(message, repeated, tag = "11")]
+    pub(crate) events: Vec<Event>,
+    #[prost(message, optional, tag = "15")]
+    pub(crate) status: Option<Status>,
+    #[prost(fixed32, tag = "16")]
+    pub(crate) flags: u32,
+}
+
+/// What a span stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Enumeration)]
+#[repr(i32)]
+pub(crate) enum SpanKind {
+    Unspecified = 0,
+    Server = 2,
+    Client = 3,
+}
+
+/// What happened within a span.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Event {
+    #[prost(fixed64, tag = "1")]
+    pub(crate) time: u64,
+    #[prost(string, tag = "2")]
+    pub(crate) name: String,
+    #[prost(message, repeated, tag = "3")]
+    pub(crate) attributes: Vec<KeyValue>,
+}
+
+/// How a span ended, if not well.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Status {
+    #[prost(string, tag = "2")]
+    pub(crate) message: String,
+    /// 2 is an error.
+    #[prost(int32, tag = "3")]
+    pub(crate) code: i32,
 }
 
 /// What records come from.

@@ -19,6 +19,7 @@ use crate::{
     proxy::mirror,
     reason::Reason,
     snapshot::Route,
+    traces::Trace,
     upstream::{
         attempts::{Attempts, Begun},
         backend::InFlight,
@@ -38,6 +39,8 @@ pub struct Context {
     pub(crate) client: Option<IpAddr>,
     /// The route, kept to the end whatever is reloaded meanwhile.
     pub(crate) route: Option<Arc<Route>>,
+    /// The trace that it belongs to; `None` where nothing is traced.
+    pub(crate) trace: Option<Trace>,
     /// What the origin is asked for, if it differs from what the client sent.
     pub(crate) target: Option<Uri>,
     /// From the start until the route was found.
@@ -84,6 +87,7 @@ impl Context {
             connection: None,
             client: None,
             route: None,
+            trace: None,
             target: None,
             routed: None,
             judged: None,
@@ -145,7 +149,7 @@ impl Context {
         let (member, now) = (in_flight.member(), Instant::now());
         let took = now.saturating_duration_since(self.attempt.at);
         route.upstream.report_latency(member, outcome, took, now);
-        route.upstream.report(member, outcome, now);
+        self.attempt.has_ejected |= route.upstream.report(member, outcome, now);
         if matches!(outcome, Outcome::Timeout | Outcome::ConnectTimeout | Outcome::Outrun) {
             in_flight.took(took, now);
         }

@@ -52,7 +52,7 @@ use crate::{
 /// A backend that is asked.
 struct Runner {
     place: InFlight,
-    began: Instant,
+    begun: Begun,
     asking: BoxFuture<'static, Result<Answer, Lost>>,
 }
 
@@ -137,7 +137,7 @@ async fn race(
         Kind::Hedged(patience) => Some(Instant::now() + patience),
         Kind::Upgrade => None,
     };
-    let first = runners[0].began;
+    let first = runners[0].begun.at;
     loop {
         let (runner, asked) = tokio::select! {
             biased;
@@ -151,11 +151,11 @@ async fn race(
             }
             () = left(session) => return Err(given_up(ctx, runners)),
         };
-        let is_second = first < runner.began;
+        let is_second = first < runner.begun.at;
         if asked.is_ok() {
             outrun(ctx, &mut runners, is_second);
         }
-        (ctx.in_flight, ctx.attempt) = (Some(runner.place), Begun::at(runner.began));
+        (ctx.in_flight, ctx.attempt) = (Some(runner.place), runner.begun);
         match asked {
             Ok(answer) => return Ok(noted(answer, is_second, ctx)),
             Err(lost) => {
@@ -171,7 +171,7 @@ async fn race(
 
 /// Asks the backend that has a place reserved.
 fn begin(proxy: &Proxy, session: &mut Session, ctx: &mut Context) -> Result<Runner> {
-    let began = ctx.attempt.at;
+    let (begun, began) = (ctx.attempt, ctx.attempt.at);
     let mut peer = select::peer_from(began, session, ctx)?;
     let limit = ctx.limit(began).map(|limit| limit.saturating_duration_since(began));
     let Some(route) = &ctx.route else {
@@ -194,7 +194,7 @@ fn begin(proxy: &Proxy, session: &mut Session, ctx: &mut Context) -> Result<Runn
         return Error::e_explain(ErrorType::InternalError, "an attempt without a backend");
     };
     let asking = ask(proxy.direct.clone(), peer, head, http).boxed();
-    Ok(Runner { place, began, asking })
+    Ok(Runner { place, begun, asking })
 }
 
 /// Sends a request, and waits for the head of its answer.
@@ -280,19 +280,20 @@ fn reserve_another(session: &Session, ctx: &mut Context, runners: &Runners) -> b
         is_fit && ctx.attempts.retries() < upstream.retry_policy().max && upstream.may_retry(now);
     if may {
         upstream.account().hedges.begun.increment();
-        (ctx.in_flight, ctx.attempt) = (Some(place), Begun::at(now));
+        let others = ctx.attempts.len() + runners.len();
+        (ctx.in_flight, ctx.attempt) = (Some(place), Begun::after(others, now));
     }
     may
 }
 
 /// Records those whom the winner outran. One that was asked before it is slower than was thought.
 fn outrun(ctx: &mut Context, losers: &mut Runners, is_first_slower: bool) {
-    for Runner { place, began, .. } in losers.drain(..) {
+    for Runner { place, begun, .. } in losers.drain(..) {
         if is_first_slower {
-            (ctx.in_flight, ctx.attempt) = (Some(place), Begun::at(began));
+            (ctx.in_flight, ctx.attempt) = (Some(place), begun);
             ctx.end_attempt(Outcome::Outrun);
         } else {
-            let times = Begun::at(began).times(ctx.started, Instant::now());
+            let times = begun.times(ctx.started, Instant::now());
             ctx.attempts.record(place.member().clone(), Outcome::Outrun, times);
         }
     }
@@ -314,8 +315,8 @@ fn noted(answer: Answer, is_second: bool, ctx: &mut Context) -> Answer {
 /// Records that the client is gone.
 #[expect(clippy::unnecessary_box_returns, reason = "errors of Pingora travel in boxes")]
 fn given_up(ctx: &mut Context, runners: Runners) -> Box<Error> {
-    for Runner { place, began, .. } in runners {
-        (ctx.in_flight, ctx.attempt) = (Some(place), Begun::at(began));
+    for Runner { place, begun, .. } in runners {
+        (ctx.in_flight, ctx.attempt) = (Some(place), begun);
         ctx.end_attempt(Outcome::ClientLeft);
     }
     Error::explain(ErrorType::ReadError, "the client left before the answer").into_down()

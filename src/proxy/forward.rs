@@ -13,22 +13,24 @@ use pingora::{Error, ErrorType, Result};
 
 use crate::{
     downstream::connection::{Connection, contains},
-    observe::request_id::{self, LENGTH_MAX, X_REQUEST_ID},
+    observe::{
+        request_id::{self, LENGTH_MAX, X_REQUEST_ID},
+        traced::{SpanId, TraceId},
+    },
     tls::identity::Identity,
+    traces::w3c::{self, TRACEPARENT, TRACESTATE},
 };
 
 // Made once: a name that is given as text is parsed and copied at every use.
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 static HTTP: HeaderValue = HeaderValue::from_static("http");
 static HTTPS: HeaderValue = HeaderValue::from_static("https");
 /// How Crestline names itself on the way.
 pub(crate) static VIA_CRESTLINE: HeaderValue = HeaderValue::from_static("1.1 crestline");
 
-/// The fields that [`introduce`] adds, and one or two of a policy.
+/// The fields that [`introduce`] adds, that of a trace, and one or two of a policy.
 const ADDED: usize = 8;
 
 /// The id of a request: that of a trusted proxy if it is short and plain, else a new one.
@@ -107,12 +109,16 @@ pub(crate) fn introduce(
         headers.entry(&X_FORWARDED_HOST).or_insert_with(|| host.clone());
     }
     headers.insert(&X_REQUEST_ID, id.clone());
-    let mut traces = headers.get_all(&TRACEPARENT).iter();
-    if !matches!((traces.next(), traces.next()), (Some(trace), None) if is_traceparent(trace)) {
-        headers.insert(&TRACEPARENT, new_traceparent());
+    Ok(())
+}
+
+/// Lets a trace go on as it came, or begins one, where nothing is traced here.
+pub(crate) fn continue_trace(headers: &mut HeaderMap) {
+    if w3c::read(headers).is_none() {
+        let value = w3c::value(TraceId::random(), SpanId::random(), w3c::SAMPLED);
+        headers.insert(&TRACEPARENT, value);
         headers.remove(&TRACESTATE); // it belongs to the trace that is not continued
     }
-    Ok(())
 }
 
 fn appended<'a>(
@@ -178,44 +184,6 @@ pub(crate) fn join_cookies(headers: &mut HeaderMap, version: Version) -> Result<
 /// Gives an HTTP/1.0 request without `Host` the one that the origin knows.
 pub(crate) fn ensure_host(headers: &mut HeaderMap, fallback: &HeaderValue) {
     headers.entry(HOST).or_insert_with(|| fallback.clone());
-}
-
-/// `00-<32 hex>-<16 hex>-<2 hex>`, neither id all zeros (W3C Trace Context, §3.2).
-fn is_traceparent(value: &HeaderValue) -> bool {
-    let is_hex = |part: &[u8]| part.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    let is_id = |part: &[u8]| is_hex(part) && part.iter().any(|byte| *byte != b'0');
-    let mut parts = value.as_bytes().split(|byte| *byte == b'-');
-    let (Some(version), Some(trace), Some(parent), Some(flags)) =
-        (parts.next(), parts.next(), parts.next(), parts.next())
-    else {
-        return false;
-    };
-    version.len() == 2
-        && version != b"ff"
-        && is_hex(version)
-        && trace.len() == 32
-        && is_id(trace)
-        && parent.len() == 16
-        && is_id(parent)
-        && flags.len() == 2
-        && is_hex(flags)
-        && (version != b"00" || parts.next().is_none())
-}
-
-/// A new trace, sampled.
-fn new_traceparent() -> HeaderValue {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    let mut text = *b"00-00000000000000000000000000000000-0000000000000000-01";
-    let mut random = [0u8; 24];
-    fastrand::fill(&mut random);
-    random[0] |= 1; // never all zeros
-    random[16] |= 1;
-    let places = (3..35).step_by(2).chain((36..52).step_by(2));
-    for (place, byte) in places.zip(random) {
-        text[place] = HEX[usize::from(byte >> 4)];
-        text[place + 1] = HEX[usize::from(byte & 15)];
-    }
-    request_id::value(&text)
 }
 
 #[cfg(test)]

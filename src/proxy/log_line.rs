@@ -28,6 +28,7 @@ pub(crate) fn entry<'a>(session: &'a Session, ctx: &'a Context, status: u16) -> 
     let text = |name| request.headers.get(name).map(HeaderValue::as_bytes);
     Entry {
         id: ctx.id.as_bytes(),
+        traced: ctx.trace.filter(|trace| trace.is_sampled).map(|trace| trace.ids),
         client: ctx.client,
         method: request.method.as_str(),
         host: select::authority(request),

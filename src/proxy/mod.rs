@@ -282,6 +282,7 @@ impl Phases for Proxy {
         let status = log_line::status(session, ctx);
         reason::count(ctx.reason.unwrap_or(Reason::Ok));
         let snapshot = self.live.load();
+        story::trace_unrouted(session.req_header(), ctx, snapshot.traces.as_deref());
         let entry = log_line::entry(session, ctx, status);
         let requests = match &ctx.route {
             Some(route) => {
@@ -298,6 +299,9 @@ impl Phases for Proxy {
         if let Some(kind) = recorder.wants(&entry, now) {
             let target = recorder::target(snapshot.access_log.as_deref(), entry.target);
             recorder.keep(kind, story::record(&entry, &target, ctx), now);
+        }
+        if entry.traced.is_some() {
+            story::export(&entry, ctx, &snapshot);
         }
     }
 }
@@ -337,7 +341,7 @@ fn answered(session: &mut Session, header: &ResponseHeader, ctx: &mut Context) {
     let is_stream = is_stream(session.as_downstream());
     if let (Some(in_flight), Some(route)) = (&ctx.in_flight, &ctx.route) {
         let outcome = Outcome::Status(header.status.as_u16());
-        route.upstream.report(in_flight.member(), outcome, now);
+        ctx.attempt.has_ejected = route.upstream.report(in_flight.member(), outcome, now);
         let took = now.saturating_duration_since(ctx.attempt.at);
         route.upstream.report_latency(in_flight.member(), outcome, took, now);
         in_flight.took(took, now);

@@ -125,7 +125,8 @@ async fn turn(
             let hints = select::hints(session.req_header(), ctx);
             let taken = upstream.take_turn(now, &hints, |member| ctx.attempts.visit(member));
             if let Some(in_flight) = taken {
-                (ctx.in_flight, ctx.attempt) = (Some(in_flight), Begun::at(now));
+                let begun = Begun::after(ctx.attempts.len(), now);
+                (ctx.in_flight, ctx.attempt) = (Some(in_flight), begun);
                 place.served(now);
                 return Ended::Served;
             }

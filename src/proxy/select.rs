@@ -81,6 +81,10 @@ pub(crate) fn route(
             return Err(Reply::status(404));
         }
     };
+    if let Some(traces) = &route.traces {
+        let is_trusted = ctx.connection.as_ref().is_some_and(|connection| connection.is_trusted);
+        ctx.trace = Some(traces.begin(&parts, is_trusted));
+    }
     set_target(request, &route, &path, ctx)?;
     Ok(route)
 }
@@ -243,7 +247,7 @@ pub(crate) fn stay(
 pub(crate) async fn peer(session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
     if !ctx.attempts.is_empty() {
         pause(ctx).await?;
-        ctx.attempt = Begun::at(Instant::now());
+        ctx.attempt = Begun::after(ctx.attempts.len(), Instant::now());
         if 0 < ctx.body_bytes {
             ctx.replay = Some(Replay::Sent(ctx.body_bytes));
         }

@@ -45,6 +45,10 @@ pub(crate) fn request(
     let host = headers.get(header::HOST).cloned();
     forward::cleanse(headers, connection, &route.vouched);
     forward::introduce(headers, connection, &ctx.id, host.as_ref())?;
+    match (&ctx.trace, &route.traces) {
+        (Some(trace), Some(traces)) => traces.tell(trace, ctx.attempt.number, headers),
+        _ => forward::continue_trace(headers),
+    }
     forward::join_cookies(headers, sent.version)?;
     if is_http2 && sent.headers.get(header::TE).is_some_and(|te| te == "trailers") {
         // gRPC asks for it; where there is a body, Pingora takes it off as of HTTP/1.

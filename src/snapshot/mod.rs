@@ -16,6 +16,7 @@ mod relay;
 mod route;
 mod rules;
 mod split;
+mod traces;
 
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
@@ -40,7 +41,9 @@ use crate::{
         tally::Tally,
     },
     routing::table::Table,
+    snapshot::traces::Traces,
     tls::tickets::Tickets,
+    traces::Tracing,
     upstream::{
         Upstream,
         balance::sticky::OwnKey,
@@ -73,6 +76,8 @@ pub struct Snapshot {
     pub upstreams: BTreeMap<String, Arc<Upstream>>,
     /// The access log; `None` if it is off.
     pub access_log: Option<Arc<AccessLog>>,
+    /// How requests are traced that no route takes; `None` if nothing is.
+    pub traces: Option<Arc<Tracing>>,
     /// How the requests of this version ended.
     pub tally: Arc<Tally>,
     /// What is counted of each route's requests, over all versions.
@@ -111,6 +116,7 @@ pub fn assemble(
         tally: tally.clone(),
         ledger: ledger.clone(),
         vouched: listener::vouched(&file, problems),
+        traces: Traces::of(&file, predecessor, problems),
         folder: file.folder.clone(),
         predecessors: old_routes.map(|(_, old)| (old.name.clone(), old.clone())).collect(),
     };
@@ -132,6 +138,7 @@ pub fn assemble(
         acme,
         trusted: file.trusted_proxies.iter().map(|network| network.0).collect(),
         access_log: access_log.map(|(form, target)| log_to(form, target, predecessor)),
+        traces: shared.traces.as_ref().map(Traces::of_no_route),
         routes,
         resolver,
         upstreams,

@@ -19,7 +19,8 @@ use crate::{
     observe::{requests::Requests, tally::Tally},
     policy::Policies,
     routing::{rule::Rule, table::Table},
-    snapshot::{Ledger, mirror::Mirror, rules, split::Split},
+    snapshot::{Ledger, mirror::Mirror, rules, split::Split, traces::Traces},
+    traces::Tracing,
     upstream::Upstream,
 };
 
@@ -55,6 +56,8 @@ pub struct Route {
     pub upstream: Arc<Upstream>,
     /// Who else may answer.
     pub split: Option<Split>,
+    /// How its requests are traced; `None` if nothing is.
+    pub traces: Option<Arc<Tracing>>,
     /// Who gets copies.
     pub mirror: Option<Arc<Mirror>>,
     /// Counts how the requests of this configuration ended.
@@ -71,6 +74,7 @@ pub(super) struct Shared {
     pub(super) tally: Arc<Tally>,
     pub(super) ledger: Arc<Ledger>,
     pub(super) vouched: Arc<[HeaderName]>,
+    pub(super) traces: Option<Traces>,
     /// The folder of the main file.
     pub(super) folder: PathBuf,
     /// The routes of the configuration before, by name.
@@ -144,6 +148,7 @@ impl Route {
             timeout: None,
             upstream,
             split: None,
+            traces: shared.traces.as_ref().map(|traces| traces.of_route(ONLY)),
             mirror: None,
             tally: shared.tally.clone(),
             vouched: shared.vouched.clone(),
@@ -187,6 +192,7 @@ fn build(
         None => None,
     };
     let route = Route {
+        traces: shared.traces.as_ref().map(|traces| traces.of_route(&config.name.value)),
         mirror,
         name: config.name.value.clone(),
         requests: shared.ledger.requests(&config.name.value),

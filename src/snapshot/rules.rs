@@ -29,7 +29,7 @@ pub(super) fn compile(written: &[Option<RouteConfig>], problems: &mut Problems) 
             host: None,
             path: matches.path.value.clone(),
             methods: methods(matches, problems),
-            headers: headers(matches, problems),
+            headers: headers(matches.headers.as_ref(), problems),
             query: by_name(matches.query.as_ref(), "query", |name| name.0.clone(), problems),
             index,
         };
@@ -67,8 +67,12 @@ fn methods(config: &MatchConfig, problems: &mut Problems) -> Option<Methods> {
     Some(methods.iter().map(|method| method.value.0.clone()).collect())
 }
 
-fn headers(config: &MatchConfig, problems: &mut Problems) -> Vec<(http::HeaderName, Wanted)> {
-    let headers = config.headers.as_ref().map_or(&[][..], |headers| &headers.0);
+/// What is wanted of header fields, sorted by name; what no field can be goes to `problems`.
+pub(super) fn headers(
+    written: Option<&Spanned<ByName<Lookup>>>,
+    problems: &mut Problems,
+) -> Vec<(http::HeaderName, Wanted)> {
+    let headers = written.map_or(&[][..], |headers| &headers.0);
     for (at, (name, wanted)) in headers.iter().enumerate() {
         let Lookup(header) = &name.value;
         if headers[..at].iter().any(|(other, _)| other == name) {
@@ -83,7 +87,7 @@ fn headers(config: &MatchConfig, problems: &mut Problems) -> Vec<(http::HeaderNa
             problems.push(Problem::error(message).at(wanted.span).help(field::VALUE_HELP));
         }
     }
-    by_name(config.headers.as_ref(), "headers", |Lookup(name)| name.clone(), problems)
+    by_name(written, "headers", |Lookup(name)| name.clone(), problems)
 }
 
 /// Sorts conditions by name, so that those of two routes can be compared.

@@ -67,7 +67,8 @@ impl Passage {
             upstream.report(&member, outcome, now);
             let contact = Contact::Made { took: took.into(), handshake: None };
             let contact = if opened.is_ok() { contact } else { Contact::None };
-            let times = Begun { contact, ..Begun::at(began) }.times(self.started, now);
+            let times = Begun { contact, ..Begun::after(self.attempts.len(), began) }
+                .times(self.started, now);
             self.attempts.record(member, outcome, times);
             let why = match opened {
                 Ok(origin) => return Ok(Connected { origin, in_flight }),

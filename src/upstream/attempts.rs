@@ -41,7 +41,8 @@ impl Contact {
     }
 }
 
-/// When the steps of an attempt were, counted from the beginning of its request.
+/// When the steps of an attempt were, counted from the beginning of its request, and which one it
+/// is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Times {
     /// Its backend was chosen.
@@ -52,6 +53,10 @@ pub struct Times {
     pub first_byte: Option<Brief>,
     /// It was over.
     pub ended: Brief,
+    /// So many of its request had begun before.
+    pub number: u8,
+    /// Whether its backend was ejected for how it ended.
+    pub has_ejected: bool,
 }
 
 /// One try of one request against one backend.
@@ -69,7 +74,7 @@ impl Attempt {
     /// As a record shows it.
     fn tried(&self) -> Tried {
         let ms = |at: Brief| millis(at.into());
-        let Times { began, contact, first_byte, ended } = self.times;
+        let Times { began, contact, first_byte, ended, .. } = self.times;
         let (connection, connect, tls) = match contact {
             Contact::None => (None, None, None),
             Contact::Pooled => (Some(Connection::Pooled), None, None),
@@ -97,12 +102,22 @@ pub struct Begun {
     pub contact: Contact,
     /// When the head of the answer was here.
     pub first_byte: Option<Instant>,
+    /// So many of its request had begun before.
+    pub number: u8,
+    /// Whether its backend was ejected for how it ends.
+    pub has_ejected: bool,
 }
 
 impl Begun {
-    /// An attempt that begins at a time.
+    /// An attempt that begins at a time, the first of its request.
     pub fn at(at: Instant) -> Self {
-        Self { at, contact: Contact::None, first_byte: None }
+        Self::after(0, at)
+    }
+
+    /// An attempt that begins at a time, after so many others.
+    pub fn after(others: usize, at: Instant) -> Self {
+        let number = u8::try_from(others).unwrap_or(u8::MAX);
+        Self { at, contact: Contact::None, first_byte: None, number, has_ejected: false }
     }
 
     /// Its times, if it ends now, counted from the beginning of its request.
@@ -112,6 +127,8 @@ impl Begun {
             contact: self.contact,
             first_byte: self.first_byte.map(|at| Brief::between(start, at)),
             ended: Brief::between(start, now),
+            number: self.number,
+            has_ejected: self.has_ejected,
         }
     }
 }

@@ -28,7 +28,8 @@ use crate::upstream::{
 
 impl Upstream {
     /// Learns how an attempt ended: ejection counts, and a suspicious end is checked at once.
-    pub fn report(&self, member: &Member, outcome: Outcome, now: Instant) {
+    /// Answers whether the backend was ejected for it.
+    pub fn report(&self, member: &Member, outcome: Outcome, now: Instant) -> bool {
         let state = &member.state;
         if outcome.is_suspicious() {
             state.suspicion.notify_one();
@@ -37,7 +38,7 @@ impl Upstream {
             state.count_failure();
             state.troubles.attempt_failed(outcome);
         }
-        let Some(rules) = &self.parts.ejection else { return };
+        let Some(rules) = &self.parts.ejection else { return false };
         let (is_failure, is_success) = (outcome.is_failure(), outcome.is_success());
         if (is_failure || is_success)
             && self.parts.outliers.is_some()
@@ -60,8 +61,10 @@ impl Upstream {
                     "ejection: {upstream} {backend} ejected for {penalty:?} \
                      ({failures} failures in a row, the last: {outcome})"
                 );
+                return true;
             }
         }
+        false
     }
 
     /// Learns how long an attempt took to its answer, or to its failure.

@@ -528,8 +528,8 @@ proptest! {
             now += Duration::from_millis(millis);
             let member = at(&upstream, port);
             match kind {
-                0 => upstream.report(&member, Outcome::Reset, now),
-                1 => upstream.report(&member, Outcome::Status(503), now),
+                0 => { upstream.report(&member, Outcome::Reset, now); }
+                1 => { upstream.report(&member, Outcome::Status(503), now); }
                 2 | 3 => {
                     upstream.report(&member, Outcome::Status(200), now);
                     upstream.report_latency(&member, Outcome::Status(200), Duration::from_millis(millis), now);

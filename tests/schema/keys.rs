@@ -98,7 +98,7 @@ fn the_annotated_example_shows_every_key() {
         assert!(is_good, "{}", render(&problems, &sources, Color::Never));
     }
     let mut shown = used_in(&uncommented(&text));
-    for more in ["policies", "syslog"] {
+    for more in ["policies", "syslog", "traces"] {
         let more = fs::read_to_string(root().join(format!("conf/{more}.yaml"))).unwrap();
         shown.extend(used_in(&more));
     }

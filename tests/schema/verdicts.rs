@@ -162,6 +162,7 @@ const UNSEEN: &[(&str, &str)] = &[
     ("secret_elsewhere", "what a variable holds"),
     ("secret_number", "what a variable holds"),
     ("secret_word", "what a variable holds"),
+    ("traces_route", "which names there are elsewhere in the file"),
     ("split_of_nothing", "what several elements have in common"),
     ("split_twice", "elements that are equal in one key"),
     ("split_unknown", "which names there are elsewhere in the file"),

@@ -10,27 +10,40 @@ use std::{
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, Response};
 use opentelemetry_proto::tonic::{
-    collector::logs::v1::{ExportLogsServiceRequest, ExportLogsServiceResponse},
+    collector::{
+        logs::v1::{ExportLogsServiceRequest, ExportLogsServiceResponse},
+        trace::v1::ExportTraceServiceRequest,
+    },
     common::v1::{KeyValue, any_value::Value},
     logs::v1::LogRecord,
+    trace::v1::Span,
 };
 use prost::Message;
 
 use super::{H2Origin, Origin, eventually, http2};
 
-/// Logs that were taken, each request decoded.
+/// What was taken, each request decoded.
 #[derive(Clone, Default)]
-pub(crate) struct Taken(Arc<Mutex<Vec<ExportLogsServiceRequest>>>);
+pub(crate) struct Taken {
+    logs: Arc<Mutex<Vec<ExportLogsServiceRequest>>>,
+    traces: Arc<Mutex<Vec<ExportTraceServiceRequest>>>,
+}
 
 impl Taken {
-    fn take(&self, message: &[u8]) {
-        let message = ExportLogsServiceRequest::decode(message).expect("a message of OTLP");
-        self.0.lock().unwrap().push(message);
+    /// Takes what was sent to a path, or with a method, which says of which kind it is.
+    fn take(&self, path: &str, message: &[u8]) {
+        if path.ends_with("/v1/traces") || path.ends_with(".trace.v1.TraceService/Export") {
+            let message = ExportTraceServiceRequest::decode(message).expect("a message of OTLP");
+            self.traces.lock().unwrap().push(message);
+        } else {
+            let message = ExportLogsServiceRequest::decode(message).expect("a message of OTLP");
+            self.logs.lock().unwrap().push(message);
+        }
     }
 
     /// The records so far.
     pub(crate) fn records(&self) -> Vec<LogRecord> {
-        let taken = self.0.lock().unwrap();
+        let taken = self.logs.lock().unwrap();
         let resources = taken.iter().flat_map(|request| &request.resource_logs);
         let scopes = resources.flat_map(|resource| &resource.scope_logs);
         scopes.flat_map(|scope| &scope.log_records).cloned().collect()
@@ -42,11 +55,26 @@ impl Taken {
         self.records()
     }
 
+    /// The spans so far.
+    pub(crate) fn spans(&self) -> Vec<Span> {
+        let taken = self.traces.lock().unwrap();
+        let resources = taken.iter().flat_map(|request| &request.resource_spans);
+        let scopes = resources.flat_map(|resource| &resource.scope_spans);
+        scopes.flat_map(|scope| &scope.spans).cloned().collect()
+    }
+
+    /// Waits for so many spans.
+    pub(crate) async fn wait_for_spans(&self, count: usize) -> Vec<Span> {
+        eventually("spans", || count <= self.spans().len()).await;
+        self.spans()
+    }
+
     /// The attributes of the resource of the first request.
     pub(crate) fn resource(&self) -> BTreeMap<String, String> {
-        let taken = self.0.lock().unwrap();
-        let resource = taken[0].resource_logs[0].resource.as_ref().expect("a resource");
-        texts(&resource.attributes)
+        let (logs, traces) = (self.logs.lock().unwrap(), self.traces.lock().unwrap());
+        let of_logs = logs.first().and_then(|first| first.resource_logs[0].resource.clone());
+        let of_traces = traces.first().and_then(|first| first.resource_spans[0].resource.clone());
+        texts(&of_logs.or(of_traces).expect("a resource").attributes)
     }
 }
 
@@ -83,7 +111,7 @@ impl HttpReceiver {
                 if let Some((status, fields)) = refused {
                     return exchange.answer(status, fields, "not now").await;
                 }
-                takes.take(&body);
+                takes.take(&exchange.request.target, &body);
                 exchange.reply(ExportLogsServiceResponse::default().encode_to_vec()).await
             }
         });
@@ -110,6 +138,7 @@ impl GrpcReceiver {
         let origin = H2Origin::with(move |request, mut respond| {
             let (takes, code) = (takes.clone(), codes.lock().unwrap().next());
             async move {
+                let method = request.uri().path().to_owned();
                 let body = http2::whole(request.into_body()).await;
                 let mut answer = Response::new(());
                 answer.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
@@ -121,7 +150,7 @@ impl GrpcReceiver {
                 assert_eq!(body[0], 0, "it is not compressed");
                 let length = u32::from_be_bytes(body[1..5].try_into().unwrap()) as usize;
                 assert_eq!(length, body.len() - 5);
-                takes.take(&body[5..]);
+                takes.take(&method, &body[5..]);
                 let message = ExportLogsServiceResponse::default().encode_to_vec();
                 let mut framed = BytesMut::new();
                 framed.put_u8(0);

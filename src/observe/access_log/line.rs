@@ -8,11 +8,14 @@ use std::{fmt::Display, net::IpAddr, time::Duration};
 use http::HeaderMap;
 
 use crate::{
-    observe::access_log::{
-        escape,
-        form::{Extra, Form},
-        sink::{Sink, key},
-        stamp::Stamp,
+    observe::{
+        access_log::{
+            escape,
+            form::{Extra, Form},
+            sink::{Sink, key},
+            stamp::Stamp,
+        },
+        traced::Traced,
     },
     reason::Reason,
 };
@@ -21,6 +24,8 @@ use crate::{
 pub struct Entry<'a> {
     /// The request id.
     pub id: &'a [u8],
+    /// Its trace, and its span in that; `None` if it is not traced.
+    pub traced: Option<Traced>,
     /// The client, as far as trusted proxies tell; `None` on a Unix socket.
     pub client: Option<IpAddr>,
     /// The method.
@@ -99,6 +104,10 @@ pub struct Tls<'a> {
 pub(super) fn fields(entry: &Entry<'_>, form: &Form, sink: &mut impl Sink) {
     sink.begin();
     sink.text(key!("id"), entry.id);
+    if let Some(Traced { trace, span }) = entry.traced {
+        sink.text(key!("trace_id"), &trace.hex());
+        sink.text(key!("span_id"), &span.hex());
+    }
     sink.client(key!("client"), entry.client);
     sink.text(key!("method"), entry.method.as_bytes());
     sink.text(key!("host"), entry.host.as_bytes());

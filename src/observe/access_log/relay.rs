@@ -80,6 +80,7 @@ impl Entry<'_> {
     pub fn as_request(&self) -> line::Entry<'_> {
         line::Entry {
             id: self.id,
+            traced: None,
             client: self.client,
             method: "CONNECT",
             host: self.tls.sni.unwrap_or(self.listener),

@@ -17,7 +17,7 @@ use crate::{
         progress::{Progress, State},
         syslog::{config::Receiver, sender::Sender},
     },
-    otlp::{self, courier},
+    otlp::{self, courier::Signal},
 };
 
 /// How long the last lines may take to a receiver on a network, looking up its name included.
@@ -63,7 +63,7 @@ impl Target {
     /// Counts what was lost before it came to the target, where it has a count of its own.
     pub(super) fn lose(&self, lines: u64) {
         if let Self::Otlp(_) = self {
-            courier::lose(lines);
+            Signal::Logs.lose(lines);
         }
     }
 

@@ -61,11 +61,13 @@ fields! {
     Referer = "referer",
     Route = "route",
     Sni = "sni",
+    SpanId = "span_id",
     Status = "status",
     Time = "time",
     TlsCipher = "tls_cipher",
     TlsVersion = "tls_version",
     TotalMs = "total_ms",
+    TraceId = "trace_id",
     Upstream = "upstream",
     UserAgent = "user_agent",
     Via = "via",
@@ -201,11 +203,20 @@ impl Field {
             }
             Self::Route => text(entry.route, out),
             Self::Sni => text(entry.tls.sni, out),
+            Self::SpanId => {
+                known(entry.traced.map(|traced| traced.span.hex()).as_ref().map(|id| &id[..]), out);
+            }
             Self::Status => escape::number(out, u64::from(entry.status)),
             Self::Time => Stamp::Iso.write(out),
             Self::TlsCipher => text(entry.tls.cipher, out),
             Self::TlsVersion => text(entry.tls.version, out),
             Self::TotalMs => escape::millis(out, entry.total),
+            Self::TraceId => {
+                known(
+                    entry.traced.map(|traced| traced.trace.hex()).as_ref().map(|id| &id[..]),
+                    out,
+                );
+            }
             Self::Upstream => text(entry.upstream, out),
             Self::UserAgent => known(entry.user_agent, out),
             Self::Via if entry.attempts == 0 => out.push(b'-'),

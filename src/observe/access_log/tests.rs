@@ -17,6 +17,7 @@ use crate::reason::Reason;
 fn entry() -> Entry<'static> {
     Entry {
         id: b"id-1",
+        traced: None,
         client: Some("192.0.2.1".parse().unwrap()),
         method: "GET",
         host: "a.test",

@@ -23,7 +23,9 @@ use std::{
 use schemars::JsonSchema;
 use tokio::time::Instant;
 
-pub use self::record::{Connection, Event, Record, Step, Tried, millis};
+pub use self::record::{
+    Connection, Event, Record, Step, TARGET_MAX, Tried, WORD_MAX, millis, shown,
+};
 use self::slowest::Slowest;
 use crate::{
     clock, counter,

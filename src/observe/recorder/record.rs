@@ -10,9 +10,9 @@ use tokio::time::Duration;
 use crate::{observe::access_log::line::Entry, reason::Reason};
 
 /// The most bytes that are kept of a target.
-const TARGET_MAX: usize = 512;
+pub const TARGET_MAX: usize = 512;
 /// The same of a host, and of a method.
-const WORD_MAX: usize = 255;
+pub const WORD_MAX: usize = 255;
 
 /// What is kept of a request. Times are milliseconds, counted from when its head was read; those of
 /// a connection that was relayed, from when it was accepted.
@@ -21,6 +21,10 @@ const WORD_MAX: usize = 255;
 pub struct Record {
     /// Its id, as in the access log.
     pub id: String,
+    /// Its trace, if it is traced.
+    pub trace_id: Option<String>,
+    /// Its span in that.
+    pub span_id: Option<String>,
     /// When its head was read.
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub time: Timestamp,
@@ -132,6 +136,8 @@ impl Record {
         let total = SignedDuration::try_from(entry.total).unwrap_or_default();
         Self {
             id: shown(entry.id, WORD_MAX),
+            trace_id: entry.traced.map(|traced| traced.trace.to_string()),
+            span_id: entry.traced.map(|traced| traced.span.to_string()),
             time: now.saturating_sub(total).unwrap_or(now),
             protocol: entry.protocol.to_owned(),
             client: entry.client.map_or("unix".to_owned(), |client| client.to_string()),
@@ -174,7 +180,7 @@ impl Record {
 }
 
 /// So much of a text that somebody else wrote, without what moves a cursor.
-fn shown(text: &[u8], max: usize) -> String {
+pub fn shown(text: &[u8], max: usize) -> String {
     let is_cut = max < text.len();
     let text = String::from_utf8_lossy(&text[..max.min(text.len())]);
     let plain = |letter: char| if letter.is_control() { '\u{fffd}' } else { letter };
@@ -206,6 +212,9 @@ impl fmt::Display for Story<'_> {
         let (route, upstream) = (self.0.route.as_deref(), self.0.upstream.as_deref());
         let (route, upstream) = (route.unwrap_or("-"), upstream.unwrap_or("-"));
         writeln!(f, "  route {route}, upstream {upstream}, {} bytes sent", self.0.bytes)?;
+        if let (Some(trace), Some(span)) = (&self.0.trace_id, &self.0.span_id) {
+            writeln!(f, "  trace {trace}, span {span}")?;
+        }
         for (at, line) in self.lines() {
             writeln!(f, "{at:>12.3} ms  {line}")?;
         }

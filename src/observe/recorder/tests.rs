@@ -4,6 +4,7 @@ use crate::observe::access_log::line::Tls;
 fn entry(status: u16, reason: Reason, waited: Duration) -> Entry<'static> {
     Entry {
         id: b"1",
+        traced: None,
         client: Some([192, 0, 2, 1].into()),
         method: "GET",
         host: "shop.test",

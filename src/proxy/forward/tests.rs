@@ -44,6 +44,7 @@ fn forwarded(fields: &[(&'static str, &[u8])], connection: &Connection) -> Heade
     let host = HeaderValue::from_static("a.test");
     cleanse(&mut header, connection, &[]);
     introduce(&mut header, connection, &HeaderValue::from_static("id-1"), Some(&host)).unwrap();
+    continue_trace(&mut header);
     header
 }
 
@@ -239,50 +240,15 @@ fn a_request_without_host_gets_the_one_that_the_origin_knows() {
 
 #[test]
 fn a_trace_is_continued_if_it_is_one() {
-    let is_valid = |text: &str| is_traceparent(&HeaderValue::from_str(text).unwrap());
-    let rest = &TRACE[2..];
-    for valid in [TRACE.to_owned(), format!("01{rest}"), format!("cc{rest}-more-to-come")] {
-        assert!(is_valid(&valid), "{valid}");
-    }
-    for wrong in [
-        format!("ff{rest}"),
-        format!("0{rest}"),
-        format!("000{rest}"),
-        format!("{TRACE}-more"),
-        format!("{TRACE}-"),
-        TRACE.replace("0af7651916cd43dd8448eb211c80319c", &"0".repeat(32)),
-        TRACE.replace("b7ad6b7169203331", &"0".repeat(16)),
-        TRACE.replace("0af7", "0AF7"),
-        TRACE.replace("0af7", "0ag7"),
-        TRACE.replace("0af7", "af7"),
-        TRACE.replace("-01", "-1"),
-        TRACE.replace("-01", "-0x"),
-        TRACE.replace("-01", ""),
-        TRACE.replace('-', "_"),
-        String::new(),
-    ] {
-        assert!(!is_valid(&wrong), "{wrong}");
-        let header = forwarded(&[("traceparent", wrong.as_bytes())], &stranger());
-        assert!(is_valid(&values(&header, "traceparent")), "{wrong} is replaced");
-    }
     let header =
         forwarded(&[("traceparent", TRACE.as_bytes()), ("tracestate", b"a=1")], &stranger());
     assert_eq!(
         (values(&header, "traceparent").as_str(), values(&header, "tracestate").as_str()),
         (TRACE, "a=1")
     );
-    for _ in 0..100 {
-        let new = new_traceparent();
-        assert!(is_traceparent(&new), "{new:?}");
-    }
-}
-
-/// W3C Trace Context, section 3.2.2: hexadecimal digits are in lower case, all of them.
-#[test]
-fn a_trace_in_capitals_is_none() {
-    let rest = &TRACE[2..];
-    for wrong in [format!("FF{rest}"), format!("0A{rest}"), TRACE.replace("-01", "-0A")] {
-        assert!(!is_traceparent(&HeaderValue::from_str(&wrong).unwrap()), "{wrong}");
+    for wrong in [TRACE.replace("0af7", "0AF7"), String::new()] {
+        let header = forwarded(&[("traceparent", wrong.as_bytes())], &stranger());
+        assert!(w3c::read(&header).is_some(), "{wrong} is replaced");
     }
 }
 

@@ -2,11 +2,17 @@
 //! and what is Crestline's own under `crestline.`.
 
 use crate::{
-    observe::access_log::{
-        frame::{Frame, Severity},
-        otlp::packed::{self, Value},
+    observe::{
+        access_log::{
+            frame::{Frame, Severity},
+            otlp::packed::{self, Value},
+        },
+        traced::{SpanId, TraceId},
     },
-    otlp::proto::{self, AnyValue, KeyValue, ListValue, LogRecord},
+    otlp::{
+        attributes::{network, server, url},
+        proto::{self, AnyValue, KeyValue, ListValue, LogRecord},
+    },
 };
 
 /// What the record of a line is.
@@ -69,6 +75,12 @@ impl<'a> Story<'a> {
 /// Adds what a field says.
 fn add(name: &str, value: Value<'_>, severity: Severity, record: &mut LogRecord) {
     match (name, value) {
+        ("trace_id", Value::Text(id)) => {
+            record.trace = TraceId::read(id).map(|id| id.bytes().to_vec()).unwrap_or_default();
+        }
+        ("span_id", Value::Text(id)) => {
+            record.span = SpanId::read(id).map(|id| id.bytes().to_vec()).unwrap_or_default();
+        }
         ("host", Value::Text(host)) => server(&lossy(host), &mut record.attributes),
         ("path", Value::Text(target)) => url(&lossy(target), &mut record.attributes),
         ("protocol", Value::Text(protocol)) => {
@@ -129,43 +141,6 @@ fn converted(value: Value<'_>) -> proto::Value {
     }
 }
 
-/// A host, and its port where one was named.
-fn server(host: &str, attributes: &mut Vec<KeyValue>) {
-    let (name, port) = match host.rsplit_once(':') {
-        Some((name, port)) if !name.ends_with(':') && !name.is_empty() => {
-            (name, port.parse::<u16>().ok())
-        }
-        _ => (host, None),
-    };
-    // The colons of an address of IPv6 are its own, but for the last one behind a bracket.
-    let is_split = port.is_some() && (name.ends_with(']') || !name.contains(':'));
-    let (name, port) = if is_split { (name, port) } else { (host, None) };
-    let bare = name.trim_start_matches('[').trim_end_matches(']');
-    attributes.push(KeyValue::new("server.address", bare));
-    attributes.extend(port.map(|port| KeyValue::new("server.port", u64::from(port))));
-}
-
-fn url(target: &str, attributes: &mut Vec<KeyValue>) {
-    let (path, query) = match target.split_once('?') {
-        Some((path, query)) => (path, Some(query)),
-        None => (target, None),
-    };
-    attributes.push(KeyValue::new("url.path", path));
-    attributes.extend(query.map(|query| KeyValue::new("url.query", query)));
-}
-
-/// `HTTP/1.1`, `HTTP/2.0`, or `TCP` for a connection that was relayed.
-fn network(protocol: &str, attributes: &mut Vec<KeyValue>) {
-    match protocol.strip_prefix("HTTP/") {
-        Some(version) => {
-            let version = version.strip_suffix(".0").filter(|it| *it != "1").unwrap_or(version);
-            attributes.push(KeyValue::new("network.protocol.name", "http"));
-            attributes.push(KeyValue::new("network.protocol.version", version));
-        }
-        None => attributes.push(KeyValue::new("network.transport", protocol.to_lowercase())),
-    }
-}
-
 fn lossy(text: &[u8]) -> String {
     String::from_utf8_lossy(text).into_owned()
 }
@@ -200,6 +175,8 @@ mod tests {
             sink.millis(key!("total_ms"), Some(Duration::from_micros(1_500)));
             sink.text(key!("reason"), b"no_route");
             sink.text(key!("request.x-a"), b"b");
+            sink.text(key!("trace_id"), b"4bf92f3577b34da6a3ce929d0e0e4736");
+            sink.text(key!("span_id"), b"00f067aa0ba902b7");
         });
         let list = ListValue { values: vec![proto::Value::from("b").into()] };
         let expected = [
@@ -220,6 +197,10 @@ mod tests {
             KeyValue::new("http.request.header.x-a", proto::Value::List(list)),
         ];
         assert_eq!(record.attributes, expected);
+        assert_eq!(
+            (record.trace[0], &*record.span),
+            (0x4b, &b"\x00\xf0\x67\xaa\x0b\xa9\x02\xb7"[..])
+        );
         assert_eq!((record.time, record.severity, &*record.severity_text), (7, 13, "WARN"));
         assert_eq!(record.body, Some(proto::Value::from("GET /a\u{fffd}?b=c 404 no_route").into()));
     }
@@ -229,26 +210,5 @@ mod tests {
         let record = of(Severity::Info, "a line\n", |sink| sink.text(key!("reason"), b"ok"));
         assert_eq!(record.body, Some(proto::Value::from("a line").into()));
         assert_eq!(record.attributes, [KeyValue::new("crestline.reason", "ok")]);
-    }
-
-    #[test]
-    fn a_host_may_have_a_port_and_an_address_colons() {
-        for (host, name, port) in [
-            ("a.test", "a.test", None),
-            ("a.test:80", "a.test", Some(80)),
-            ("[::1]:80", "::1", Some(80)),
-            ("[::1]", "::1", None),
-            ("::1", "::1", None),
-            ("a:b", "a:b", None),
-            ("", "", None),
-        ] {
-            let mut attributes = Vec::new();
-            server(host, &mut attributes);
-            let expected: Vec<_> = [KeyValue::new("server.address", name)]
-                .into_iter()
-                .chain(port.map(|port: u64| KeyValue::new("server.port", port)))
-                .collect();
-            assert_eq!(attributes, expected, "{host}");
-        }
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     },
     otlp::{
         config::Receiver,
-        courier::{Courier, Fate, Parcel},
+        courier::{Courier, Fate, Parcel, Signal},
         proto::{Logs, Resource, ResourceLogs, ScopeLogs},
         resource::{resource, scope},
     },
@@ -42,7 +42,7 @@ impl Exporter {
         Self {
             every: receiver.every,
             resource: resource(&receiver.service_name, &receiver.resource),
-            courier: Courier::new(receiver.clone()),
+            courier: Courier::new(receiver.clone(), Signal::Logs),
             sent_at: Instant::now(),
             parcel: None,
         }
