@@ -6,7 +6,12 @@
 //! UPDATE_EXPECTED=1 cargo test --test integration metrics::
 //! ```
 
-use std::{collections::BTreeSet, fs, path::Path, process::Stdio};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+    process::Stdio,
+};
 
 use crestline::{admin::metrics, reason};
 use tokio::{io::AsyncWriteExt as _, process::Command};
@@ -97,6 +102,69 @@ async fn promtool_finds_nothing_and_the_reference_names_every_family() {
         let begins = |line: &str| line.starts_with(&format!("{family}{{"));
         assert!(page.lines().any(begins), "{family} has a sample in\n{page}");
     }
+}
+
+/// The id of a request that failed leads from a bucket of its histogram to its story.
+#[tokio::test]
+async fn a_failed_request_stands_for_its_bucket_where_the_form_has_exemplars() {
+    let refusing = Origin::refusing();
+    let proxy = Crestline::start(&format!(
+        "
+        upstreams: {{ app: {{ backends: [\"{refusing}\"], health_check: off, ejection: off }} }}
+        traces: {{ otlp: {{ endpoint: \"http://{refusing}\" }}, sample: 0%,
+          rules: [{{ path: /traced, sample: 100% }}] }}
+        "
+    ))
+    .await;
+    for path in ["/", "/traced"] {
+        let answer = proxy.get(path).await;
+        assert_eq!(answer.status, 502);
+        let id = answer.get("x-request-id").unwrap().to_owned();
+        let trace = proxy.access_line(|line| line["id"] == *id).await["trace_id"].clone();
+        assert_eq!(trace.is_string(), path == "/traced");
+        let (_, page) = open_metrics(&proxy).await;
+        let is_it = |exemplar: &&BTreeMap<String, String>| exemplar["request_id"] == id;
+        let exemplars = exemplars(&page);
+        let shown = exemplars.iter().find(is_it).unwrap_or_else(|| panic!("no {id} in\n{page}"));
+        assert_eq!(shown.get("trace_id").map(String::as_str), trace.as_str(), "{shown:?}");
+        let (status, story) = proxy.api("GET", &format!("/v1/requests/{id}"), "").await;
+        assert_eq!((status, &story["status"]), (200, &502.into()), "it can be looked up");
+    }
+    let page = proxy.metrics().await;
+    assert!(!page.contains(" # "), "Prometheus' own format has none:\n{page}");
+}
+
+/// Reads the exemplars of a page, as strictly as the standard has it: behind buckets alone, with no
+/// more characters than there may be, a value within the bucket, and a time.
+fn exemplars(page: &str) -> Vec<BTreeMap<String, String>> {
+    let (mut all, mut below) = (Vec::new(), 0.0);
+    for line in page.lines().filter(|line| !line.starts_with('#')) {
+        let (sample, exemplar) = match line.split_once(" # ") {
+            Some((sample, exemplar)) => (sample, Some(exemplar)),
+            None => (line, None),
+        };
+        let bound = sample.split_once("le=\"").map(|(_, rest)| rest.split_once('"').unwrap().0);
+        let above = bound.map(|bound| bound.parse().unwrap_or(f64::INFINITY));
+        if let Some(exemplar) = exemplar {
+            assert!(sample.starts_with("crestline_request_duration_seconds_bucket{"), "{line}");
+            let (labels, rest) = exemplar.strip_prefix('{').unwrap().split_once("} ").unwrap();
+            let (value, at) = rest.split_once(' ').unwrap();
+            let value: f64 = value.parse().unwrap();
+            assert!(below < value && value <= above.unwrap(), "{below} {line}");
+            assert!(1e9 < at.parse::<f64>().unwrap(), "{line}");
+            let label = |label: &str| {
+                let (name, value) = label.split_once('=').unwrap();
+                let value = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
+                (name.to_owned(), value.unwrap().to_owned())
+            };
+            let labels: BTreeMap<_, _> = labels.split(',').map(label).collect();
+            let characters = labels.iter().map(|(name, value)| name.len() + value.len());
+            assert!(characters.sum::<usize>() <= 128, "{line}");
+            all.push(labels);
+        }
+        below = above.filter(|above| above.is_finite()).unwrap_or(0.0);
+    }
+    all
 }
 
 #[tokio::test]

@@ -134,6 +134,7 @@ impl Refuser {
         }
         let (recorder, now) = (&snapshot.ledger.recorder, Instant::now());
         if let Some(kind) = recorder.wants(&entry, now) {
+            snapshot.ledger.unrouted.show(refusal.status, Duration::ZERO, id, None);
             let target = recorder::target(snapshot.access_log.as_deref(), target);
             recorder.keep(kind, Record::of(&entry, &target), now);
         }

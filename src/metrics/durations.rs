@@ -87,8 +87,7 @@ impl<const C: usize> Durations<C> {
         let shard = self.shards[counter::shard()]
             .get_or_init(|| Box::new(Shard(std::array::from_fn(|_| Cells::default()))));
         let cells = &shard.0[class.min(C - 1)];
-        let bucket = BOUNDS.partition_point(|(bound, _)| *bound < took);
-        cells.buckets[bucket].fetch_add(1, Relaxed);
+        cells.buckets[bucket(took)].fetch_add(1, Relaxed);
         cells.nanos.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Relaxed);
     }
 
@@ -104,6 +103,11 @@ impl<const C: usize> Durations<C> {
         }
         Reading { buckets, sum: Duration::from_nanos(nanos) }
     }
+}
+
+/// The bucket into which a duration falls.
+pub(super) fn bucket(took: Duration) -> usize {
+    BOUNDS.partition_point(|(bound, _)| *bound < took)
 }
 
 impl Reading {

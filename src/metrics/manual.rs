@@ -12,6 +12,7 @@ Names and help texts are the same there.
 Values of labels come from the configuration, or from a list in the program; never from a request.
 
 A family without any value yet is named all the same.
+As OpenMetrics (by the `Accept` field), buckets of `crestline_request_duration_seconds` have exemplars: `request_id`, and `trace_id` of a request that is [traced](traces.md), of the last one that is traced, or that [the recorder](requests.md) keeps.
 Counters begin at 0 when the process does; a reload does not change them, and after an upgrade the new process counts anew.
 ";
 

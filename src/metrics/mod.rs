@@ -9,12 +9,14 @@
 //! from a request.
 
 mod durations;
+mod exemplar;
 mod family;
 mod manual;
 mod page;
 mod percentile;
 
 pub use durations::{BOUNDS, Durations, Reading};
+pub use exemplar::{Exemplar, Exemplars};
 pub use family::{Description, Family, Kind};
 pub use manual::manual;
 pub use page::{Form, Page, Samples, Value};

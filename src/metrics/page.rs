@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 
 use crate::metrics::{
     durations::{BOUNDS, Reading},
+    exemplar::Exemplars,
     family::{Description, Family, Kind},
 };
 
@@ -160,17 +161,33 @@ impl<const L: usize> Samples<'_, L> {
 
     /// Adds a histogram.
     pub fn durations(&mut self, labels: [&str; L], read: &Reading) {
+        self.durations_with(labels, read, None);
+    }
+
+    /// The same, with exemplars where the form has them: `OpenMetrics` alone does.
+    pub fn durations_with(
+        &mut self,
+        labels: [&str; L],
+        read: &Reading,
+        exemplars: Option<&Exemplars>,
+    ) {
         debug_assert_eq!(self.family.description.kind, Kind::Histogram);
         self.with(labels);
-        let Page { text, labels, .. } = &mut *self.page;
+        let Page { form, text, labels, .. } = &mut *self.page;
+        let exemplars = exemplars.filter(|_| *form == Form::OpenMetrics);
+        let exemplars = exemplars.map(Exemplars::read).unwrap_or_default();
         let name = self.family.description.name;
         let (before, open, close) = if labels.is_empty() { ("", "", "") } else { (",", "{", "}") };
         let mut count = 0;
         let bounds = BOUNDS.iter().map(|(_, bound)| *bound).chain(["+Inf"]);
-        for (bound, more) in bounds.zip(read.buckets) {
+        for ((bound, more), exemplar) in bounds.zip(read.buckets).zip(exemplars) {
             count += more;
-            text.extend([name, "_bucket{", labels, before, "le=\"", bound, "\"}"]);
-            end(text, count.into());
+            text.extend([name, "_bucket{", labels, before, "le=\"", bound, "\"} "]);
+            text.push_str(itoa::Buffer::new().format(count));
+            if let Some(exemplar) = exemplar {
+                exemplar.write(text);
+            }
+            text.push('\n');
         }
         text.extend([name, "_sum", open, labels, close]);
         end(text, read.sum.as_secs_f64().into());
@@ -206,7 +223,7 @@ fn end(text: &mut String, value: Value) {
 }
 
 /// Backslashes, line feeds and, if asked for, quotes.
-fn escape(text: &mut String, value: &str, quotes: bool) {
+pub(super) fn escape(text: &mut String, value: &str, quotes: bool) {
     let special = |letter: &char| matches!(letter, '\\' | '\n') || (quotes && *letter == '"');
     if !value.chars().any(|letter| special(&letter)) {
         return text.push_str(value);

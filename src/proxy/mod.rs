@@ -296,7 +296,11 @@ impl Phases for Proxy {
             log.write(&entry);
         }
         let (recorder, now) = (&snapshot.ledger.recorder, ctx.started + entry.total);
-        if let Some(kind) = recorder.wants(&entry, now) {
+        let kind = recorder.wants(&entry, now);
+        if kind.is_some() || entry.traced.is_some() {
+            requests.show(status, entry.total, entry.id, entry.traced);
+        }
+        if let Some(kind) = kind {
             let target = recorder::target(snapshot.access_log.as_deref(), entry.target);
             recorder.keep(kind, story::record(&entry, &target, ctx), now);
         }

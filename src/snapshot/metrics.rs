@@ -4,10 +4,7 @@ use std::{collections::BTreeMap, time::SystemTime};
 
 use crate::{
     metrics::{Family, Page},
-    observe::{
-        process::seconds,
-        requests::{CLASSES, Requests},
-    },
+    observe::{process::seconds, requests::CLASSES},
     snapshot::Snapshot,
     upstream,
 };
@@ -64,17 +61,19 @@ pub fn collect(snapshot: &Snapshot, now: SystemTime, page: &mut Page) {
 /// and each would be twenty lines.
 fn requests(snapshot: &Snapshot, page: &mut Page) {
     let routes = snapshot.ledger.routes().chain([(NO_ROUTE, &*snapshot.ledger.unrouted)]);
-    let read: Vec<_> = routes.map(|(name, requests)| (name, Requests::read(requests))).collect();
+    let read = routes.map(|(name, requests)| (name, requests.exemplars(), requests.read()));
+    let read: Vec<_> = read.collect();
     let each = || {
-        read.iter().flat_map(|(name, classes)| {
-            CLASSES.into_iter().zip(classes).map(move |(class, read)| ([*name, class], read))
+        read.iter().flat_map(|(name, exemplars, classes)| {
+            let classes = CLASSES.into_iter().zip(classes).zip(exemplars);
+            classes.map(move |((class, read), shown)| ([*name, class], read, *shown))
         })
     };
     let mut counts = page.family(&REQUESTS);
-    each().for_each(|(labels, read)| counts.add(labels, read.count()));
+    each().for_each(|(labels, read, _)| counts.add(labels, read.count()));
     let mut durations = page.family(&DURATION);
-    each().filter(|(_, read)| 0 < read.count()).for_each(|(labels, read)| {
-        durations.durations(labels, read);
+    each().filter(|(_, read, _)| 0 < read.count()).for_each(|(labels, read, shown)| {
+        durations.durations_with(labels, read, shown);
     });
 }
 
