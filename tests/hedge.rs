@@ -146,7 +146,9 @@ async fn a_second_request_that_fails_does_no_harm() {
     let proxy = Crestline::start(&app(&slow, &resetting, "retries: { hedge_after: 50ms }")).await;
     let mut client = proxy.client().await;
     client.send(get("/")).await;
-    eventually("the second is asked", || resetting.count() == 1).await;
+    let failures =
+        format!("crestline_backend_failures_total{{upstream=\"app\",backend=\"{resetting}\"}}");
+    proxy.measures(&failures, 1.0).await;
     gate.add_permits(1);
     assert_eq!(client.answer().await.text(), "in the end");
     let line = proxy.access_log(1).await.remove(0);
