@@ -15,6 +15,9 @@ mod proxies;
 #[path = "bench/setup.rs"]
 mod setup;
 
+#[path = "bench/variant.rs"]
+mod variant;
+
 #[path = "bench/certificate.rs"]
 mod certificate;
 
@@ -53,6 +56,7 @@ use crate::load::BUSY_CONNECTIONS;
 use crate::machine::Cores;
 use crate::proxies::{Kind, Origins, Proxy, Site};
 use crate::scenario::Scenario;
+use crate::variant::Variant;
 
 /// What every fallible function here answers: an error is for a person to read.
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -83,9 +87,9 @@ struct Flags {
     /// Measures only this (may be repeated)
     #[structopt(long, number_of_values = 1, possible_values = &MEASUREMENTS)]
     only: Vec<String>,
-    /// Measures Crestline with work stealing as well, beside Crestline without
-    #[structopt(long)]
-    work_stealing: bool,
+    /// Measures Crestline set up in this way as well (may be repeated)
+    #[structopt(long, number_of_values = 1, possible_values = &Variant::KEYS)]
+    variant: Vec<Variant>,
 }
 
 impl Flags {
@@ -105,19 +109,16 @@ impl Flags {
             machine::find(name).ok_or_else(|| format!("Debian's package `{name}` is not installed"))
         };
 
-        let crestline = |work_stealing| {
-            let program = built(&self.crestline, "../crestline");
-            (Kind::Crestline { work_stealing }, program)
-        };
-        let mut found = vec![
-            crestline(false),
+        let crestline =
+            |variant| (Kind::Crestline(variant), built(&self.crestline, "../crestline"));
+        let variants = self.variant.iter().copied();
+        let mut found: Vec<_> =
+            std::iter::once(Variant::Plain).chain(variants).map(crestline).collect();
+        found.extend([
             (Kind::Bare, built(&self.bare, "bare")),
             (Kind::Nginx, packaged("nginx")),
             (Kind::Haproxy, packaged("haproxy")),
-        ];
-        if self.work_stealing {
-            found.insert(1, crestline(true));
-        }
+        ]);
 
         let mut proxies = Vec::new();
         for (kind, program) in found {

@@ -11,6 +11,7 @@ use crate::load::{LARGE_BODY, SMALL_BODY};
 use crate::machine::{self, Cores};
 use crate::proc::Process;
 use crate::setup::{self, Place};
+use crate::variant::Variant;
 use crate::{Result, folder, idle};
 
 /// What all proxies of one run have in common.
@@ -67,7 +68,7 @@ impl Origins {
 /// The proxies that can be measured.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Kind {
-    Crestline { work_stealing: bool },
+    Crestline(Variant),
     Bare,
     Nginx,
     Haproxy,
@@ -76,8 +77,7 @@ pub(crate) enum Kind {
 impl Kind {
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::Crestline { work_stealing: false } => "Crestline",
-            Self::Crestline { work_stealing: true } => "Crestline, work stealing",
+            Self::Crestline(variant) => variant.name(),
             Self::Bare => BARE,
             Self::Nginx => "nginx",
             Self::Haproxy => "HAProxy",
@@ -87,7 +87,7 @@ impl Kind {
     /// Answers with the flag that makes the program print its version, if it has one.
     pub(crate) fn version_flag(self) -> Option<&'static str> {
         match self {
-            Self::Crestline { .. } => Some("--version"),
+            Self::Crestline(_) => Some("--version"),
             Self::Bare => None,
             Self::Nginx | Self::Haproxy => Some("-v"),
         }
@@ -126,7 +126,7 @@ impl Proxy {
             let place =
                 Place { site, address, tls_address, folder: folder.path(), program: &self.program };
             let command = match self.kind {
-                Kind::Crestline { work_stealing } => setup::crestline(&place, work_stealing),
+                Kind::Crestline(variant) => setup::crestline(&place, variant),
                 Kind::Bare => Ok(setup::bare(&place)),
                 Kind::Nginx => setup::nginx(&place),
                 Kind::Haproxy => setup::haproxy(&place),

@@ -11,6 +11,7 @@ use std::process::Command;
 
 use crate::Result;
 use crate::proxies::Site;
+use crate::variant::Variant;
 
 /// Where one proxy is set up.
 pub(crate) struct Place<'a> {
@@ -21,8 +22,8 @@ pub(crate) struct Place<'a> {
     pub(crate) program: &'a Path,
 }
 
-/// Crestline, with access log and health checks, as its users run it.
-pub(crate) fn crestline(place: &Place<'_>, work_stealing: bool) -> Result<Command> {
+/// Crestline, with health checks, and otherwise as its variant says.
+pub(crate) fn crestline(place: &Place<'_>, variant: Variant) -> Result<Command> {
     let [a, b, c] = place.site.origins;
     let file = place.folder.join("crestline.yaml");
     let folder = place.folder.display();
@@ -34,13 +35,19 @@ upgrade_sock: {folder}/upgrade.sock
 listeners:
   - {{ address: \"{address}\" }}
   - {{ address: \"{tls_address}\", tls: {{ certificates: [ {{ cert: {cert}, key: {key} }} ] }} }}
-access_log: {{ path: {folder}/access.log }}
+{access_log}
 upstreams:
   app: {{ backends: [\"{a}\", \"{b}\", \"{c}\"], health_check: {{ tcp: {{}}, every: 1s }} }}
 routes:
-  - {{ name: all, policies: [ {{ response_headers: {{ set: {{ key1: value1 }} }} }} ], upstream: app }}
+  - name: all
+    upstream: app
+    policies:{policies}
+      - response_headers: {{ set: {{ key1: value1 }} }}
 ",
         threads = place.site.threads,
+        work_stealing = variant == Variant::WorkStealing,
+        access_log = variant.access_log(&folder.to_string()),
+        policies = variant.policies(),
         address = place.address,
         tls_address = place.tls_address,
         cert = place.site.certificate.cert.display(),
