@@ -93,6 +93,7 @@ setup:
 	command -v pebble >/dev/null || packages="$$packages pebble"; \
 	command -v slowhttptest >/dev/null || packages="$$packages slowhttptest"; \
 	command -v ss >/dev/null || packages="$$packages iproute2"; \
+	command -v redis-server >/dev/null || packages="$$packages redis-server"; \
 	command -v rsyslogd >/dev/null || packages="$$packages rsyslog"; \
 	command -v promtool >/dev/null || packages="$$packages prometheus"; \
 	command -v systemd-analyze >/dev/null || packages="$$packages systemd"; \

@@ -2,6 +2,7 @@
 
 mod drain;
 mod explain;
+mod log_levels;
 mod metrics;
 mod remote;
 mod requests;
@@ -96,6 +97,8 @@ enum Command {
     Drain(drain::Drain),
     /// Shows the requests that failed, were refused, or were slow, or tells the story of one
     Requests(requests::Requests),
+    /// Shows what the process log tells, or has it tell more or less until the next reload
+    LogLevels(log_levels::LogLevels),
     /// Prints the metrics of the running process, as Prometheus reads them
     Metrics(metrics::Metrics),
     /// Prints the JSON Schema of the configuration, for editors
@@ -106,6 +109,9 @@ enum Command {
         /// Prints the OpenAPI document of the admin API instead
         #[structopt(long, conflicts_with = "markdown")]
         openapi: bool,
+        /// Prints what policies there are instead
+        #[structopt(long, conflicts_with_all = &["markdown", "openapi"])]
+        policies: bool,
     },
 }
 
@@ -164,14 +170,16 @@ impl Arguments {
             Some(Command::Status(options)) => options.status(self.conf),
             Some(Command::Drain(options)) => options.run(self.conf),
             Some(Command::Metrics(options)) => options.run(self.conf),
+            Some(Command::LogLevels(options)) => options.run(self.conf),
             Some(Command::Requests(options)) => options.run(self.conf),
             Some(Command::Schema { .. }) if self.is_given_flags() => {
                 say(
-                    "error: `crestline schema` takes no other flag than `--markdown` or `--openapi`\n",
+                    "error: `crestline schema` takes no other flag than `--markdown`, `--openapi` or `--policies`\n",
                 );
                 ExitCode::from(EXIT_USAGE)
             }
             Some(Command::Schema { openapi: true, .. }) => print(&openapi::printed()),
+            Some(Command::Schema { policies: true, .. }) => print(&schema::policies()),
             Some(Command::Schema { markdown: true, .. }) => print(&schema::manual()),
             Some(Command::Schema { .. }) => print(&schema::editors()),
             None if self.test => check(self.conf),

@@ -20,6 +20,11 @@ pub fn millis(at: Instant) -> u64 {
     u64::try_from(since).unwrap_or(u64::MAX).saturating_add(1)
 }
 
+/// Nanoseconds since then; enough for 584 years.
+pub fn nanos(at: Instant) -> u64 {
+    u64::try_from(at.saturating_duration_since(*EPOCH).as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// A duration in four bytes, for what is kept of many requests: whole microseconds, and at most
 /// 71 minutes, which stand for all that is longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -3,6 +3,8 @@
 //! They name the status and the request id, and never an address, a version or an internal
 //! message.
 
+use std::{fs::File, sync::Arc};
+
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode,
@@ -25,6 +27,21 @@ pub struct Reply {
     pub fields: Vec<(HeaderName, HeaderValue)>,
     /// Its body; `None` for that of an error with its status.
     pub page: Option<Page>,
+    /// A file that is its body instead.
+    pub file: Option<FileBody>,
+}
+
+/// A file, or a part of one, that is sent as it is read.
+#[derive(Clone, Debug)]
+pub struct FileBody {
+    /// Its media type.
+    pub content_type: HeaderValue,
+    /// The open file.
+    pub file: Arc<File>,
+    /// Where the part begins, in bytes.
+    pub from: u64,
+    /// How long it is, in bytes.
+    pub length: u64,
 }
 
 /// A body, and what it is.
@@ -44,7 +61,7 @@ impl Reply {
             StatusCode::SERVICE_UNAVAILABLE => vec![(RETRY_AFTER, RETRY_AFTER_SECONDS)],
             _ => Vec::new(),
         };
-        Self { status, fields, page: None }
+        Self { status, fields, page: None, file: None }
     }
 
     /// The same answer with one more field.

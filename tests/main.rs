@@ -6,6 +6,7 @@
 
 mod support;
 
+mod access;
 mod acme;
 mod activation;
 mod admin;
@@ -19,6 +20,7 @@ mod breaks;
 mod browser;
 mod clients;
 mod command_line;
+mod compression;
 mod config;
 mod demo;
 mod discovery_consul;
@@ -42,6 +44,7 @@ mod h2c;
 mod health;
 mod hedge;
 mod includes;
+mod limits;
 mod listeners;
 mod load;
 mod logs;
@@ -63,6 +66,7 @@ mod page;
 mod paths;
 mod policies;
 mod probation;
+mod process_log;
 mod proxy_protocol;
 mod recorder;
 mod reload;

@@ -1,7 +1,8 @@
 //! What a package installs: units, judged by systemd's own tools, and a first file.
 
-use std::{fs, path::Path, process::Command, process::Output};
+use std::{collections::BTreeSet, fs, path::Path, process::Command, process::Output};
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::Crestline;
@@ -108,4 +109,68 @@ async fn the_first_file_is_good() {
     fs::write(&file, yaml.replace("/var/log/crestline", &logs)).unwrap();
     let finished = Crestline::run(&["check", file.to_str().unwrap()]).await;
     assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+}
+
+/// Every metric that a text names, histograms by their base name; those that Prometheus makes
+/// itself are left out.
+fn metrics_in(text: &str) -> BTreeSet<String> {
+    let is_name = |byte: char| byte.is_ascii_alphanumeric() || byte == '_';
+    let words = text.split(|byte| !is_name(byte));
+    let named = words.filter(|word| word.starts_with("crestline_") || word.starts_with("process_"));
+    let base = |word: &str| {
+        let ends = ["_bucket", "_sum", "_count"];
+        ends.iter().find_map(|end| word.strip_suffix(end)).unwrap_or(word).to_owned()
+    };
+    named.map(base).collect()
+}
+
+/// Dashboards and alerts name no metric that there is not: the manual is made of the registry.
+#[test]
+fn dashboard_and_alerts_name_only_metrics_that_exist() {
+    let manual = fs::read_to_string("docs/metrics.md").unwrap();
+    let known: BTreeSet<&str> = manual
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once('`').map(|(name, _)| name))
+        .collect();
+    for (file, least) in [("grafana/crestline.json", 20), ("prometheus/crestline.rules.yaml", 12)] {
+        let text = read(file);
+        // Of the dashboard, only what is asked: titles are free.
+        let asked = match file.ends_with(".json") {
+            true => queries(&serde_json::from_str(&text).unwrap()),
+            false => text,
+        };
+        let named = metrics_in(&asked);
+        assert!(least <= named.len(), "{file} names {named:?}");
+        let unknown: Vec<_> = named.iter().filter(|name| !known.contains(name.as_str())).collect();
+        assert!(unknown.is_empty(), "{file} names {unknown:?}");
+    }
+}
+
+/// What a dashboard asks Prometheus, line by line.
+fn queries(node: &Value) -> String {
+    match node {
+        Value::Object(entries) => {
+            let each = entries.iter().map(|(key, value)| match value {
+                Value::String(text) if ["expr", "query"].contains(&key.as_str()) => text.clone(),
+                value => queries(value),
+            });
+            each.collect::<Vec<_>>().join("\n")
+        }
+        Value::Array(all) => all.iter().map(queries).collect::<Vec<_>>().join("\n"),
+        _ => String::new(),
+    }
+}
+
+/// Prometheus' own tool reads the alerts, and has them fire where they should.
+#[test]
+fn prometheus_takes_the_alerts_and_they_fire() {
+    let promtool = |arguments: &[&str]| {
+        let mut command = Command::new("promtool");
+        let output = command.args(arguments).current_dir("packaging/prometheus").output();
+        let output = output.expect("promtool is installed: `make setup` does it");
+        let told = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(output.status.success(), "{told}");
+    };
+    promtool(&["check", "rules", "crestline.rules.yaml"]);
+    promtool(&["test", "rules", "crestline.rules.test.yaml"]);
 }

@@ -1,7 +1,7 @@
 //! The schema and the manual: that they ship as the types tell them, and that both are true.
 //!
-//! To write `conf/crestline.schema.json` and `docs/configuration.md` anew after a key or a comment
-//! has changed, run
+//! To write `conf/crestline.schema.json`, `docs/configuration.md` and `docs/policies.md` anew after a
+//! key or a comment has changed, run
 //!
 //! ```text
 //! UPDATE_EXPECTED=1 cargo test --test integration schema::
@@ -77,6 +77,7 @@ fn the_schema_and_the_manual_that_ship_are_those_of_the_types() {
     let printed = [
         ("conf/crestline.schema.json", schema::editors()),
         ("docs/configuration.md", schema::manual()),
+        ("docs/policies.md", schema::policies()),
     ];
     for (name, text) in printed {
         let path = root().join(name);
@@ -121,6 +122,9 @@ async fn the_program_prints_both() {
     let manual = Crestline::run(&["schema", "--markdown"]).await;
     assert_eq!((manual.code, manual.stderr.as_str()), (Some(0), ""));
     assert_eq!(manual.stdout, schema::manual());
+    let policies = Crestline::run(&["schema", "--policies"]).await;
+    assert_eq!((policies.code, policies.stderr.as_str()), (Some(0), ""));
+    assert_eq!(policies.stdout, schema::policies());
 }
 
 #[tokio::test]

@@ -26,7 +26,7 @@ use crate::{
         guard,
         live::Live,
         metrics, openapi,
-        order::{ReloadOrder, TOLERATE, UpgradeOrder, read},
+        order::{InForce, LevelsOrder, ReloadOrder, TOLERATE, UpgradeOrder, read},
         page, requests,
         status::{RouteStatus, Status},
         table::{self, Act, Found, Named},
@@ -41,7 +41,7 @@ use crate::{
     },
     listener::sockets::Sockets,
     metrics::Form,
-    observe::recorder::Recorder,
+    observe::{process_log, recorder::Recorder},
     panics,
     units::Duration,
 };
@@ -166,6 +166,21 @@ impl Visit {
     }
 }
 
+/// What the process log tells.
+fn log_levels() -> Value {
+    json!(InForce { levels: process_log::in_force() })
+}
+
+fn set_log_levels(body: &[u8]) -> (StatusCode, Value) {
+    match read::<LevelsOrder>(body) {
+        Ok(order) => {
+            process_log::follow_now(order.levels);
+            (StatusCode::OK, log_levels())
+        }
+        Err(why) => (StatusCode::BAD_REQUEST, refused(&why)),
+    }
+}
+
 impl Api {
     async fn answer_anyhow(&self, request: &RequestHeader, body: &[u8]) -> Answer {
         panics::catch(self.answer(request, body)).await.unwrap_or_else(|panic| {
@@ -204,6 +219,8 @@ impl Api {
             Act::Reload => self.reload(body).await,
             Act::Probation => self.probation().await,
             Act::Explain => self.explain(body),
+            Act::LogLevels => (StatusCode::OK, log_levels()),
+            Act::SetLogLevels => set_log_levels(body),
             Act::Upgrade => match self.upgrade(body).await {
                 Ok(steps) => return Answer::Steps(steps),
                 Err(refused) => refused,

@@ -3,10 +3,13 @@
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-use crate::units::{self, Duration, Percent};
+use crate::{
+    observe::process_log::Levels,
+    units::{self, Duration, Percent},
+};
 
 /// By how much the share of failures may rise on probation, if nothing else is said.
 pub const TOLERATE: Percent = Percent::new(5);
@@ -37,6 +40,22 @@ pub struct UpgradeOrder {
     pub binary: Option<PathBuf>,
     /// How long the successor may take until it serves. Default: `60s`.
     pub timeout: Option<Duration>,
+}
+
+/// What `POST /v1/log-levels` takes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LevelsOrder {
+    /// What the process log tells until the configuration changes, beside what the file and the
+    /// environment say. Default: nothing else than they do.
+    pub levels: Option<Levels>,
+}
+
+/// What the process log tells.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct InForce {
+    /// The levels, of which the last that names a module counts.
+    pub levels: String,
 }
 
 /// Reads the body of an order; an empty one asks for nothing special.

@@ -29,6 +29,8 @@ pub(super) enum Act {
     Reload,
     Probation,
     Explain,
+    LogLevels,
+    SetLogLevels,
     Upgrade,
     Drain,
 }

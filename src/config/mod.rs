@@ -68,6 +68,9 @@ pub struct File {
     /// Default: `false`.
     #[schemars(default)]
     pub watch: bool,
+    /// Whether routes may have `fault` policies, which fail requests on purpose. Default: `false`.
+    #[schemars(default)]
+    pub allow_faults: bool,
     /// How long a process that is told to stop serves on and only says that it is draining, so
     /// that those who send it requests notice before its listeners close.
     /// Default: none, listeners close at once.
@@ -87,6 +90,9 @@ pub struct File {
     /// When new requests are shed because the process has too much to do. Default: `{}`.
     #[schemars(default)]
     pub overload: overload::config::Config,
+    /// What the process tells of itself on standard error. Default: `{}`.
+    #[schemars(default)]
+    pub process_log: observe::process_log::config::Config,
     /// One line for each request. Default: `{}`.
     #[schemars(default, with = "Short<observe::access_log::config::Config>")]
     pub access_log: observe::access_log::config::Config,
@@ -152,11 +158,13 @@ impl File {
             places: Places::default(),
             include: Vec::new(),
             watch: false,
+            allow_faults: false,
             lame_duck: None,
             zone: None,
             acme: None,
             admin: None,
             dns: upstream::discovery::dns::Config::default(),
+            process_log: observe::process_log::config::Config::default(),
             access_log: observe::access_log::config::Config::default(),
             traces: None,
             trusted_proxies: Vec::new(),
@@ -248,6 +256,9 @@ impl File {
             watch: find(&ours, "watch")
                 .and_then(|node| yaml::read(node, "watch", problems))
                 .unwrap_or_default(),
+            allow_faults: find(&ours, "allow_faults")
+                .and_then(|node| yaml::read(node, "allow_faults", problems))
+                .unwrap_or_default(),
             lame_duck: find(&ours, "lame_duck")
                 .and_then(|node| yaml::read::<Lasting>(node, "lame_duck", problems))
                 .map(|time| time.0),
@@ -257,6 +268,9 @@ impl File {
             zone: find(&ours, "zone").and_then(|node| yaml::read(node, "zone", problems)),
             acme: find(&ours, "acme").and_then(|node| yaml::read(node, "acme", problems)),
             admin: find(&ours, "admin").and_then(|node| yaml::read(node, "admin", problems)),
+            process_log: find(&ours, "process_log")
+                .and_then(|node| yaml::read(node, "process_log", problems))
+                .unwrap_or_default(),
             access_log: find(&ours, "access_log")
                 .and_then(|node| yaml::read::<Short<_>>(node, "access_log", problems))
                 .map_or_else(Default::default, |log| log.0),

@@ -7,16 +7,18 @@ use crate::{
 };
 
 /// The keys of ours that stand at the top level.
-pub(super) const KEYS: [&str; 15] = [
+pub(super) const KEYS: [&str; 17] = [
     "access_log",
     "acme",
     "admin",
+    "allow_faults",
     "dns",
     "include",
     "lame_duck",
     "limits",
     "listeners",
     "overload",
+    "process_log",
     "routes",
     "traces",
     "trusted_proxies",

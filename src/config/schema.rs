@@ -11,7 +11,7 @@ mod variables;
 use schemars::{SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
-pub use manual::manual;
+pub use manual::{manual, policies};
 
 use crate::config::File;
 

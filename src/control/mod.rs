@@ -51,6 +51,7 @@ use crate::{
         reloads::Reloads,
     },
     diagnostic::{Color, Problem, Problems, Sources, render},
+    observe::process_log,
     panics::{self, Panic},
     snapshot::{self, Live, Snapshot},
     systemd,
@@ -104,6 +105,7 @@ impl Control {
     pub fn new(live: Live, provenance: Provenance) -> Arc<Self> {
         let now = SystemTime::now();
         let first = live.load();
+        process_log::follow(&first.file.process_log);
         let history = History::new(Version {
             number: first.version,
             since: now,
@@ -231,6 +233,7 @@ impl Control {
         });
         let before = self.live.swap(new.clone());
         keepers.settle(&new.upstreams, prepared).await;
+        process_log::follow(&new.file.process_log);
         info!("reload: {receipt}");
         self.begin_probation(&before, &new, terms);
         self.outlets.retire(&before, &new);

@@ -24,9 +24,10 @@ const MOST: usize = 16 * 1024;
 
 /// A client, as far as it is told apart from others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Key {
+pub enum Key {
+    /// An IPv4 address.
     V4(u32),
-    /// The first 64 bits.
+    /// The first 64 bits of an IPv6 address.
     V6(u64),
 }
 
@@ -109,7 +110,8 @@ impl Clients {
 }
 
 impl Key {
-    fn of(client: IpAddr) -> Self {
+    /// What a client is told apart by.
+    pub fn of(client: IpAddr) -> Self {
         match client.to_canonical() {
             IpAddr::V4(address) => Self::V4(address.to_bits()),
             IpAddr::V6(address) => Self::V6((address.to_bits() >> 64) as u64),

@@ -66,7 +66,8 @@ impl<'de> Deserialize<'de> for MediaType {
 }
 
 impl MediaType {
-    fn takes(&self, kind: &str, name: &str) -> bool {
+    /// Whether it is, or holds, a type.
+    pub fn takes(&self, kind: &str, name: &str) -> bool {
         kind.eq_ignore_ascii_case(&self.kind)
             && self.name.as_ref().is_none_or(|own| name.eq_ignore_ascii_case(own))
     }

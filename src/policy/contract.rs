@@ -15,7 +15,10 @@ use pingora_http::RequestHeader;
 
 use crate::{
     diagnostic::{Problem, Problems, Span},
-    policy::state::{Heir, States},
+    policy::{
+        meter::Metering,
+        state::{Heir, States},
+    },
 };
 pub use crate::{
     policy::exchange::{Facts, Notes, Request, Response},
@@ -67,6 +70,11 @@ pub trait Hooks {
     fn body_bytes_max(&self) -> Option<u64> {
         None
     }
+
+    /// What it counts, if it is a limit.
+    fn meter(&self) -> Option<Metering<'_>> {
+        None
+    }
 }
 
 /// What the operator wrote of a policy.
@@ -83,6 +91,8 @@ pub struct Build<'a> {
     pub problems: &'a mut Problems,
     /// The folder of the main file: paths in it are seen from there.
     pub folder: &'a Path,
+    /// Whether there may be faults on purpose.
+    pub allow_faults: bool,
     /// Where the policy stands in the file.
     pub span: Span,
     /// What it may inherit of its predecessor.
@@ -126,6 +136,11 @@ impl Build<'_> {
     /// A path of the file, seen from the folder of the main file.
     pub fn path(&self, path: &Path) -> PathBuf {
         self.folder.join(path)
+    }
+
+    /// How many policies of its kind stand before it on the route.
+    pub fn turn(&self) -> usize {
+        self.heir.key.1
     }
 
     /// What lives longer than a configuration: that of the policy's predecessor (the one of the

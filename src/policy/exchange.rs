@@ -6,7 +6,7 @@ use arrayvec::ArrayVec;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use pingora_http::{RequestHeader, ResponseHeader};
 
-use crate::{downstream::connection::Connection, reason::Reason};
+use crate::{downstream::connection::Connection, policy::body::BodyFilters, reason::Reason};
 
 /// Places that the policies of one route may hold for a request at a time.
 pub const HELD_MAX: usize = 8;
@@ -100,6 +100,8 @@ pub struct Response<'a> {
     pub notes: &'a Notes,
     /// Whether it is Crestline's own, and not the origin's.
     pub is_own: bool,
+    /// What changes its body; nothing changes that of an answer of our own.
+    pub body: &'a mut BodyFilters,
 }
 
 /// What is noted of one request on its way. Nothing is allocated until something is.

@@ -4,22 +4,40 @@
 //! operator writes and one of what runs, so that a hook is a `match` and no other file knows
 //! which policies there are.
 
+mod allowance;
+mod api_key;
+mod bandwidth;
+mod basic_auth;
+pub mod body;
 mod body_limit;
+mod body_rewrite;
 mod canonical_host;
+mod client_cert;
+mod coding;
+mod compression;
+mod concurrency_limit;
 mod content_type;
 pub mod contract;
 mod cors;
 mod csrf;
+mod decompression;
+mod encoder;
 mod error_pages;
 pub mod exchange;
+mod fault;
 mod fields;
+mod files;
 mod ip;
+mod key;
 mod location;
 mod maintenance;
+pub mod meter;
 mod method;
 mod origin;
 mod page;
 mod pattern;
+mod places;
+mod rate_limit;
 mod redirect;
 mod request_headers;
 mod respond;
@@ -44,6 +62,7 @@ use crate::{
     diagnostic::{Problems, Span},
     policy::{
         contract::{Build, Facts, Flow, Hooks, Notes, Request, Response, Written},
+        meter::Metering,
         state::{Heir, States},
     },
     reply::Page,
@@ -101,6 +120,10 @@ macro_rules! policies {
             fn body_bytes_max(&self) -> Option<u64> {
                 match self { $(Self::$Name(policy) => policy.body_bytes_max(),)* }
             }
+
+            fn meter(&self) -> Option<Metering<'_>> {
+                match self { $(Self::$Name(policy) => policy.meter(),)* }
+            }
         }
     };
 }
@@ -110,24 +133,46 @@ policies! {
     RequestHeaders = request_headers,
     /// Header fields that the client is sent.
     ResponseHeaders = response_headers,
+    /// Who may ask, by a key.
+    ApiKey = api_key,
+    /// So many bytes in a second toward the client.
+    Bandwidth = bandwidth,
+    /// Who may ask, by name and password.
+    BasicAuth = basic_auth,
     /// The largest request body.
     BodyLimit = body_limit,
+    /// Other words in the bodies of answers.
+    BodyRewrite = body_rewrite,
     /// One host for a site.
     CanonicalHost = canonical_host,
+    /// Who may ask, by the client's certificate.
+    ClientCert = client_cert,
+    /// Smaller bodies for clients that can read them.
+    Compression = compression,
+    /// So many requests at the same time.
+    ConcurrencyLimit = concurrency_limit,
     /// Media types of bodies that are taken.
     ContentType = content_type,
     /// Which pages of other sites may read answers.
     Cors = cors,
     /// Requests that change something must come from the site's own pages.
     Csrf = csrf,
+    /// Bodies in plain for clients that cannot read how they are coded.
+    Decompression = decompression,
     /// Bodies for errors.
     ErrorPages = error_pages,
+    /// Faults on purpose.
+    Fault = fault,
+    /// Static files.
+    Files = files,
     /// Who may ask, by address.
     Ip = ip,
     /// `503` while something is mended.
     Maintenance = maintenance,
     /// Methods that are taken.
     Method = method,
+    /// So many requests in a time.
+    RateLimit = rate_limit,
     /// Sends the client elsewhere.
     Redirect = redirect,
     /// An answer without asking an origin.
@@ -138,10 +183,21 @@ policies! {
     SecurityHeaders = security_headers,
 }
 
+/// What the file says of all policies.
+#[derive(Clone, Copy, Debug)]
+pub struct Around<'a> {
+    /// The folder of the main file.
+    pub folder: &'a Path,
+    /// Whether there may be faults on purpose.
+    pub allow_faults: bool,
+}
+
 /// The policies of a route, in the order written.
 #[derive(Debug, Default)]
 pub struct Policies {
     list: Box<[Policy]>,
+    /// What each is called in metrics.
+    names: Box<[String]>,
     body_bytes_max: Option<u64>,
     states: States,
 }
@@ -151,22 +207,26 @@ impl Policies {
     /// handed on by the policies of the same route in the predecessor.
     pub fn build<'a>(
         configs: impl IntoIterator<Item = (&'a PolicyConfig, Span)>,
-        folder: &Path,
+        around: Around<'_>,
         predecessor: Option<&Self>,
         problems: &mut Problems,
     ) -> Self {
-        let (mut list, mut states) = (Vec::new(), States::default());
+        let Around { folder, allow_faults } = around;
+        let (mut list, mut names, mut states) = (Vec::new(), Vec::new(), States::default());
         let mut turns: HashMap<&'static str, usize> = HashMap::new();
         for (config, span) in configs {
             let turn = turns.entry(config.name()).or_default();
             let key = (config.name(), *turn);
             *turn += 1;
             let heir = Heir { key, of: predecessor.map(|old| &old.states) };
-            let mut cx = Build { problems, folder, span, heir, states: &mut states };
-            list.extend(config.build(&mut cx));
+            let mut cx = Build { problems, folder, allow_faults, span, heir, states: &mut states };
+            if let Some(policy) = config.build(&mut cx) {
+                list.push(policy);
+                names.push(called(key));
+            }
         }
         let body_bytes_max = list.iter().filter_map(Hooks::body_bytes_max).min();
-        Self { list: list.into(), body_bytes_max, states }
+        Self { list: list.into(), names: names.into(), body_bytes_max, states }
     }
 
     /// Asks every policy about a request, until one answers it.
@@ -214,7 +274,18 @@ impl Policies {
         self.body_bytes_max
     }
 
+    /// Those that are limits, with their names, and what they count.
+    pub fn limits(&self) -> impl Iterator<Item = (&str, Metering<'_>)> {
+        let named = self.names.iter().map(String::as_str).zip(&self.list);
+        named.filter_map(|(name, policy)| policy.meter().map(|shown| (name, shown)))
+    }
+
     fn entered(&self, notes: &Notes) -> &[Policy] {
         &self.list[..notes.entered.min(self.list.len())]
     }
+}
+
+/// A policy's kind, with its turn if it is not the first of it.
+fn called((kind, turn): (&str, usize)) -> String {
+    if turn == 0 { kind.to_owned() } else { format!("{kind}_{}", turn + 1) }
 }

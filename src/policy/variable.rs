@@ -1,6 +1,10 @@
 //! The variables that texts may have: what each is called, and what it stands for.
 
-use std::{io::Write, str::FromStr, time::SystemTime};
+use std::{
+    io::{self, Write},
+    str::FromStr,
+    time::SystemTime,
+};
 
 use form_urlencoded::parse;
 use http::{HeaderName, HeaderValue, header::COOKIE};
@@ -101,22 +105,23 @@ impl FromStr for Variable {
 }
 
 impl Variable {
-    /// Appends what it stands for.
-    pub fn write(&self, facts: &Facts<'_>, status: Option<u16>, out: &mut Vec<u8>) {
-        match self {
+    /// Writes what it stands for; to a sink that cannot fail, such as memory.
+    pub fn write(&self, facts: &Facts<'_>, status: Option<u16>, out: &mut impl Write) {
+        let _ = match self {
             Self::One(word) => word.write(facts, status, out),
             Self::Header(name) => {
-                out.extend(facts.headers().get(name).map_or(&[][..], HeaderValue::as_bytes));
+                out.write_all(facts.headers().get(name).map_or(&[][..], HeaderValue::as_bytes))
             }
-            Self::Cookie(name) => out.extend(cookie(facts, name).unwrap_or_default()),
+            Self::Cookie(name) => out.write_all(cookie(facts, name).unwrap_or_default()),
             Self::Query(name) => {
                 let mut pairs = parse(facts.query().unwrap_or_default().as_bytes());
-                if let Some((_, value)) = pairs.find(|(key, _)| key == name.as_str()) {
-                    // A line break that was encoded must not become one.
-                    out.extend(value.bytes().filter(|byte| !byte.is_ascii_control()));
-                }
+                let value = pairs.find(|(key, _)| key == name.as_str()).map(|(_, value)| value);
+                // A line break that was encoded must not become one.
+                let is_control = |byte: &u8| byte.is_ascii_control();
+                let mut pieces = value.iter().flat_map(|value| value.as_bytes().split(is_control));
+                pieces.try_for_each(|piece| out.write_all(piece))
             }
-        }
+        };
     }
 
     /// Whether it is known only once there is an answer.
@@ -137,7 +142,7 @@ pub fn cookie<'a>(facts: &Facts<'a>, name: &str) -> Option<&'a [u8]> {
 }
 
 impl Word {
-    fn write(self, facts: &Facts<'_>, status: Option<u16>, out: &mut Vec<u8>) {
+    fn write(self, facts: &Facts<'_>, status: Option<u16>, out: &mut impl Write) -> io::Result<()> {
         let tls = facts.connection.tls_entry();
         let client = |at: usize| tls.client.map_or(&[][..], |client| client[at]);
         let text = match self {
@@ -159,16 +164,20 @@ impl Word {
             Self::Upstream => facts.upstream.as_bytes(),
             Self::Uri => facts.header.raw_path(),
             Self::Client | Self::Status | Self::Time | Self::TimeUnix => {
-                self.write_made(facts, status, out);
-                return;
+                return self.write_made(facts, status, out);
             }
         };
-        out.extend_from_slice(text);
+        out.write_all(text)
     }
 
-    /// Those that are put into words for it. Writing to memory cannot fail.
-    fn write_made(self, facts: &Facts<'_>, status: Option<u16>, out: &mut Vec<u8>) {
-        let _ = match (self, facts.client, status) {
+    /// Those that are put into words for it.
+    fn write_made(
+        self,
+        facts: &Facts<'_>,
+        status: Option<u16>,
+        out: &mut impl Write,
+    ) -> io::Result<()> {
+        match (self, facts.client, status) {
             (Self::Client, Some(client), _) => write!(out, "{client}"),
             (Self::Client, None, _) => write!(out, "unix"),
             (Self::Status, _, Some(status)) => write!(out, "{status}"),
@@ -178,7 +187,7 @@ impl Word {
             }
             (Self::TimeUnix, ..) => write!(out, "{}", seconds()),
             _ => Ok(()),
-        };
+        }
     }
 }
 

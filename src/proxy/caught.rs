@@ -8,6 +8,7 @@ use std::{os::unix::io::RawFd, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::HeaderMap;
 use log::error;
 use pingora::{Error, ErrorType, Result};
 use pingora_core::{modules::http::HttpModules, protocols::Digest, upstreams::peer::HttpPeer};
@@ -67,6 +68,15 @@ pub(crate) trait Phases: Send + Sync {
     ) -> Result<()>;
 
     fn upstream_response_body_filter(&self, ctx: &mut Context);
+
+    fn response_body_filter(
+        &self,
+        body: &mut Option<Bytes>,
+        end: bool,
+        ctx: &mut Context,
+    ) -> Result<Option<Duration>>;
+
+    fn response_trailer_filter(&self, ctx: &mut Context) -> Result<Option<Bytes>>;
 
     fn error_while_proxy(
         &self,
@@ -196,6 +206,31 @@ impl<P: Phases> ProxyHttp for Caught<P> {
     ) -> Result<Option<Duration>> {
         let ran = catch_now(|| self.0.upstream_response_body_filter(ctx));
         settle(ran.map(|()| Ok(None)), ctx)
+    }
+
+    fn response_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        end: bool,
+        ctx: &mut Context,
+    ) -> Result<Option<Duration>> {
+        if ctx.filters.is_empty() {
+            return Ok(None);
+        }
+        settle(catch_now(|| self.0.response_body_filter(body, end, ctx)), ctx)
+    }
+
+    async fn response_trailer_filter(
+        &self,
+        _session: &mut Session,
+        _trailers: &mut HeaderMap,
+        ctx: &mut Context,
+    ) -> Result<Option<Bytes>> {
+        if ctx.filters.is_empty() {
+            return Ok(None);
+        }
+        settle(catch_now(|| self.0.response_trailer_filter(ctx)), ctx)
     }
 
     fn error_while_proxy(

@@ -14,6 +14,7 @@ use crate::{
     downstream::connection::Exchange,
     policy::{
         Policies,
+        body::BodyFilters,
         contract::{Facts, Notes},
     },
     proxy::mirror,
@@ -49,6 +50,8 @@ pub struct Context {
     pub(crate) judged: Option<Brief>,
     /// What the policies of the route noted.
     pub(crate) notes: Notes,
+    /// What changes the body of the answer.
+    pub(crate) filters: BodyFilters,
     /// When the head of an answer must be here, whatever happens; `None` is never.
     pub(crate) deadline: Option<Instant>,
     /// How long the origin asked to be left alone, before the next attempt.
@@ -92,6 +95,7 @@ impl Context {
             routed: None,
             judged: None,
             notes: Notes::default(),
+            filters: BodyFilters::default(),
             deadline: None,
             pause: None,
             replay: None,

@@ -210,6 +210,28 @@ impl Phases for Proxy {
         select::await_origin(ctx, |timeouts| timeouts.between_bytes);
     }
 
+    fn response_body_filter(
+        &self,
+        body: &mut Option<Bytes>,
+        end: bool,
+        ctx: &mut Context,
+    ) -> Result<Option<Duration>> {
+        let pause = ctx.filters.pass(body, end)?;
+        if let Some(pause) = pause {
+            // The origin is not late while nobody reads what it sends.
+            select::await_origin(ctx, |timeouts| timeouts.between_bytes + pause);
+        }
+        Ok(pause)
+    }
+
+    /// Trailers end a body that was not told that it ended; where something is left to be said of
+    /// it, that is said in their place.
+    fn response_trailer_filter(&self, ctx: &mut Context) -> Result<Option<Bytes>> {
+        let mut rest = None;
+        ctx.filters.pass(&mut rest, true)?;
+        Ok(rest)
+    }
+
     fn error_while_proxy(
         &self,
         session: &Session,

@@ -1,10 +1,12 @@
 //! Passes on an answer that Pingora's client got, as Pingora's proxy would.
 
+use bytes::Bytes;
 use http::{Method, Version, header};
 use pingora::{Error, ErrorType, Result};
 use pingora_core::protocols::http::{HttpTask, client::HttpSession};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
+use tokio::time;
 
 use crate::proxy::{Proxy, caught::Phases, context::Context};
 
@@ -49,9 +51,10 @@ pub(crate) async fn on(
             break;
         };
         if !piece.is_empty() {
-            send(session, HttpTask::Body(Some(piece), false)).await?;
+            filtered(session, ctx, Some(piece), false).await?;
         }
     }
+    filtered(session, ctx, None, true).await?;
     if let HttpSession::H2(stream) = origin
         && let Some(trailers) = stream.read_trailers().await.map_err(Error::into_up)?
     {
@@ -86,6 +89,22 @@ async fn tunnel(session: &mut Session, origin: &mut HttpSession) -> Result<()> {
                 }
             }
         }
+    }
+}
+
+/// Passes a piece on as the policies of the route leave it.
+async fn filtered(
+    session: &mut Session,
+    ctx: &mut Context,
+    mut body: Option<Bytes>,
+    is_last: bool,
+) -> Result<()> {
+    if let Some(pause) = ctx.filters.pass(&mut body, is_last)? {
+        time::sleep(pause).await;
+    }
+    match body.filter(|piece| !piece.is_empty()) {
+        Some(piece) => send(session, HttpTask::Body(Some(piece), false)).await,
+        None => Ok(()),
     }
 }
 

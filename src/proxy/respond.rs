@@ -1,21 +1,25 @@
 //! Answers to the client: our own, and what is taken off the origin's.
 
+use std::os::unix::fs::FileExt as _;
+
+use bytes::Bytes;
 use http::{
     HeaderName, HeaderValue, StatusCode,
     header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING},
 };
-use pingora::{Error, ErrorType, Result};
+use pingora::{Error, ErrorType, OrErr as _, Result};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
+use tokio::task;
 
 use crate::{
     downstream::{refused, stream::Downstream, upload::is_stream},
     observe::request_id::X_REQUEST_ID,
     overload::{self, Level},
-    policy::contract::Response,
+    policy::{body::BodyFilters, contract::Response},
     proxy::context::Context,
     reason::Reason,
-    reply::{Form, Page, Reply},
+    reply::{FileBody, Form, Page, Reply},
 };
 
 /// Sends an answer of our own, in the form that the client asked for.
@@ -25,7 +29,10 @@ pub(crate) async fn send(session: &mut Session, ctx: &mut Context, reply: Reply)
         session.set_keepalive(None);
     }
     keep_or_close(session, ctx);
-    let Reply { status, fields, page } = reply;
+    let Reply { status, fields, page, file } = reply;
+    if let Some(file) = file {
+        return Box::pin(send_file(session, ctx, status, fields, file)).await;
+    }
     let page = page.or_else(|| own_page(session, ctx, status)).unwrap_or_else(|| {
         let form = Form::asked_for(&session.req_header().headers);
         Page { content_type: Some(form.content_type()), body: form.body(status, &ctx.id) }
@@ -37,10 +44,7 @@ pub(crate) async fn send(session: &mut Session, ctx: &mut Context, reply: Reply)
     for (name, value) in fields {
         header.insert_header(name, value)?;
     }
-    if let (Some(facts), Some(route)) = (ctx.facts(session.req_header()), &ctx.route) {
-        let (header, notes) = (&mut header, &ctx.notes);
-        route.policies.on_response(&mut Response { header, facts, notes, is_own: true })?;
-    }
+    dress(session, ctx, &mut header)?;
     let may_have_body = !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     if may_have_body {
         header.insert_header(CONTENT_LENGTH, page.body.len().to_string())?;
@@ -52,6 +56,53 @@ pub(crate) async fn send(session: &mut Session, ctx: &mut Context, reply: Reply)
         session.write_response_body(Some(page.body), true).await?;
     }
     Ok(())
+}
+
+/// A file is read in pieces of so many bytes.
+const FILE_PIECE: u64 = 64 * 1024;
+
+/// Sends a file as it is read, on threads that may wait for the disk.
+async fn send_file(
+    session: &mut Session,
+    ctx: &mut Context,
+    status: StatusCode,
+    fields: Vec<(HeaderName, HeaderValue)>,
+    file: FileBody,
+) -> Result<()> {
+    let FileBody { content_type, file, mut from, length } = file;
+    let mut header = ResponseHeader::build(status, Some(6 + fields.len()))?;
+    header.insert_header(CONTENT_TYPE, content_type)?;
+    for (name, value) in fields {
+        header.insert_header(name, value)?;
+    }
+    dress(session, ctx, &mut header)?;
+    header.insert_header(CONTENT_LENGTH, length.to_string())?;
+    header.insert_header(&X_REQUEST_ID, ctx.id.clone())?;
+    let has_body = session.req_header().method != http::Method::HEAD && 0 < length;
+    session.write_response_header(Box::new(header), !has_body).await?;
+    let end = from + length;
+    while has_body && from < end {
+        let (file, count) = (file.clone(), FILE_PIECE.min(end - from));
+        let read = task::spawn_blocking(move || {
+            let mut piece = vec![0; usize::try_from(count).unwrap_or_default()];
+            file.read_exact_at(&mut piece, from).map(|()| Bytes::from(piece))
+        });
+        // One that became shorter meanwhile breaks the connection: its length was told.
+        let piece = read.await.or_err(ErrorType::InternalError, "reading a file")?;
+        let piece = piece.or_err(ErrorType::FileReadError, "a file")?;
+        from += count;
+        session.write_response_body(Some(piece), from == end).await?;
+    }
+    Ok(())
+}
+
+/// Lets the policies of the route change an answer of our own.
+fn dress(session: &Session, ctx: &Context, header: &mut ResponseHeader) -> Result<()> {
+    let (Some(facts), Some(route)) = (ctx.facts(session.req_header()), &ctx.route) else {
+        return Ok(());
+    };
+    let (notes, body) = (&ctx.notes, &mut BodyFilters::default());
+    route.policies.on_response(&mut Response { header, facts, notes, is_own: true, body })
 }
 
 /// Answers a request for which the process has no room.

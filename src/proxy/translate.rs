@@ -9,7 +9,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 
 use crate::{
     observe::request_id::X_REQUEST_ID,
-    policy::contract::Response,
+    policy::{body::BodyFilters, contract::Response},
     proxy::{context::Context, forward, respond},
     snapshot::Host,
     upstream::{link::config::Http, outcome::NO_HTTP2},
@@ -106,7 +106,7 @@ fn blank() -> RequestHeader {
 pub(crate) fn response(
     sent: &RequestHeader,
     header: &mut ResponseHeader,
-    ctx: &Context,
+    ctx: &mut Context,
 ) -> Result<()> {
     respond::strip_hop_by_hop(header);
     if sent.version == Version::HTTP_10 {
@@ -123,8 +123,11 @@ pub(crate) fn response(
             header.append_header(header::VIA, forward::VIA_CRESTLINE.clone())?;
         }
         if let Some(facts) = ctx.facts(sent) {
-            let notes = &ctx.notes;
-            route.policies.on_response(&mut Response { header, facts, notes, is_own: false })?;
+            let (notes, mut filters) = (&ctx.notes, BodyFilters::default());
+            let body = &mut filters;
+            let mut response = Response { header, facts, notes, is_own: false, body };
+            route.policies.on_response(&mut response)?;
+            ctx.filters = filters;
         }
     }
     header.insert_header(&X_REQUEST_ID, ctx.id.clone())

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::SystemTime};
 use crate::{
     metrics::{Family, Page},
     observe::{process::seconds, requests::CLASSES},
+    policy::meter::{self, Metered},
     snapshot::Snapshot,
     upstream,
 };
@@ -52,6 +53,7 @@ pub const NO_ROUTE: &str = "(none)";
 pub fn collect(snapshot: &Snapshot, now: SystemTime, page: &mut Page) {
     page.family(&VERSION).add([], snapshot.version);
     requests(snapshot, page);
+    limits(snapshot, page);
     upstream::metrics::collect(snapshot.upstreams.values(), page);
     handshakes(snapshot, page);
     certificates(snapshot, now, page);
@@ -75,6 +77,20 @@ fn requests(snapshot: &Snapshot, page: &mut Page) {
     each().filter(|(_, read, _)| 0 < read.count()).for_each(|(labels, read, shown)| {
         durations.durations_with(labels, read, shown);
     });
+}
+
+/// The limits of all routes. A route may stand in the table by several rules.
+fn limits(snapshot: &Snapshot, page: &mut Page) {
+    let routes: BTreeMap<&str, _> =
+        snapshot.routes.routes().iter().map(|(_, route)| (route.name.as_str(), route)).collect();
+    let limits: Vec<_> = routes
+        .iter()
+        .flat_map(|(name, route)| {
+            let limits = route.policies.limits();
+            limits.map(|(policy, shown)| Metered { route: name, policy, shown })
+        })
+        .collect();
+    meter::collect(&limits, page);
 }
 
 fn handshakes(snapshot: &Snapshot, page: &mut Page) {

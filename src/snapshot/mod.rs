@@ -118,6 +118,7 @@ pub fn assemble(
         vouched: listener::vouched(&file, problems),
         traces: Traces::of(&file, predecessor, problems),
         folder: file.folder.clone(),
+        allow_faults: file.allow_faults,
         predecessors: old_routes.map(|(_, old)| (old.name.clone(), old.clone())).collect(),
     };
     let routes = match &file.routes {

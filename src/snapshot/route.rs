@@ -17,7 +17,7 @@ use crate::{
     diagnostic::{Problem, Problems, suggest},
     downstream::config::Config,
     observe::{requests::Requests, tally::Tally},
-    policy::Policies,
+    policy::{Around, Policies},
     routing::{rule::Rule, table::Table},
     snapshot::{Ledger, mirror::Mirror, rules, split::Split, traces::Traces},
     traces::Tracing,
@@ -77,8 +77,16 @@ pub(super) struct Shared {
     pub(super) traces: Option<Traces>,
     /// The folder of the main file.
     pub(super) folder: PathBuf,
+    /// Whether there may be faults on purpose.
+    pub(super) allow_faults: bool,
     /// The routes of the configuration before, by name.
     pub(super) predecessors: HashMap<String, Arc<Route>>,
+}
+
+impl Shared {
+    fn around(&self) -> Around<'_> {
+        Around { folder: &self.folder, allow_faults: self.allow_faults }
+    }
 }
 
 type Upstreams = BTreeMap<String, Arc<Upstream>>;
@@ -165,7 +173,7 @@ fn build(
 ) -> Option<Route> {
     let written = config.policies.iter().map(|policy| (&policy.value, policy.span));
     let old = shared.predecessors.get(&config.name.value).map(|route| &*route.policies);
-    let policies = Arc::new(Policies::build(written, &shared.folder, old, problems));
+    let policies = Arc::new(Policies::build(written, shared.around(), old, problems));
     for (upstream, span) in config.names() {
         if names.contains(upstream.as_str()) {
             continue;

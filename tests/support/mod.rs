@@ -15,6 +15,7 @@ pub(crate) mod http2;
 mod load;
 mod origin;
 pub(crate) mod otlp;
+mod redis;
 pub(crate) mod rsyslog;
 mod tls;
 mod wire;
@@ -33,6 +34,7 @@ pub(crate) use self::{
     http2::{H2Answer, H2Client, H2Origin},
     load::{Load, UntilRefused},
     origin::{After, Exchange, Origin, bound},
+    redis::Redis,
     tls::{Authority, Pair, Session, TlsClient, TlsEnding, connect_http2, s_client},
     wire::Ending,
 };

@@ -8,7 +8,7 @@ use crate::{
         api::{Alive, Readiness},
         backends::{self, Ordered},
         live::{Start, Tick},
-        order::{ReloadOrder, UpgradeOrder},
+        order::{InForce, LevelsOrder, ReloadOrder, UpgradeOrder},
         requests::{Requests, Wanted},
         status::{RouteStatus, Status, UpstreamStatus},
         table::{Act, Body, Operation, Reply, SchemaOf, Takes, of},
@@ -31,6 +31,7 @@ const fn refused(status: u16, says: &'static str) -> Reply {
 
 const NO_BACKEND: Reply = refused(404, "There is no such upstream, or it has no such backend.");
 const BACKEND: Reply = json(200, "The backend as it is now.", of::<Ordered>());
+const LEVELS: Reply = json(200, "The levels in force.", of::<InForce>());
 const BAD_ORDER: Reply = refused(400, "The order is none that there is.");
 const NOT_SERVING: Reply = refused(503, "The process does not serve yet, or no more.");
 
@@ -199,6 +200,24 @@ pub(in crate::admin) const TABLE: &[Operation] = &[
         more: "While one goes on, the answer comes at its end.",
         takes: Takes::Nothing,
         answers: &[json(200, "How it ended.", of::<Standing>()), refused(404, "There was none.")],
+    },
+    Operation {
+        method: "GET",
+        path: "/v1/log-levels",
+        act: Act::LogLevels,
+        says: "What the process log tells",
+        more: "",
+        takes: Takes::Nothing,
+        answers: &[LEVELS],
+    },
+    Operation {
+        method: "POST",
+        path: "/v1/log-levels",
+        act: Act::SetLogLevels,
+        says: "Has the process log tell more, or less",
+        more: "Until the configuration changes. What `crestline log-levels` does.",
+        takes: Takes::MayBeBody(of::<LevelsOrder>()),
+        answers: &[LEVELS, BAD_ORDER],
     },
     Operation {
         method: "POST",

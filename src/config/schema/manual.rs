@@ -28,6 +28,53 @@ This page is printed by `crestline schema --markdown`. `crestline schema` prints
 Schema, with which an editor completes keys and marks mistakes while you type.
 ";
 
+const POLICIES: &str = "\
+# Policies
+
+What may happen to a request on its route, and to its answer: a list under `policies` of a route.
+Requests pass in the order written, answers in the reverse order; an answer of Crestline's own
+passes the policies that its request had come to. All are off unless a route names them.
+
+```yaml
+routes:
+  - name: api
+    policies:
+      - ip: [allow 10.0.0.0/8, deny all]
+      - rate_limit: { rates: [100/s, 10000/h] }
+      - request_headers: { set: { x-client: \"{client}\" } }
+    upstream: app
+```
+
+**When something is away or wrong.** Who may ask is decided in doubt against the client, how much
+in doubt for it: policies of access fail closed, limits fail open. A file that cannot be read
+refuses the configuration that names it, and what is in force stays. What policies know, such as
+counts, outlives a reload that leaves a route its name; an upgrade begins anew.
+
+**Whom they see.** Paths are compared in their canonical form, and the client is the one that
+trusted proxies tell, so that no spelling and no field of a client walks around a rule.
+
+`conf/policies.yaml` shows every policy at work. This page is printed by
+`crestline schema --policies`.
+";
+
+/// Prints what policies there are, each with its keys.
+pub fn policies() -> String {
+    let schema = types();
+    let mut manual = Manual { schema: &schema, sections: Vec::new(), values: Vec::new() };
+    manual.visit_definition("policies[]", "Policy", &schema["$defs"]["Policy"]);
+    let words = Words { schema: &schema, anchors: manual.anchors() };
+    let mut text = POLICIES.to_owned();
+    for mapping in &manual.sections {
+        section(&mut text, &mapping.title(), field(mapping.schema, "description"));
+        mapping.print(&mut text, &words);
+    }
+    section(&mut text, "Values", "What is written as one value.");
+    for (name, value) in &manual.values {
+        explain(&mut text, name, value);
+    }
+    text
+}
+
 /// Prints the manual.
 pub fn manual() -> String {
     let schema = types();

@@ -129,6 +129,19 @@ impl Phases for Clumsy {
         self.0.upstream_response_body_filter(ctx);
     }
 
+    fn response_body_filter(
+        &self,
+        body: &mut Option<Bytes>,
+        end: bool,
+        ctx: &mut Context,
+    ) -> Result<Option<Duration>> {
+        self.0.response_body_filter(body, end, ctx)
+    }
+
+    fn response_trailer_filter(&self, ctx: &mut Context) -> Result<Option<Bytes>> {
+        self.0.response_trailer_filter(ctx)
+    }
+
     fn error_while_proxy(
         &self,
         session: &Session,
