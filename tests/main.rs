@@ -95,6 +95,7 @@ mod tls_exchanges;
 mod tls_files;
 mod tls_reload;
 mod tls_sessions;
+mod tokens;
 mod tunnels;
 mod upgrade;
 mod upgrade_listeners;

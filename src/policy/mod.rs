@@ -27,7 +27,9 @@ pub mod exchange;
 mod fault;
 mod fields;
 mod files;
+mod forward_auth;
 mod ip;
+mod jwt;
 mod key;
 mod location;
 mod maintenance;
@@ -48,6 +50,8 @@ mod state;
 pub mod template;
 #[cfg(test)]
 mod tests;
+mod twice;
+mod url;
 pub mod variable;
 
 use std::{collections::HashMap, path::Path};
@@ -165,6 +169,10 @@ policies! {
     Fault = fault,
     /// Static files.
     Files = files,
+    /// Who may ask, by the word of another service.
+    ForwardAuth = forward_auth,
+    /// Who may ask, by a signed token.
+    Jwt = jwt,
     /// Who may ask, by address.
     Ip = ip,
     /// `503` while something is mended.

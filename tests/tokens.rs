@@ -1,0 +1,222 @@
+//! Who may ask, by a signed token, or by the word of another service.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::SystemTime,
+};
+
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
+use serde_json::{Value, json};
+
+use crate::support::{Answer, Crestline, Origin, request};
+
+/// A key that signs tokens, and its public half.
+struct Signer {
+    key: EncodingKey,
+    public: Vec<u8>,
+    id: &'static str,
+}
+
+impl Signer {
+    fn new(id: &'static str) -> Self {
+        let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+        let key = EncodingKey::from_ec_der(&pair.serialize_der());
+        Self { key, public: pair.public_key_raw().to_vec(), id }
+    }
+
+    fn public(&self) -> Value {
+        let [x, y] = [&self.public[1..33], &self.public[33..]]
+            .map(|half| BASE64_URL_SAFE_NO_PAD.encode(half));
+        json!({ "kty": "EC", "crv": "P-256", "use": "sig", "kid": self.id, "x": x, "y": y })
+    }
+
+    fn token(&self, claims: &Value) -> String {
+        let mut header = Header::new(Algorithm::ES256);
+        header.kid = Some(self.id.to_owned());
+        encode(&header, claims, &self.key).unwrap()
+    }
+}
+
+/// Claims that are good for an hour from now, or from some seconds before or after it.
+fn claims(shift: i64) -> Value {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() as i64;
+    json!({
+        "iss": "https://login.test", "aud": ["api"], "sub": "ali", "scope": "read write",
+        "exp": now + shift + 3600, "nbf": now + shift,
+    })
+}
+
+fn changed(mut claims: Value, name: &str, value: Value) -> Value {
+    claims[name] = value;
+    claims
+}
+
+fn yaml(origin: &Origin, policy: &str) -> String {
+    format!(
+        "
+        upstreams: {{ app: {{ backends: [\"{origin}\"] }} }}
+        routes: [{{ name: all, policies: [{policy}], upstream: app }}]
+        "
+    )
+}
+
+async fn with(proxy: &Crestline, token: &str) -> Answer {
+    let fields = format!("Authorization: Bearer {token}\r\nX-User: forged\r\n");
+    proxy.send(request("GET", "/", &fields, "")).await
+}
+
+#[tokio::test]
+async fn a_token_lets_in_and_tells_who_it_is() {
+    let (signer, stranger, origin) =
+        (Signer::new("a"), Signer::new("a"), Origin::replying("hello"));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("keys.json");
+    std::fs::write(&file, json!({ "keys": [signer.public()] }).to_string()).unwrap();
+    let policy = format!(
+        "{{ jwt: {{ keys: {{ file: {} }}, issuer: \"https://login.test\", audience: [api], require: {{ scope: read }}, tell: {{ x-user: sub }}, forward: false }} }}",
+        file.display()
+    );
+    let proxy = Crestline::start(&yaml(&origin, &policy)).await;
+    assert_eq!(with(&proxy, &signer.token(&claims(0))).await.status, 200);
+    let got = origin.last().fields;
+    assert_eq!((got.all("x-user"), got.get("authorization")), (vec!["ali"], None));
+
+    // A good token that says nothing of the user lets no forged one through.
+    let mut nameless = claims(0);
+    nameless.as_object_mut().unwrap().remove("sub");
+    assert_eq!(with(&proxy, &signer.token(&nameless)).await.status, 200);
+    assert_eq!(origin.last().fields.get("x-user"), None);
+
+    let parts = |header: Value| {
+        let coded = |part: &Value| BASE64_URL_SAFE_NO_PAD.encode(part.to_string());
+        format!("{}.{}", coded(&header), coded(&claims(0)))
+    };
+    let public = EncodingKey::from_secret(&signer.public);
+    let confused = encode(&Header::new(Algorithm::HS256), &claims(0), &public).unwrap();
+    let good = signer.token(&claims(0));
+    let (signed, _) = good.rsplit_once('.').unwrap();
+    let refused = [
+        ("nothing", String::new()),
+        ("no token", "abc".to_owned()),
+        ("another key", stranger.token(&claims(0))),
+        ("without a signature", format!("{}.", parts(json!({ "alg": "none" })))),
+        ("with the signature taken off", format!("{signed}.")),
+        ("the public key as a secret", confused),
+        ("expired", signer.token(&claims(-7200))),
+        ("not yet good", signer.token(&claims(600))),
+        ("of another issuer", signer.token(&changed(claims(0), "iss", json!("https://evil.test")))),
+        ("for others", signer.token(&changed(claims(0), "aud", json!("other")))),
+        ("for ever", signer.token(&changed(claims(0), "exp", Value::Null))),
+    ];
+    let before = origin.count();
+    for (what, token) in refused {
+        let answer = with(&proxy, &token).await;
+        assert_eq!(answer.status, 401, "{what}");
+        assert!(answer.get("www-authenticate").unwrap().starts_with("Bearer"), "{what}");
+    }
+    let narrow = signer.token(&changed(claims(0), "scope", json!("reader")));
+    assert_eq!(with(&proxy, &narrow).await.status, 403);
+    assert_eq!(origin.count(), before);
+    proxy.access_line(|line| line["reason"] == "token_denied").await;
+}
+
+/// The set of keys, as the service tells it now; `None` while it is out of order.
+type Told = Arc<Mutex<Option<Value>>>;
+
+fn key_service(told: &Told) -> Origin {
+    let told = told.clone();
+    Origin::with(move |exchange| {
+        let now = told.lock().unwrap().clone();
+        async move {
+            match now {
+                Some(keys) => exchange.reply(keys.to_string()).await,
+                None => exchange.answer("500 Internal Server Error", "", "").await,
+            }
+        }
+    })
+}
+
+#[tokio::test]
+async fn keys_of_a_url_outlive_its_absence_and_nobody_is_let_in_without_any() {
+    let (signer, origin) = (Signer::new("a"), Origin::replying("hello"));
+    let told: Told = Arc::default();
+    let service = key_service(&told);
+    let policy =
+        format!("{{ jwt: {{ keys: {{ url: \"http://{service}/keys\", refresh: 1h }} }} }}");
+    let proxy = Crestline::start(&yaml(&origin, &policy)).await;
+    let token = signer.token(&claims(0));
+    assert_eq!(with(&proxy, &token).await.status, 503);
+    proxy.logs("nobody is let in until they can").await;
+    proxy.access_line(|line| line["reason"] == "auth_away").await;
+
+    // It is asked again after a pause, and what it said stays when it goes.
+    *told.lock().unwrap() = Some(json!({ "keys": [signer.public()] }));
+    let mut tries = 0;
+    while with(&proxy, &token).await.status != 200 {
+        tries += 1;
+        assert!(tries < 2_000, "the keys are never had");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    service.kill().await;
+    assert_eq!(with(&proxy, &token).await.status, 200);
+    proxy.reload(&yaml(&origin, &policy.replace("keys: {", "leeway: 10s, keys: {"))).await;
+    assert_eq!(with(&proxy, &token).await.status, 200, "a reload forgets no keys");
+    assert_eq!(with(&proxy, &Signer::new("b").token(&claims(0))).await.status, 401);
+}
+
+/// What the service was told, and what it says, by the token.
+#[tokio::test]
+async fn another_service_decides_who_may_ask() {
+    let origin = Origin::replying("hello");
+    let service = Origin::with(|exchange| async move {
+        let fields = exchange.request.fields.clone();
+        match fields.get("authorization") {
+            Some("good") => exchange.answer("204 No Content", "X-User: ali\r\n", "").await,
+            Some("odd") => exchange.answer("500 Internal Server Error", "", "").await,
+            Some("mute") => exchange.hang().await,
+            _ => {
+                let fields = "Location: https://login.test/\r\nX-Own: 1\r\n";
+                exchange.answer("302 Found", fields, "log in").await
+            }
+        }
+    });
+    let policy = format!(
+        "{{ forward_auth: {{ url: \"http://{service}/verify\", take: [x-user], timeout: 1s, cache: {{ by: [header.authorization, path], life: 1h }} }} }}"
+    );
+    let proxy = Crestline::start(&yaml(&origin, &policy)).await;
+    let ask = async |who: &str, path: &str| {
+        let fields = format!("Authorization: {who}\r\nX-User: forged\r\n");
+        proxy.send(request("GET", path, &fields, "")).await
+    };
+    assert_eq!(ask("good", "/a?b=1").await.status, 200);
+    assert_eq!(origin.last().fields.all("x-user"), ["ali"]);
+    let asked = service.last();
+    assert_eq!((asked.method.as_str(), asked.target.as_str()), ("GET", "/verify"));
+    let fields = asked.fields;
+    assert_eq!(fields.get("x-forwarded-uri"), Some("/a?b=1"));
+    assert_eq!(fields.get("x-forwarded-method"), Some("GET"));
+    assert_eq!(fields.get("x-forwarded-host"), Some("a.test"));
+
+    // Once for the same request, anew for another.
+    assert_eq!(ask("good", "/a?b=1").await.status, 200);
+    assert_eq!((service.count(), origin.last().fields.all("x-user")), (1, vec!["ali"]));
+    assert_eq!(ask("good", "/b").await.status, 200);
+    assert_eq!(service.count(), 2);
+
+    let before = origin.count();
+    let sent = ask("bad", "/a").await;
+    assert_eq!(
+        (sent.status, sent.get("location"), sent.text()),
+        (302, Some("https://login.test/"), "log in")
+    );
+    assert_eq!(sent.get("x-own"), None);
+    for who in ["odd", "mute"] {
+        assert_eq!(ask(who, "/a").await.status, 503, "{who}");
+    }
+    service.kill().await;
+    assert_eq!(ask("new", "/a").await.status, 503);
+    assert_eq!(origin.count(), before, "it fails closed");
+    assert_eq!(ask("good", "/b").await.status, 200, "what was said counts for its time");
+}
