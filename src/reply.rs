@@ -28,7 +28,7 @@ pub struct Reply {
     /// Its body; `None` for that of an error with its status.
     pub page: Option<Page>,
     /// A file that is its body instead.
-    pub file: Option<FileBody>,
+    pub file: Option<Box<FileBody>>,
 }
 
 /// A file, or a part of one, that is sent as it is read.

@@ -19,7 +19,7 @@ pub(super) struct LogLevels {
     /// them, those in force are shown
     #[structopt(value_name = "LEVELS", conflicts_with = "reset")]
     levels: Option<Levels>,
-    /// Goes back to those of the file and of CRESTLINE_LOG
+    /// Goes back to those of the file and of the environment
     #[structopt(long)]
     reset: bool,
     /// Prints JSON to standard output

@@ -113,6 +113,6 @@ mod tests {
             show("4", 1);
         }
         let ids: Vec<_> = exemplars.read().into_iter().flatten().map(|one| one.labels).collect();
-        assert_eq!(ids, ["request_id=\"2\"".into(), "request_id=\"3\"".into()]);
+        assert_eq!(ids, ["request_id=\"2\"", "request_id=\"3\""].map(Box::<str>::from));
     }
 }

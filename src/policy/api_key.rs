@@ -109,16 +109,13 @@ impl Config {
                 let read = parts.and_then(|(name, key)| {
                     Some((digits(key.trim())?, HeaderValue::from_str(name).ok()?))
                 });
-                match read {
-                    Some((key, name)) => drop(keys.insert(key, name)),
-                    None => {
-                        let place = file.value.display();
-                        let message =
-                            format!("line {} of `{place}` is no name with a SHA-256", index + 1);
-                        cx.problem_at(file.span, message, NO_DIGEST);
-                        return None;
-                    }
-                }
+                let Some((key, name)) = read else {
+                    let (place, at) = (file.value.display(), index + 1);
+                    let message = format!("line {at} of `{place}` is no name with a SHA-256");
+                    cx.problem_at(file.span, message, NO_DIGEST);
+                    return None;
+                };
+                keys.insert(key, name);
             }
         }
         if keys.is_empty() {

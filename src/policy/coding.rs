@@ -106,6 +106,11 @@ pub(super) fn other_bytes(header: &mut ResponseHeader) -> Result<()> {
 }
 
 /// Reads `q=0.5`; what is no weight is none.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "it lies between 0 and 1000"
+)]
 fn thousandths(parameters: &str) -> u16 {
     let parameters = parameters.trim();
     if parameters.is_empty() {

@@ -45,6 +45,7 @@ pub struct Policy;
 
 impl Config {
     /// There is nothing that could be wrong.
+    #[expect(clippy::unused_self, reason = "policies are built of what is written")]
     pub fn build(&self, _: &mut Build<'_>) -> Policy {
         Policy
     }
@@ -128,18 +129,18 @@ impl Decoder {
                 decoder.write_all(piece)?;
                 // At the end, what was cut off is an error.
                 if is_last {
-                    decoder.try_finish()?
+                    decoder.try_finish()?;
                 } else {
-                    decoder.flush()?
+                    decoder.flush()?;
                 }
                 decoder.get_mut()
             }
             Self::Br(decoder) => {
                 decoder.write_all(piece)?;
                 if is_last {
-                    decoder.close()?
+                    decoder.close()?;
                 } else {
-                    decoder.flush()?
+                    decoder.flush()?;
                 }
                 decoder.get_mut()
             }

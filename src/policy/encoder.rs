@@ -100,7 +100,7 @@ mod tests {
             Coding::Gzip => drop(flate2::read::GzDecoder::new(coded).read_to_end(&mut out)),
             Coding::Br => drop(brotli::Decompressor::new(coded, 4096).read_to_end(&mut out)),
             Coding::Zstd => {
-                drop(zstd::stream::read::Decoder::new(coded).unwrap().read_to_end(&mut out))
+                drop(zstd::stream::read::Decoder::new(coded).unwrap().read_to_end(&mut out));
             }
         }
         out

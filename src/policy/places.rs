@@ -63,7 +63,8 @@ impl Places {
     fn take_hashed(&self, hash: u64, max: u64) -> Place {
         // The row is found by the high bits of the hash and told apart by the low ones.
         let row = (u128::from(hash) * self.rows.len() as u128) >> 64;
-        let (row, tag) = (row as usize, (hash << COUNT_BITS).max(1 << COUNT_BITS));
+        let (row, tag) =
+            (usize::try_from(row).unwrap_or_default(), (hash << COUNT_BITS).max(1 << COUNT_BITS));
         let places = &self.rows[row].0;
         for _ in 0..TRIES {
             let read = places.each_ref().map(|place| place.load(Acquire));
@@ -87,7 +88,7 @@ impl Places {
 
 impl Holds for Places {
     fn release(&self, place: u64) {
-        let place = place as usize;
+        let Ok(place) = usize::try_from(place) else { return };
         if let Some(Row(row)) = self.rows.get(place / WAYS) {
             // INVARIANT: whoever releases holds, so that the count is not zero.
             row[place % WAYS].fetch_sub(1, AcqRel);

@@ -31,7 +31,7 @@ pub(crate) async fn send(session: &mut Session, ctx: &mut Context, reply: Reply)
     keep_or_close(session, ctx);
     let Reply { status, fields, page, file } = reply;
     if let Some(file) = file {
-        return Box::pin(send_file(session, ctx, status, fields, file)).await;
+        return Box::pin(send_file(session, ctx, status, fields, *file)).await;
     }
     let page = page.or_else(|| own_page(session, ctx, status)).unwrap_or_else(|| {
         let form = Form::asked_for(&session.req_header().headers);

@@ -141,7 +141,7 @@ impl Drop for Waits<'_> {
 impl Policy {
     async fn judge(&self, shown: Credentials) -> Verdict {
         let mark = self.good.mark(&shown, &self.users);
-        if self.good.knows(&mark, Instant::now()) {
+        if self.good.knows(mark.as_ref(), Instant::now()) {
             return Verdict::Good;
         }
         let waiting = self.waiting.fetch_add(1, Relaxed);

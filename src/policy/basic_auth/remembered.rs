@@ -50,8 +50,8 @@ impl Remembered {
         Some(Mark(array::from_fn(|at| bytes.get(at).copied().unwrap_or_default())))
     }
 
-    pub(super) fn knows(&self, mark: &Option<Mark>, now: Instant) -> bool {
-        mark.as_ref().is_some_and(|mark| {
+    pub(super) fn knows(&self, mark: Option<&Mark>, now: Instant) -> bool {
+        mark.is_some_and(|mark| {
             let place = self.place(mark).load();
             place.as_ref().is_some_and(|good| good.mark == *mark && now < good.until)
         })
@@ -82,12 +82,15 @@ mod tests {
         let shown = Credentials { user: "a".to_owned(), password: "a".to_owned() };
         let (remembered, now) = (Remembered::new(), Instant::now());
         let mark = remembered.mark(&shown, &before);
-        assert!(!remembered.knows(&mark, now));
+        assert!(!remembered.knows(mark.as_ref(), now));
         remembered.remember(mark, now + Duration::from_secs(1));
-        assert!(remembered.knows(&mark, now));
-        assert!(!remembered.knows(&mark, now + Duration::from_secs(1)));
-        assert!(!remembered.knows(&remembered.mark(&shown, &after), now), "the file has changed");
+        assert!(remembered.knows(mark.as_ref(), now));
+        assert!(!remembered.knows(mark.as_ref(), now + Duration::from_secs(1)));
+        assert!(
+            !remembered.knows(remembered.mark(&shown, &after).as_ref(), now),
+            "the file has changed"
+        );
         let other = Credentials { password: "b".to_owned(), ..shown };
-        assert!(!remembered.knows(&remembered.mark(&other, &before), now));
+        assert!(!remembered.knows(remembered.mark(&other, &before).as_ref(), now));
     }
 }

@@ -99,7 +99,7 @@ impl Users {
     pub(super) fn verify(&self, shown: &Credentials) -> bool {
         let known = self.hashes.get(&shown.user);
         let any = self.hasher.hash_one(&shown.user) % self.all.len() as u64;
-        let hash = known.unwrap_or(&self.all[any as usize]);
+        let hash = known.unwrap_or(&self.all[usize::try_from(any).unwrap_or_default()]);
         hash.verify(&shown.password) && known.is_some()
     }
 }
@@ -107,6 +107,7 @@ impl Users {
 #[cfg(test)]
 mod tests {
     use argon2::PasswordHasher as _;
+    use tokio::time::Instant;
 
     use super::*;
 
@@ -127,7 +128,6 @@ mod tests {
     /// Whoever asks for nobody makes somebody's hash be computed.
     #[test]
     fn nobody_costs_as_much_as_somebody() {
-        use std::time::Instant;
         let users = Users::read(&format!("a:{}\n", bcrypt::hash("a", 8).unwrap())).unwrap();
         let time = |user: &str| {
             let shown = Credentials { user: user.to_owned(), password: "x".to_owned() };

@@ -180,7 +180,7 @@ impl Policy {
             }
         };
         let file = FileBody { content_type, file: entry.file, from, length };
-        Reply { fields, file: Some(file), ..Reply::status(status) }
+        Reply { fields, file: Some(Box::new(file)), ..Reply::status(status) }
     }
 }
 

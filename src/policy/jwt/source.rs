@@ -172,9 +172,10 @@ impl Remote {
             }
             Err(why) => {
                 if !self.is_away.swap(true, Relaxed) {
-                    let until = match self.last.load().is_some() {
-                        true => "the last ones count until they can",
-                        false => "nobody is let in until they can",
+                    let until = if self.last.load().is_some() {
+                        "the last ones count until they can"
+                    } else {
+                        "nobody is let in until they can"
                     };
                     log::warn!("the keys of `jwt` at {place} could not be had: {why}; {until}");
                 }
