@@ -6,6 +6,7 @@ mod log_levels;
 mod metrics;
 mod remote;
 mod requests;
+mod top;
 mod upgrade;
 
 use std::{
@@ -92,6 +93,9 @@ enum Command {
     Upgrade(upgrade::Upgrade),
     /// Shows what the running process is doing
     Status(remote::Show),
+    /// Shows live, in a terminal, what the running process is doing, and which backends have the
+    /// most to do, or fail the most
+    Top(top::Top),
     /// Stops the running process gracefully, and shows what is in flight until it is gone; or
     /// drains one of its backends
     Drain(drain::Drain),
@@ -168,6 +172,7 @@ impl Arguments {
             Some(Command::Explain(options)) => options.run(self.conf),
             Some(Command::Upgrade(options)) => options.run(self.conf),
             Some(Command::Status(options)) => options.status(self.conf),
+            Some(Command::Top(options)) => options.run(self.conf),
             Some(Command::Drain(options)) => options.run(self.conf),
             Some(Command::Metrics(options)) => options.run(self.conf),
             Some(Command::LogLevels(options)) => options.run(self.conf),

@@ -96,6 +96,7 @@ mod tls_files;
 mod tls_reload;
 mod tls_sessions;
 mod tokens;
+mod top;
 mod tunnels;
 mod upgrade;
 mod upgrade_listeners;

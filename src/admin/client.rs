@@ -1,16 +1,20 @@
 //! Asks a running process: the other end of the admin socket.
 
-use std::{io, path::Path};
+use std::{io, ops::ControlFlow, path::Path, time::Duration};
 
 use http::{Method, StatusCode, header::CONTENT_LENGTH};
+use memchr::memmem;
 use pingora::Error;
 use pingora_core::protocols::{http::v1::client::HttpSession, l4::stream::Stream};
 use pingora_http::RequestHeader;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tokio::{net::UnixStream, runtime};
+use tokio::{net::UnixStream, runtime, time};
 
 use crate::admin::Refused;
+
+/// A process that says something each second, and nothing for so long, is stuck.
+const SILENT_MAX: Duration = Duration::from_secs(6);
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -45,13 +49,9 @@ pub fn ask<T: DeserializeOwned>(
     path: &str,
     body: Option<&Value>,
 ) -> Result<T, ClientError> {
-    let runtime = runtime::Builder::new_current_thread().enable_all().build();
-    let unreachable = |why| ClientError::Unreachable(socket.display().to_string(), why);
-    runtime.map_err(unreachable)?.block_on(async {
-        let stream = UnixStream::connect(socket).await.map_err(unreachable)?;
+    converse(socket, async |stream| {
         let body = body.map(Value::to_string).unwrap_or_default();
-        let (status, answer) =
-            exchange(Stream::from(stream), method, path, body.as_bytes()).await?;
+        let (status, answer) = exchange(stream, method, path, body.as_bytes()).await?;
         understand(status, &answer)
     })
 }
@@ -61,11 +61,8 @@ pub fn ask<T: DeserializeOwned>(
 /// # Errors
 /// If the process cannot be reached, refuses, or answers nonsense.
 pub fn text(socket: &Path, path: &str) -> Result<String, ClientError> {
-    let runtime = runtime::Builder::new_current_thread().enable_all().build();
-    let unreachable = |why| ClientError::Unreachable(socket.display().to_string(), why);
-    runtime.map_err(unreachable)?.block_on(async {
-        let stream = UnixStream::connect(socket).await.map_err(unreachable)?;
-        let (status, answer) = exchange(Stream::from(stream), &Method::GET, path, b"").await?;
+    converse(socket, async |stream| {
+        let (status, answer) = exchange(stream, &Method::GET, path, b"").await?;
         if !status.is_success() {
             return understand(status, &answer);
         }
@@ -83,12 +80,9 @@ pub fn follow<T: DeserializeOwned>(
     body: &Value,
     mut told: impl FnMut(T),
 ) -> Result<(), ClientError> {
-    let runtime = runtime::Builder::new_current_thread().enable_all().build();
-    let unreachable = |why| ClientError::Unreachable(socket.display().to_string(), why);
-    runtime.map_err(unreachable)?.block_on(async {
-        let stream = UnixStream::connect(socket).await.map_err(unreachable)?;
+    converse(socket, async |stream| {
         let body = body.to_string();
-        let mut session = begin(Stream::from(stream), &Method::POST, path, body.as_bytes()).await?;
+        let mut session = begin(stream, &Method::POST, path, body.as_bytes()).await?;
         let status = session.get_status().unwrap_or_default();
         let mut rest = Vec::new();
         while let Some(piece) = session.read_body_bytes().await? {
@@ -101,6 +95,65 @@ pub fn follow<T: DeserializeOwned>(
             }
         }
         if status.is_success() { Ok(()) } else { understand(status, &rest) }
+    })
+}
+
+/// Watches server-sent events, and hands the name and the data of each on as it comes, until that
+/// breaks it off or the stream ends.
+///
+/// # Errors
+/// If the process cannot be reached, refuses, falls silent, or answers nonsense.
+pub fn watch(
+    socket: &Path,
+    path: &str,
+    mut told: impl FnMut(&str, &str) -> Result<ControlFlow<()>, ClientError>,
+) -> Result<(), ClientError> {
+    converse(socket, async |stream| {
+        let mut session = in_time(begin(stream, &Method::GET, path, b"")).await??;
+        let status = session.get_status().unwrap_or_default();
+        let mut rest = Vec::new();
+        while let Some(piece) = in_time(session.read_body_bytes()).await?? {
+            rest.extend_from_slice(&piece);
+            while status.is_success()
+                && let Some(end) = memmem::find(&rest, b"\n\n")
+            {
+                let event: Vec<u8> = rest.drain(..end + 2).collect();
+                let event = String::from_utf8_lossy(&event);
+                let field = |name| event.lines().find_map(|line| line.strip_prefix(name));
+                let (name, data) = (field("event: "), field("data: "));
+                if told(name.unwrap_or_default(), data.unwrap_or_default())?.is_break() {
+                    return Ok(());
+                }
+            }
+        }
+        if status.is_success() { Ok(()) } else { understand(status, &rest) }
+    })
+}
+
+/// Reads the data of an event.
+///
+/// # Errors
+/// If it is nonsense.
+pub fn read<T: DeserializeOwned>(data: &str) -> Result<T, ClientError> {
+    understand(StatusCode::OK, data.as_bytes())
+}
+
+/// Waits for something from a process that says something each second.
+async fn in_time<T>(something: impl Future<Output = T>) -> Result<T, ClientError> {
+    let fell_silent = |_| ClientError::Broken("it fell silent".to_owned());
+    time::timeout(SILENT_MAX, something).await.map_err(fell_silent)
+}
+
+/// Talks to whoever listens on a socket.
+fn converse<T>(
+    socket: &Path,
+    talk: impl AsyncFnOnce(Stream) -> Result<T, ClientError>,
+) -> Result<T, ClientError> {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build();
+    let unreachable = |why| ClientError::Unreachable(socket.display().to_string(), why);
+    runtime.map_err(unreachable)?.block_on(async {
+        let stream = UnixStream::connect(socket).await.map_err(unreachable)?;
+        talk(Stream::from(stream)).await
     })
 }
 

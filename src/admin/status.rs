@@ -329,7 +329,7 @@ impl fmt::Display for UpstreamStatus {
 }
 
 /// `3h 12m`, `42s`: two units at most, as a person says it.
-fn span(seconds: u64) -> String {
+pub(crate) fn span(seconds: u64) -> String {
     let units = [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)];
     let first = units.iter().position(|(_, size)| *size <= seconds).unwrap_or(units.len() - 1);
     let mut rest = Duration::from_secs(seconds).as_secs();
