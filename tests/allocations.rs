@@ -21,7 +21,10 @@ use crestline::{
         head::{HeadReader, Limits},
     },
     observe::request_id,
-    policy::contract::{Facts, Flow, Notes, Request, Response},
+    policy::{
+        body::BodyFilters,
+        contract::{Facts, Flow, Notes, Request, Response},
+    },
     routing::{
         host::RequestHost,
         path::{Canonical, canonicalize},
@@ -70,7 +73,12 @@ routes:
     upstream: app
   - name: shop
     match: { hosts: [shop.test, '*.shop.test'], path: /api/ }
-    policies: [{ request_headers: { set: { x-edge: crestline } } }, { body_limit: 1MiB }]
+    policies:
+      - request_headers: { set: { x-edge: crestline } }
+      - body_limit: 1MiB
+      - rate_limit: { by: [client, header.x-tenant, host], rates: [1000/s, 100000/h] }
+      - concurrency_limit: { by: [cookie.user, query.user], max: 10 }
+      - compression: {}
     upstream: app
   - name: conditions
     match:
@@ -239,7 +247,9 @@ fn asking_the_policies_allocates_nothing() {
         let mut request = Request { facts, notes: &mut notes };
         let flow = route.policies.on_request(&mut request).now_or_never();
         assert!(matches!(flow, Some(Flow::Continue)));
-        let mut response = Response { header: &mut answer, facts, notes: &notes, is_own: false };
+        let mut body = BodyFilters::default();
+        let mut response =
+            Response { header: &mut answer, facts, notes: &notes, is_own: false, body: &mut body };
         route.policies.on_response(&mut response).expect("it fits");
     });
     assert_eq!(count, 0, "Policies::on_request, on_response");

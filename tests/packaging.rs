@@ -135,9 +135,9 @@ fn dashboard_and_alerts_name_only_metrics_that_exist() {
     for (file, least) in [("grafana/crestline.json", 20), ("prometheus/crestline.rules.yaml", 12)] {
         let text = read(file);
         // Of the dashboard, only what is asked: titles are free.
-        let asked = match file.ends_with(".json") {
-            true => queries(&serde_json::from_str(&text).unwrap()),
-            false => text,
+        let asked = match serde_json::from_str(&text) {
+            Ok(dashboard) => queries(&dashboard),
+            Err(_) => text,
         };
         let named = metrics_in(&asked);
         assert!(least <= named.len(), "{file} names {named:?}");

@@ -94,7 +94,9 @@ fn on_the_screen(world: &mut World, news: &Receiver<News>) -> io::Result<()> {
     }
     let mut terminal = ratatui::try_init()?;
     while !ends.load(Relaxed) {
-        news.try_iter().for_each(|one| world.hear(one));
+        for one in news.try_iter() {
+            world.hear(one);
+        }
         terminal.draw(|frame| screen::draw(frame, world))?;
         if event::poll(LOOK_EVERY)? && !heed(&event::read()?, world) {
             break;

@@ -173,7 +173,11 @@ impl Hooks for Policy {
         Flow::Continue
     }
 
+    /// The name is put in after all policies; a client's own word is not.
     fn on_upstream_request(&self, header: &mut RequestHeader, _: &Facts<'_>) -> Result<()> {
+        if let Some(field) = &self.tell {
+            header.remove_header(field);
+        }
         if !self.forward {
             header.remove_header(&self.header);
             if self.bearer {

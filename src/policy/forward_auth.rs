@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration as Time};
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request as Question, StatusCode,
+    HeaderMap, HeaderName, HeaderValue, Method, Request as Question, StatusCode, Uri,
     header::{CONTENT_TYPE, LOCATION, SET_COOKIE, WWW_AUTHENTICATE},
 };
 use http_body_util::Full;
@@ -156,7 +156,10 @@ enum Said {
 impl Policy {
     fn question(&self, facts: &Facts<'_>) -> Result<Question<Full<Bytes>>, http::Error> {
         let mut question = Question::builder().method(Method::GET).uri(&self.url.path);
-        let uri = HeaderValue::from_bytes(facts.header.raw_path());
+        // What the origin will be asked for: a spelling that only this service sees decides nothing.
+        let canonical = facts.canonical.and_then(Uri::path_and_query);
+        let uri = canonical.map_or(facts.header.raw_path(), |uri| uri.as_str().as_bytes());
+        let uri = HeaderValue::from_bytes(uri);
         let told = [
             ("x-forwarded-method", HeaderValue::from_str(facts.header.method.as_str())),
             ("x-forwarded-proto", HeaderValue::from_str(facts.scheme())),

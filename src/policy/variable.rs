@@ -132,9 +132,14 @@ impl Variable {
 
 /// The value of a cookie (RFC 6265 §5.4): the first of its name.
 pub fn cookie<'a>(facts: &Facts<'a>, name: &str) -> Option<&'a [u8]> {
+    cookies(facts, name).next()
+}
+
+/// The values of all cookies of a name.
+pub fn cookies<'a>(facts: &Facts<'a>, name: &str) -> impl Iterator<Item = &'a [u8]> {
     let fields = facts.headers().get_all(COOKIE).iter();
     let pairs = fields.flat_map(|field| field.as_bytes().split(|byte| *byte == b';'));
-    pairs.map(<[u8]>::trim_ascii).find_map(|pair| {
+    pairs.map(<[u8]>::trim_ascii).filter_map(move |pair| {
         let value = pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
         let unquoted = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
         Some(unquoted.unwrap_or(value))

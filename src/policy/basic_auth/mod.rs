@@ -7,11 +7,13 @@ mod remembered;
 mod users;
 
 use std::{
+    num::NonZero,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
+    thread,
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -42,6 +44,15 @@ use crate::{
 
 /// Who waits for a password to be verified; more are sent away.
 const WAITING_MAX: usize = 64;
+
+/// So many are verified at a time, whatever route they are for.
+static VERIFYING: LazyLock<Arc<Semaphore>> = LazyLock::new(|| {
+    let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    Arc::new(Semaphore::new(cores))
+});
+
+/// Those who wait.
+static WAITING: AtomicUsize = AtomicUsize::new(0);
 
 /// Lets in who knows a password; others get `401`. Passwords are in a file as `htpasswd -B` makes
 /// it, with bcrypt, or with Argon2; other hashes are refused when it is read. Origins do not see
@@ -85,8 +96,6 @@ pub struct Policy {
     good: Arc<Remembered>,
     remember: std::time::Duration,
     challenge: HeaderValue,
-    verifying: Semaphore,
-    waiting: AtomicUsize,
     tell: Option<HeaderName>,
     forward: bool,
 }
@@ -106,14 +115,11 @@ impl Config {
         };
         let realm = self.realm.0.to_str().unwrap_or_default().replace(['"', '\\'], "");
         let challenge = format!("Basic realm=\"{realm}\", charset=\"UTF-8\"");
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Some(Policy {
             users: Arc::new(users),
             good: cx.state(|_: &Remembered| true, Remembered::new),
             remember: self.remember.0,
             challenge: HeaderValue::try_from(challenge).ok()?,
-            verifying: Semaphore::new(cores),
-            waiting: AtomicUsize::new(0),
             tell: self.tell.as_ref().map(Name::to_header),
             forward: self.forward,
         })
@@ -130,11 +136,11 @@ enum Verdict {
 }
 
 /// One who waits, until it is dropped.
-struct Waits<'a>(&'a AtomicUsize);
+struct Waits;
 
-impl Drop for Waits<'_> {
+impl Drop for Waits {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
+        WAITING.fetch_sub(1, Relaxed);
     }
 }
 
@@ -144,14 +150,19 @@ impl Policy {
         if self.good.knows(mark.as_ref(), Instant::now()) {
             return Verdict::Good;
         }
-        let waiting = self.waiting.fetch_add(1, Relaxed);
-        let _waits = Waits(&self.waiting);
+        let waiting = WAITING.fetch_add(1, Relaxed);
+        let _waits = Waits;
         if WAITING_MAX <= waiting {
             return Verdict::Busy;
         }
-        let Ok(_permit) = self.verifying.acquire().await else { return Verdict::Busy };
+        let Ok(permit) = VERIFYING.clone().acquire_owned().await else { return Verdict::Busy };
         let users = self.users.clone();
-        let verified = task::spawn_blocking(move || users.verify(&shown)).await;
+        let verified = task::spawn_blocking(move || {
+            let is_good = users.verify(&shown);
+            drop(permit); // not before, also if nobody waits any more
+            is_good
+        });
+        let verified = verified.await;
         match verified {
             Ok(true) => {
                 self.good.remember(mark, Instant::now() + self.remember);
@@ -205,7 +216,11 @@ impl Hooks for Policy {
         }
     }
 
+    /// The name is put in after all policies; a client's own word is not.
     fn on_upstream_request(&self, header: &mut RequestHeader, _: &Facts<'_>) -> Result<()> {
+        if let Some(field) = &self.tell {
+            header.remove_header(field);
+        }
         if !self.forward {
             header.remove_header(&AUTHORIZATION);
         }

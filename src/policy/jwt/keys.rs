@@ -41,6 +41,12 @@ impl Keys {
         Ok(Self(entries))
     }
 
+    /// A set without any.
+    #[cfg(test)]
+    pub(super) fn none() -> Self {
+        Self(Vec::new())
+    }
+
     /// Whether one of them could verify such a token.
     pub(super) fn has(&self, id: Option<&str>, algorithm: Algorithm) -> bool {
         self.fit(id, algorithm).next().is_some()

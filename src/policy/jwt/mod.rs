@@ -24,7 +24,7 @@ use crate::{
             keys::Keys,
             source::{KeysConfig, Source},
         },
-        variable::cookie,
+        variable::cookies,
     },
     reason::Reason,
     reply::Reply,
@@ -58,8 +58,8 @@ pub struct Config {
     /// By how much the clocks may differ. Default: `30s`.
     #[serde(default = "leeway")]
     pub leeway: Duration,
-    /// Claims that must have a value, be it the only one, one of a list, or one of several words
-    /// such as those of `scope`. Default: `{}`.
+    /// Claims that must have a value, be it the only one, one of a list, or, of `scope` and `scp`,
+    /// one of several words. Default: `{}`.
     #[serde(default)]
     pub require: BTreeMap<String, String>,
     /// Fields that tell origins of claims, each with the name of its claim; what a client says in
@@ -186,6 +186,12 @@ impl Config {
             cx.problem_at(self.algorithms.span, "there is no algorithm", help);
             return None;
         }
+        if matches!(self.from, From::Cookie(_)) && !self.forward {
+            let help =
+                "remove `forward: false`, or `request_headers: { remove: [cookie] }` takes all off";
+            cx.problem("a token in a cookie is not taken off its field", help);
+            return None;
+        }
         let tell = self.tell.iter().map(|(name, claim)| (name.to_header(), claim.clone()));
         Some(Policy {
             source: source::build(&self.keys, cx)?,
@@ -229,7 +235,14 @@ impl Policy {
                 token.trim_ascii()
             }
             From::Header(name) => field(&name.0)?,
-            From::Cookie(name) => cookie(facts, name)?,
+            From::Cookie(name) => {
+                let mut all = cookies(facts, name);
+                let first = all.next()?;
+                if all.next().is_some() {
+                    return None;
+                }
+                first
+            }
         };
         str::from_utf8(token).ok().filter(|token| token.len() <= TOKEN_BYTES_MAX)
     }
@@ -248,7 +261,7 @@ impl Policy {
             keys = self.source.keys(true).await.ok_or(No::Keys)?;
         }
         let claims = self.verified(token, id, header.alg, &keys).ok_or(No::Token)?;
-        let has_all = self.require.iter().all(|(name, wanted)| has(claims.get(name), wanted));
+        let has_all = self.require.iter().all(|(name, wanted)| has(&claims, name, wanted));
         if has_all { Ok(claims) } else { Err(No::Claim) }
     }
 
@@ -287,10 +300,14 @@ impl Policy {
     }
 }
 
-/// Whether a claim has a value: as it is, among others, or as one of several words.
-fn has(claim: Option<&Value>, wanted: &str) -> bool {
-    match claim {
-        Some(Value::String(text)) => text == wanted || text.split(' ').any(|word| word == wanted),
+/// Whether a claim has a value: as it is, or among others. Only of scopes is it one of several
+/// words (RFC 8693 §4.2): users may have others written.
+fn has(claims: &Map<String, Value>, name: &str, wanted: &str) -> bool {
+    match claims.get(name) {
+        Some(Value::String(text)) if matches!(name, "scope" | "scp") => {
+            text.split(' ').any(|word| word == wanted)
+        }
+        Some(Value::String(text)) => text == wanted,
         Some(Value::Array(all)) => all.iter().any(|one| one.as_str() == Some(wanted)),
         Some(Value::Bool(is)) => is.to_string() == wanted,
         Some(Value::Number(number)) => number.to_string() == wanted,
@@ -355,9 +372,57 @@ impl Hooks for Policy {
             _ if self.forward => {}
             From::Bearer => drop(header.remove_header(&AUTHORIZATION)),
             From::Header(name) => drop(header.remove_header(&name.0)),
-            // Other cookies stand in the same field; it is the operator's to take them all off.
+            // Refused when the file is read.
             From::Cookie(_) => {}
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::policy::tests::{Given, problems};
+
+    #[test]
+    fn a_claim_has_a_value_as_it_is_or_among_others() {
+        let claims = json!({
+            "scope": "read write", "role": "not admin", "groups": ["a", "b"], "is": true, "n": 7,
+        });
+        let claims = claims.as_object().unwrap();
+        for (name, wanted) in [("scope", "read"), ("groups", "b"), ("is", "true"), ("n", "7")] {
+            assert!(has(claims, name, wanted), "{name}");
+        }
+        for (name, wanted) in [("scope", "rea"), ("role", "admin"), ("groups", "c"), ("none", "")] {
+            assert!(!has(claims, name, wanted), "{name}");
+        }
+    }
+
+    #[test]
+    fn of_two_cookies_neither_is_the_token() {
+        let policy = Policy {
+            source: Arc::new(Source::File(Arc::new(Keys::none()))),
+            algorithms: Box::new([]),
+            issuer: None,
+            audience: Box::new([]),
+            leeway: 0,
+            require: Box::new([]),
+            tell: Box::new([]),
+            from: "cookie.t".parse().unwrap(),
+            forward: true,
+        };
+        let one = Given::request("GET", "/").field("cookie", "a=1; t=abc");
+        assert_eq!(policy.shown(&one.facts()), Some("abc"));
+        let two = Given::request("GET", "/").field("cookie", "t=abc; t=def");
+        assert_eq!(policy.shown(&two.facts()), None);
+    }
+
+    #[test]
+    fn a_cookie_that_would_stay_is_refused() {
+        let yaml = "{ keys: { url: 'http://127.0.0.1/' }, from: cookie.t, forward: false }";
+        let told = problems(yaml, |config: &Config, cx| config.build(cx));
+        assert_eq!(told, ["a token in a cookie is not taken off its field"]);
     }
 }

@@ -1,6 +1,6 @@
 //! What stands on the screen.
 
-use ratatui::{Terminal, backend::TestBackend};
+use ratatui::{Terminal, backend::TestBackend, buffer};
 use serde_json::json;
 
 use super::*;
@@ -85,7 +85,7 @@ fn drawn(world: &mut World, width: u16, height: u16) -> String {
     terminal.draw(|frame| draw(frame, world)).unwrap();
     let buffer = terminal.backend().buffer().clone();
     let lines = buffer.content.chunks(usize::from(width));
-    let text = lines.map(|line| line.iter().map(|cell| cell.symbol()).collect::<String>());
+    let text = lines.map(|line| line.iter().map(buffer::Cell::symbol).collect::<String>());
     text.map(|line| line.trim_end().to_owned() + "\n").collect()
 }
 
