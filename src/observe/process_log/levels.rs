@@ -43,6 +43,7 @@ const MODULES: &[&str] = &[
     "stream",
     "systemd",
     "tls",
+    "traces",
     "units",
     "upstream",
     "yaml",

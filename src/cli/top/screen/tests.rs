@@ -96,7 +96,7 @@ fn all_that_is_known_is_on_the_screen() {
         "Crestline 0.1.0, process 7, up 1m 1s, serving, v3   live",
         "12.0 requests/s   1.0 failures/s   0.5 5xx/s   p50 1.2 ms   p90 –   p99 1.50 s   3 connections, 2 in flight",
         "  10.0.0.3:1",
-        "request: refused, at 2027-01-31T08:15:00Z",
+        "request: refused, at 2027-01-31T08:15:00",
         "q quit",
         "by load",
     ] {
