@@ -7,13 +7,14 @@
 //! A key may lie in the eight places of one row. Where all are taken, the one with the least debt
 //! goes: it loses a memory, and gains an allowance. So an attacker with many keys forgets others
 //! in their favour and never keeps anybody out, and whoever is far over the limit stays known. The
-//! hash is keyed by chance, so that nobody can aim at the row of another.
+//! hash is keyed by chance, so that nobody can aim at the row of another. Threads that meet a new
+//! key in the same moment may let a request more pass.
 
 use std::{
     hash::{BuildHasher as _, RandomState},
     sync::atomic::{
         AtomicU64,
-        Ordering::{AcqRel, Acquire, Relaxed},
+        Ordering::{AcqRel, Acquire, Relaxed, SeqCst},
     },
     time::Duration,
 };
@@ -161,10 +162,18 @@ impl Row {
         let debt = |place: &&Place| place.whole_at.load(Acquire);
         let Some(place) = self.0.iter().min_by_key(debt) else { return false };
         let (before, whole_at) = (place.tag.load(Acquire), place.whole_at.load(Acquire));
-        // The debt goes first, so that whoever sees the new tag sees none of the old debt.
-        let is_mine = place.whole_at.compare_exchange(whole_at, now, AcqRel, Relaxed).is_ok()
-            && place.tag.compare_exchange(before, tag, AcqRel, Relaxed).is_ok();
-        is_mine && now < whole_at
+        // A debt goes first, so that whoever sees the new tag sees none of it.
+        let is_free = whole_at <= now
+            || place.whole_at.compare_exchange(whole_at, now, AcqRel, Relaxed).is_ok();
+        if !is_free || place.tag.compare_exchange(before, tag, SeqCst, Relaxed).is_err() {
+            return false;
+        }
+        let namesakes = self.0.iter().filter(|place| place.tag.load(SeqCst) == tag);
+        if 1 < namesakes.count() {
+            // Another thread made room for the same key; of two that see each other both give way.
+            let _ = place.tag.compare_exchange(tag, 0, SeqCst, Relaxed);
+        }
+        now < whole_at
     }
 }
 
@@ -270,7 +279,8 @@ mod tests {
                 .collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).sum()
         });
-        assert_eq!(taken, 5, "the burst");
+        // Who finds a place that is given up in the same moment is not counted there.
+        assert!((5..=8).contains(&taken), "{taken}");
     }
 
     proptest::proptest! {
