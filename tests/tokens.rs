@@ -178,7 +178,7 @@ async fn another_service_decides_who_may_ask() {
             Some("odd") => exchange.answer("500 Internal Server Error", "", "").await,
             Some("mute") => exchange.hang().await,
             _ => {
-                let fields = "Location: https://login.test/\r\nX-Own: 1\r\n";
+                let fields = "Location: https://login.test/\r\nX-Own: 1\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\n";
                 exchange.answer("302 Found", fields, "log in").await
             }
         }
@@ -215,6 +215,7 @@ async fn another_service_decides_who_may_ask() {
         (302, Some("https://login.test/"), "log in")
     );
     assert_eq!(sent.get("x-own"), None);
+    assert_eq!(sent.fields().all("set-cookie"), ["a=1", "b=2"]);
     for who in ["odd", "mute"] {
         assert_eq!(ask(who, "/a").await.status, 503, "{who}");
     }

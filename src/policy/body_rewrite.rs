@@ -5,7 +5,7 @@ use std::time::Duration;
 use aho_corasick::{AhoCorasick, MatchKind};
 use bytes::Bytes;
 use http::{
-    HeaderValue,
+    HeaderValue, Version,
     header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, TRANSFER_ENCODING},
 };
 use pingora::Result;
@@ -110,7 +110,7 @@ impl Policy {
         let written = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let essence = written.unwrap_or_default().split(';').next().unwrap_or_default().trim();
         let (kind, name) = essence.split_once('/').unwrap_or_default();
-        header.status != 206
+        !matches!(header.status.as_u16(), 101 | 204 | 206 | 304)
             && !headers.contains_key(CONTENT_ENCODING)
             && !headers.contains_key(CONTENT_RANGE)
             && self.types.iter().any(|own| own.takes(kind, name))
@@ -121,7 +121,9 @@ impl Written for Config {}
 
 impl Hooks for Policy {
     fn on_response(&self, response: &mut Response<'_>) -> Result<()> {
-        if response.is_own || !self.is_meant(response.header) {
+        // HTTP/1.0 knows no chunks.
+        let is_old = response.facts.header.version <= Version::HTTP_10;
+        if response.is_own || is_old || !self.is_meant(response.header) {
             return Ok(());
         }
         let header = &mut *response.header;

@@ -38,14 +38,15 @@ pub(crate) async fn send(session: &mut Session, ctx: &mut Context, reply: Reply)
         Page { content_type: Some(form.content_type()), body: form.body(status, &ctx.id) }
     });
     let mut header = ResponseHeader::build(status, Some(6 + fields.len()))?;
-    if let Some(content_type) = page.content_type {
+    // Without a body there is nothing to tell the type of: caches would take it for that of theirs.
+    let may_have_body = !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    if let Some(content_type) = page.content_type.filter(|_| may_have_body) {
         header.insert_header(CONTENT_TYPE, content_type)?;
     }
     for (name, value) in fields {
-        header.insert_header(name, value)?;
+        header.append_header(name, value)?;
     }
     dress(session, ctx, &mut header)?;
-    let may_have_body = !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     if may_have_body {
         header.insert_header(CONTENT_LENGTH, page.body.len().to_string())?;
     }

@@ -159,8 +159,9 @@ impl Remote {
         if !is_due(*asked) {
             return;
         }
-        *asked = Some(Instant::now());
         let fetched = time::timeout(WITHIN, self.fetch()).await;
+        // From its end: who waited meanwhile does not ask again at once.
+        *asked = Some(Instant::now());
         let place = &self.url.endpoint;
         match fetched.unwrap_or_else(|_| Err(format!("no answer within {WITHIN:?}"))) {
             Ok(keys) => {
