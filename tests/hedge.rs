@@ -6,7 +6,6 @@ use std::sync::{
 };
 
 use h2::Reason;
-use tokio::sync::Semaphore;
 
 use crate::support::{Crestline, H2Origin, Origin, curl, eventually, get, post, request};
 
@@ -23,22 +22,6 @@ fn app(first: &dyn ToString, second: &dyn ToString, more: &str) -> String {
             {more}
         "
     )
-}
-
-/// An origin that answers each request with its target once it is let.
-fn gated() -> (Origin, Arc<Semaphore>) {
-    let gate = Arc::new(Semaphore::new(0));
-    let origin = Origin::with({
-        let gate = gate.clone();
-        move |exchange| {
-            let gate = gate.clone();
-            async move {
-                gate.acquire().await.unwrap().forget();
-                exchange.reply("in the end").await
-            }
-        }
-    });
-    (origin, gate)
 }
 
 /// Second requests, those that won, and retries.
@@ -94,7 +77,7 @@ async fn a_late_answer_is_overtaken_and_its_request_cancelled() {
 /// A second request would do twice what is to be done once.
 #[tokio::test]
 async fn what_may_not_be_sent_twice_waits() {
-    let ((slow, gate), good) = (gated(), Origin::replying("good"));
+    let ((slow, gate), good) = (Origin::gated("in the end"), Origin::replying("good"));
     let proxy = Crestline::start(&app(&slow, &good, "retries: { hedge_after: 50ms }")).await;
     let mut waiting = Vec::new();
     for request in [post("/", ""), post("/", "a body"), request("PUT", "/", "", "a body")] {
@@ -142,7 +125,7 @@ async fn fields_of_one_connection_stay_on_it() {
 
 #[tokio::test]
 async fn a_second_request_that_fails_does_no_harm() {
-    let ((slow, gate), resetting) = (gated(), Origin::resetting());
+    let ((slow, gate), resetting) = (Origin::gated("in the end"), Origin::resetting());
     let proxy = Crestline::start(&app(&slow, &resetting, "retries: { hedge_after: 50ms }")).await;
     let mut client = proxy.client().await;
     client.send(get("/")).await;

@@ -1,9 +1,5 @@
 //! Limits on a route: so many requests in a time, and so many at the same time.
 
-use std::sync::Arc;
-
-use tokio::sync::Semaphore;
-
 use crate::support::{Answer, Crestline, Origin, Redis, eventually, get, request};
 
 fn yaml(origin: &Origin, policy: &str) -> String {
@@ -108,17 +104,7 @@ async fn two_processes_share_a_limit_and_count_alone_while_the_store_is_away() {
 
 #[tokio::test]
 async fn so_many_requests_are_under_way_at_the_same_time() {
-    let gate = Arc::new(Semaphore::new(0));
-    let origin = Origin::with({
-        let gate = gate.clone();
-        move |exchange| {
-            let gate = gate.clone();
-            async move {
-                gate.acquire().await.unwrap().forget();
-                exchange.reply("hello").await
-            }
-        }
-    });
+    let (origin, gate) = Origin::gated("hello");
     let policy = "{ concurrency_limit: { by: [route], max: 2 } }";
     let proxy = Crestline::start(&yaml(&origin, policy)).await;
     let mut clients = [proxy.client().await, proxy.client().await];

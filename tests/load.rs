@@ -9,25 +9,9 @@ use std::{
 };
 
 use serde_json::Value;
-use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
+use tokio::{task::JoinSet, time::Instant};
 
 use crate::support::{Answer, Client, Crestline, Origin, PATIENCE, eventually, get};
-
-/// An origin that answers as many requests as it is let.
-fn gated() -> (Origin, Arc<Semaphore>) {
-    let gate = Arc::new(Semaphore::new(0));
-    let origin = Origin::with({
-        let gate = gate.clone();
-        move |exchange| {
-            let gate = gate.clone();
-            async move {
-                gate.acquire().await.unwrap().forget();
-                exchange.reply("done").await
-            }
-        }
-    });
-    (origin, gate)
-}
 
 /// An origin that takes a moment, and the most requests that it ever had at a time.
 fn counting() -> (Origin, Arc<AtomicUsize>) {
@@ -133,7 +117,7 @@ async fn a_backend_never_has_more_connections_than_it_bears() {
 
 #[tokio::test]
 async fn the_line_is_served_in_the_order_of_arrival() {
-    let (origin, gate) = gated();
+    let (origin, gate) = Origin::gated("done");
     let yaml = format!(
         "upstreams: {{ app: {{ backends: [\"{origin}\"], max_requests: 1, \
          queue: {{ max: 5, timeout: 50s }} }} }}"
@@ -170,7 +154,7 @@ async fn the_line_is_served_in_the_order_of_arrival() {
 
 #[tokio::test]
 async fn who_waits_too_long_is_told_when_to_come_back() {
-    let (origin, gate) = gated();
+    let (origin, gate) = Origin::gated("done");
     let proxy = Crestline::start(&format!(
         "upstreams: {{ app: {{ backends: [\"{origin}\"], max_requests: 1, \
          queue: {{ timeout: 300ms }} }} }}"
@@ -193,7 +177,7 @@ async fn who_waits_too_long_is_told_when_to_come_back() {
 /// The time of a route may be over before that of the line.
 #[tokio::test]
 async fn the_time_of_a_route_ends_the_wait() {
-    let (origin, gate) = gated();
+    let (origin, gate) = Origin::gated("done");
     let proxy = Crestline::start(&format!(
         "
         upstreams:
@@ -215,7 +199,7 @@ async fn the_time_of_a_route_ends_the_wait() {
 
 #[tokio::test]
 async fn without_a_line_a_full_upstream_answers_at_once() {
-    let (origin, gate) = gated();
+    let (origin, gate) = Origin::gated("done");
     let proxy = Crestline::start(&format!(
         "upstreams: {{ app: {{ backends: [\"{origin}\"], max_requests: 1 }} }}"
     ))
@@ -234,7 +218,7 @@ async fn without_a_line_a_full_upstream_answers_at_once() {
 
 #[tokio::test]
 async fn a_client_that_leaves_leaves_the_line() {
-    let (origin, gate) = gated();
+    let (origin, gate) = Origin::gated("done");
     let proxy = Crestline::start(&format!(
         "upstreams: {{ app: {{ backends: [\"{origin}\"], max_requests: 1, \
          queue: {{ max: 2, timeout: 50s }} }} }}"
@@ -261,7 +245,7 @@ async fn a_client_that_leaves_leaves_the_line() {
 /// A backend that comes back serves those who wait for the one that is full.
 #[tokio::test]
 async fn a_backend_that_becomes_fit_serves_the_line() {
-    let (full, gate) = gated();
+    let (full, gate) = Origin::gated("done");
     let back = Origin::replying("back");
     back.kill().await;
     let proxy = Crestline::start(&format!(

@@ -82,17 +82,7 @@ async fn late_event_loops_shed_requests_and_keep_connections() {
 /// What is in flight when it begins comes to its end.
 #[tokio::test]
 async fn a_request_in_flight_is_not_shed() {
-    let gate = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
-    let origin = Origin::with({
-        let gate = gate.clone();
-        move |exchange| {
-            let gate = gate.clone();
-            async move {
-                gate.acquire().await.unwrap().forget();
-                exchange.reply("answer").await
-            }
-        }
-    });
+    let (origin, gate) = Origin::gated("answer");
     let proxy = Crestline::start(&yaml(&origin, "memory: off")).await;
     let mut client = proxy.client().await;
     client.send(get("/")).await;

@@ -98,6 +98,30 @@ async fn refused(proxy: &Crestline, listener: usize, count: u64) {
     soon("failed handshakes", counted).await;
 }
 
+/// A route asks for more than the listener: which certificate it is.
+#[tokio::test]
+async fn a_route_lets_in_by_what_the_certificate_says() {
+    let world = World::new();
+    let optional = listener(", client_certificates: { ca: ca.pem, mode: optional }");
+    let routes = |rules: &str| {
+        format!(
+            "routes: [{{ name: all, policies: [{{ client_cert: [{rules}] }}], upstream: app }}]"
+        )
+    };
+    let listeners = [optional];
+    let proxy =
+        world.start(&listeners, &routes("\"allow san:URI:spiffe://a.test/*\", deny all")).await;
+    let ask = async |client| status(&proxy, proxy.address(), client, &[]).await;
+    assert_eq!(ask(Some("alice")).await, 200);
+    assert_eq!(ask(None).await, 403);
+    let line = proxy.access_line(|line| line["status"] == 403).await;
+    assert_eq!(line["reason"], "certificate_denied");
+    let denying = routes("\"deny san:DNS:alice.test\", allow all");
+    proxy.reload(&file(&world.origin, &listeners, &denying)).await;
+    assert_eq!(ask(Some("alice")).await, 403);
+    assert_eq!(ask(None).await, 403, "all with a certificate are meant");
+}
+
 #[tokio::test]
 async fn who_is_let_in_shows_a_certificate_of_the_right_authority() {
     let world = World::new();

@@ -160,6 +160,15 @@ async fn keys_of_a_url_outlive_its_absence_and_nobody_is_let_in_without_any() {
         assert!(tries < 2_000, "the keys are never had");
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
+    // What makes no sense, comes too late or not at all leaves those that are known.
+    *told.lock().unwrap() = Some(json!({ "keys": [] }));
+    let (unknown, asked) = (Signer::new("b").token(&claims(0)), service.count());
+    while service.count() == asked {
+        assert_eq!(with(&proxy, &unknown).await.status, 401);
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    proxy.logs("the last ones count until they can").await;
+    assert_eq!(with(&proxy, &token).await.status, 200);
     service.kill().await;
     assert_eq!(with(&proxy, &token).await.status, 200);
     proxy.reload(&yaml(&origin, &policy.replace("keys: {", "leeway: 10s, keys: {"))).await;

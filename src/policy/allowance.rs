@@ -141,10 +141,10 @@ impl Table {
         time
     }
 
-    /// Gives back what was taken of a request that went no further.
-    pub(super) fn give_back(&self, tag: u64, pace: Pace) {
+    /// Gives back time that was taken for what went no further.
+    pub(super) fn give_back(&self, tag: u64, time: u64) {
         if let Some(place) = self.row(tag).0.iter().find(|place| place.tag.load(Acquire) == tag) {
-            let back = |whole_at: u64| Some(whole_at.saturating_sub(pace.interval));
+            let back = |whole_at: u64| Some(whole_at.saturating_sub(time));
             let _ = place.whole_at.fetch_update(AcqRel, Relaxed, back);
         }
     }
@@ -240,10 +240,10 @@ mod tests {
     fn what_is_given_back_can_be_taken_again() {
         let table = table(64);
         (0..5).for_each(|_| assert!(is_taken(&table, 7, SECOND)));
-        table.give_back(7, PACE);
+        table.give_back(7, PACE.interval);
         assert!(is_taken(&table, 7, SECOND));
         assert!(!is_taken(&table, 7, SECOND));
-        table.give_back(99, PACE); // Nobody: nothing happens.
+        table.give_back(99, PACE.interval); // Nobody: nothing happens.
     }
 
     #[test]

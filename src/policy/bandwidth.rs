@@ -26,7 +26,8 @@ const RATE_MIN: u64 = 4096;
 
 /// So many bytes of bodies in a second toward the client, such as `{ per_request: 1MiB }`: for each
 /// answer, for all answers of a client (or whatever `by` names) together, or both. At least
-/// `4KiB`. What was sent outlives reloads, but not an upgrade.
+/// `4KiB`. Crestline's own answers, those of `files` among them, are not slowed. What was sent
+/// outlives reloads, but not an upgrade.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Bandwidth")]
@@ -113,9 +114,13 @@ impl Hooks for Policy {
         if response.is_own {
             return Ok(());
         }
-        let tag = |_| self.counts.table.tag(&self.key, &response.facts);
-        let key = self.per_key.map(|rate| (rate, tag(rate), self.counts.clone()));
         let (per_request, free) = (self.per_request, self.after);
+        let key = self.per_key.map(|rate| Share {
+            rate,
+            tag: self.counts.table.tag(&self.key, &response.facts),
+            counts: self.counts.clone(),
+            unsent: 0,
+        });
         response.body.push(Brake { per_request, free, due: 0, key });
         Ok(())
     }
@@ -128,7 +133,33 @@ struct Brake {
     free: u64,
     /// When what was sent is due at the rate of this answer, in nanoseconds.
     due: u64,
-    key: Option<(Rate, u64, Arc<Counts>)>,
+    key: Option<Share>,
+}
+
+/// What an answer has of the rate of its key.
+struct Share {
+    rate: Rate,
+    tag: u64,
+    counts: Arc<Counts>,
+    /// The time of the piece that is not known to be sent.
+    unsent: u64,
+}
+
+impl Share {
+    /// How long to wait before so many bytes are sent; those before them were.
+    fn wait(&mut self, bytes: u64, now: u64) -> u64 {
+        self.unsent = self.rate.time_of(bytes);
+        self.counts.table.charge(self.tag, self.unsent, now)
+    }
+}
+
+impl Drop for Share {
+    /// A client that leaves owes nothing for what it was not sent.
+    fn drop(&mut self) {
+        if 0 < self.unsent {
+            self.counts.table.give_back(self.tag, self.unsent);
+        }
+    }
 }
 
 impl Brake {
@@ -141,21 +172,25 @@ impl Brake {
             self.due = self.due.max(now).saturating_add(rate.time_of(bytes - free));
             wait = self.due - now;
         }
-        if let Some((rate, tag, counts)) = &self.key {
-            wait = wait.max(counts.table.charge(*tag, rate.time_of(bytes), now));
+        if let Some(share) = &mut self.key {
+            wait = wait.max(share.wait(bytes, now));
         }
         Duration::from_nanos(wait)
     }
 }
 
 impl BodyFilter for Brake {
-    fn pass(&mut self, body: &mut Option<Bytes>, _: bool) -> Result<Duration> {
-        match body {
+    fn pass(&mut self, body: &mut Option<Bytes>, is_last: bool) -> Result<Duration> {
+        let wait = match body {
             Some(piece) if !piece.is_empty() => {
-                Ok(self.wait(piece.len() as u64, clock::nanos(Instant::now())))
+                self.wait(piece.len() as u64, clock::nanos(Instant::now()))
             }
-            _ => Ok(Duration::ZERO),
+            _ => Duration::ZERO,
+        };
+        if let Some(share) = self.key.as_mut().filter(|_| is_last) {
+            share.unsent = 0;
         }
+        Ok(wait)
     }
 }
 
@@ -167,7 +202,8 @@ mod tests {
     const SECOND: u64 = 1_000_000_000;
 
     fn brake(policy: &Policy, tag: u64) -> Brake {
-        let key = policy.per_key.map(|rate| (rate, tag, policy.counts.clone()));
+        let counts = || policy.counts.clone();
+        let key = policy.per_key.map(|rate| Share { rate, tag, counts: counts(), unsent: 0 });
         Brake { per_request: policy.per_request, free: policy.after, due: 0, key }
     }
 
@@ -193,6 +229,20 @@ mod tests {
         assert_eq!(first.wait(64 << 10, SECOND), Duration::from_secs(1));
         assert_eq!(second.wait(64 << 10, SECOND), Duration::from_secs(2));
         assert_eq!(brake(&policy, 2).wait(64 << 10, SECOND), Duration::from_secs(1));
+    }
+
+    #[test]
+    fn who_leaves_owes_nothing_for_what_was_not_sent() {
+        let policy = build("{ per_key: 64KiB }", |config: &Config, cx| config.build(cx));
+        for _ in 0..1_000 {
+            brake(&policy, 1).wait(64 << 10, SECOND);
+        }
+        assert_eq!(brake(&policy, 1).wait(64 << 10, SECOND), Duration::from_secs(1));
+        let mut whole = brake(&policy, 2);
+        whole.wait(64 << 10, SECOND);
+        whole.pass(&mut None, true).unwrap();
+        drop(whole);
+        assert_eq!(brake(&policy, 2).wait(64 << 10, SECOND), Duration::from_secs(2), "it was sent");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Other words in the bodies of answers, as they pass.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use aho_corasick::{AhoCorasick, MatchKind};
 use bytes::Bytes;
@@ -12,13 +12,12 @@ use pingora::Result;
 use pingora_http::ResponseHeader;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use std::sync::Arc;
 
 use crate::{
     policy::{
         body::BodyFilter,
         coding,
-        content_type::MediaType,
+        content_type::{self, MediaType},
         contract::{Build, Hooks, Response, Written},
     },
     yaml::Spanned,
@@ -30,8 +29,8 @@ const FIND_MAX: usize = 1024;
 const PAIRS_MAX: usize = 100;
 
 /// Replaces literal texts in the bodies of answers as they pass, the longest that fits, each place
-/// once. Bodies that are coded, and ranges, stay as they are: put `decompression` behind it where
-/// origins compress.
+/// once. Bodies that are coded, and ranges, stay as they are: where origins compress, have
+/// `request_headers: { remove: [accept-encoding] }` ask them not to.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "BodyRewrite")]
@@ -68,9 +67,22 @@ pub struct Policy {
 #[derive(Debug)]
 struct Pairs {
     find: AhoCorasick,
+    texts: Box<[Vec<u8>]>,
     with: Box<[String]>,
     /// The longest text that is looked for.
     longest: usize,
+}
+
+impl Pairs {
+    /// Up to where no text that is looked for can have begun and go on behind the end.
+    fn sure(&self, body: &[u8]) -> usize {
+        let first = (body.len() + 1).saturating_sub(self.longest);
+        let may_begin = |at: &usize| {
+            let rest = &body[*at..];
+            self.texts.iter().any(|text| rest.len() < text.len() && text.starts_with(rest))
+        };
+        (first..body.len()).find(may_begin).unwrap_or(body.len())
+    }
 }
 
 impl Config {
@@ -97,9 +109,10 @@ impl Config {
         };
         let longest = self.replace.iter().map(|pair| pair.find.len()).max().unwrap_or(1);
         let with = self.replace.iter().map(|pair| pair.with.clone()).collect();
+        let texts = self.replace.iter().map(|pair| pair.find.as_bytes().to_vec()).collect();
         Some(Policy {
             types: self.types.clone().into(),
-            pairs: Arc::new(Pairs { find, with, longest }),
+            pairs: Arc::new(Pairs { find, texts, with, longest }),
         })
     }
 }
@@ -107,13 +120,11 @@ impl Config {
 impl Policy {
     fn is_meant(&self, header: &ResponseHeader) -> bool {
         let headers = &header.headers;
-        let written = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        let essence = written.unwrap_or_default().split(';').next().unwrap_or_default().trim();
-        let (kind, name) = essence.split_once('/').unwrap_or_default();
+        let essence = content_type::essence(headers.get(CONTENT_TYPE));
         !matches!(header.status.as_u16(), 101 | 204 | 206 | 304)
             && !headers.contains_key(CONTENT_ENCODING)
             && !headers.contains_key(CONTENT_RANGE)
-            && self.types.iter().any(|own| own.takes(kind, name))
+            && content_type::is_among(essence, &self.types)
     }
 }
 
@@ -146,10 +157,9 @@ struct Rewriter {
 impl Rewriter {
     fn rewrite(&mut self, piece: &[u8], is_last: bool) -> Vec<u8> {
         self.kept.extend_from_slice(piece);
-        let Pairs { find, with, longest } = &*self.pairs;
-        // Where a text that begins here could still grow, it waits for the next piece.
-        let sure =
-            if is_last { self.kept.len() } else { (self.kept.len() + 1).saturating_sub(*longest) };
+        let Pairs { find, with, .. } = &*self.pairs;
+        // Where a text may have begun, it waits for the next piece; all else goes on at once.
+        let sure = if is_last { self.kept.len() } else { self.pairs.sure(&self.kept) };
         let (mut out, mut done) = (Vec::with_capacity(self.kept.len()), 0);
         for found in find.find_iter(&self.kept) {
             if sure <= found.start() {
@@ -205,6 +215,15 @@ mod tests {
         }
         let letters: Vec<&str> = body.split_inclusive(|_: char| true).collect();
         assert_eq!(rewritten(&letters), expected);
+    }
+
+    #[test]
+    fn an_event_goes_on_as_soon_as_it_is_whole() {
+        let policy = build(PAIRS, |config: &Config, cx| config.build(cx));
+        let mut rewriter = Rewriter { pairs: policy.pairs, kept: Vec::new() };
+        assert_eq!(rewriter.rewrite(b"data: a cat\n\n", false), b"data: a dog\n\n");
+        assert_eq!(rewriter.rewrite(b"data: a cate", false), b"data: a ", "it may go on");
+        assert_eq!(rewriter.rewrite(b"r\n\n", false), b"doger\n\n");
     }
 
     #[test]

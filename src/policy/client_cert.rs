@@ -6,10 +6,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 
 use crate::{
-    policy::contract::{Build, Flow, Hooks, Request, Written},
+    policy::{
+        contract::{Build, Flow, Hooks, Request, Written},
+        verdict::{self, Rules, Verdict},
+    },
     reason::Reason,
     reply::Reply,
-    yaml::{self, Spanned},
+    yaml,
 };
 
 /// Rules of who may ask, by the client's certificate, such as
@@ -19,7 +22,7 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(transparent)]
 #[schemars(inline)]
-pub struct Config(pub Spanned<Vec<Spanned<RuleConfig>>>);
+pub struct Config(pub Rules<RuleConfig>);
 
 /// A rule: `allow` or `deny`, and `all`, `subject:` and a name as the access log shows it,
 /// `san:` and one of the other names, or `fingerprint:` and a SHA-256 in hexadecimal digits. A `*`
@@ -29,7 +32,7 @@ pub struct Config(pub Spanned<Vec<Spanned<RuleConfig>>>);
 #[schemars(example = &"allow san:DNS:*.internal.example.com", example = &"allow subject:CN=*,O=Example")]
 #[schemars(extend("pattern" = "^(allow|deny) .*[^ ]"))]
 pub struct RuleConfig {
-    allows: bool,
+    verdict: Verdict,
     whom: Whom,
 }
 
@@ -60,15 +63,7 @@ impl FromStr for RuleConfig {
     type Err = NoRule;
 
     fn from_str(text: &str) -> Result<Self, NoRule> {
-        let (verdict, whom) = text
-            .split_once(' ')
-            .ok_or_else(|| NoRule(format!("`{text}` is no rule of `client_cert`")))?;
-        let allows = match verdict {
-            "allow" => true,
-            "deny" => false,
-            other => return Err(NoRule(format!("`{other}` is no verdict"))),
-        };
-        let whom = whom.trim();
+        let (verdict, whom) = Verdict::split(text, "client_cert").map_err(NoRule)?;
         let whom = match whom.split_once(':') {
             None if whom == "all" => Whom::All,
             Some(("subject", pattern)) if !pattern.is_empty() => Whom::Subject(pattern.into()),
@@ -86,7 +81,7 @@ impl FromStr for RuleConfig {
             }
             _ => return Err(NoRule(format!("`{whom}` names no certificate"))),
         };
-        Ok(Self { allows, whom })
+        Ok(Self { verdict, whom })
     }
 }
 
@@ -147,17 +142,11 @@ pub struct Policy {
 impl Config {
     /// Checks that every client is spoken of.
     pub fn build(&self, cx: &mut Build<'_>) -> Option<Policy> {
-        let written = &self.0.value;
-        let Some(all) = written.iter().position(|rule| rule.value.whom == Whom::All) else {
-            let help = "end the list with `deny all`, or with `allow all`";
-            cx.problem_at(self.0.span, "what becomes of all other certificates is not said", help);
+        let is_all = |rule: &RuleConfig| rule.whom == Whom::All;
+        if !verdict::end_with_all(&self.0, is_all, ("a", "certificate"), cx) {
             return None;
-        };
-        if let Some(never) = written.get(all + 1) {
-            let help = "put `all` last: the first rule that names a certificate decides";
-            cx.problem_at(never.span, "this rule is never asked", help);
         }
-        Some(Policy { rules: written.iter().map(|rule| rule.value.clone()).collect() })
+        Some(Policy { rules: self.0.iter().map(|rule| rule.value.clone()).collect() })
     }
 }
 
@@ -175,7 +164,7 @@ impl RuleConfig {
 impl Policy {
     fn allows(&self, certificate: [&str; 3]) -> bool {
         let rule = self.rules.iter().find(|rule| rule.speaks_of(certificate));
-        rule.is_some_and(|rule| rule.allows)
+        rule.is_some_and(|rule| rule.verdict == Verdict::Allow)
     }
 }
 

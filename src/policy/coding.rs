@@ -75,9 +75,10 @@ fn weight(coding: Coding, headers: &HeaderMap) -> u16 {
     any
 }
 
-/// Fields that vouch for the bytes of the content (RFC 9530, RFC 3230, RFC 2616 §14.15).
-pub(super) static DIGESTS: [HeaderName; 3] = [
+/// Fields that vouch for the bytes of the content, or of what it is the coded form of (RFC 9530, RFC 3230, RFC 2616 §14.15).
+pub(super) static DIGESTS: [HeaderName; 4] = [
     HeaderName::from_static("content-digest"),
+    HeaderName::from_static("repr-digest"),
     HeaderName::from_static("digest"),
     HeaderName::from_static("content-md5"),
 ];

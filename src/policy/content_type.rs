@@ -2,7 +2,10 @@
 
 use std::str::FromStr;
 
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
+use http::{
+    HeaderValue,
+    header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING},
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 
@@ -66,11 +69,22 @@ impl<'de> Deserialize<'de> for MediaType {
 }
 
 impl MediaType {
-    /// Whether it is, or holds, a type.
-    pub fn takes(&self, kind: &str, name: &str) -> bool {
+    fn takes(&self, kind: &str, name: &str) -> bool {
         kind.eq_ignore_ascii_case(&self.kind)
             && self.name.as_ref().is_none_or(|own| name.eq_ignore_ascii_case(own))
     }
+}
+
+/// The media type in the value of a `Content-Type`, without its parameters; empty if it is none.
+pub(super) fn essence(value: Option<&HeaderValue>) -> &str {
+    let value = value.and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(';').next().unwrap_or_default().trim()
+}
+
+/// Whether it is one of these.
+pub(super) fn is_among(essence: &str, types: &[MediaType]) -> bool {
+    let (kind, name) = essence.split_once('/').unwrap_or_default();
+    types.iter().any(|own| own.takes(kind, name))
 }
 
 /// What runs.
@@ -111,12 +125,7 @@ impl Hooks for Policy {
         let mut written = facts.headers().get_all(CONTENT_TYPE).iter();
         // A second field could be the one that the origin reads.
         let is_taken = match (written.next(), written.next()) {
-            (Some(value), None) => {
-                let value = value.to_str().unwrap_or_default();
-                let essence = value.split(';').next().unwrap_or_default().trim();
-                let (kind, name) = essence.split_once('/').unwrap_or_default();
-                self.types.iter().any(|own| own.takes(kind, name))
-            }
+            (value @ Some(_), None) => is_among(essence(value), &self.types),
             _ => false,
         };
         if is_taken {

@@ -18,7 +18,10 @@ use pingora::{Error, ErrorType, OrErr as _, Result};
 use pingora_http::ResponseHeader;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use zstd::stream::write::Decoder as ZstdDecoder;
+use zstd::{
+    stream::raw::{self, Operation as _},
+    zstd_safe::DParameter,
+};
 
 use crate::policy::{
     body::BodyFilter,
@@ -28,6 +31,11 @@ use crate::policy::{
 
 /// What one piece may become: an origin's mistake, or a bomb, takes no more memory than this.
 const PIECE_MAX: usize = 16 * 1024 * 1024;
+/// The largest window of Zstandard, as a power of two: 8 MiB, which every decoder for the web must
+/// have room for (RFC 8878 §3.1.1.1.2), and nobody may ask more of.
+const ZSTD_WINDOW_MAX: u32 = 23;
+/// What Zstandard writes at a time.
+const ZSTD_BUFFER: usize = 32 * 1024;
 /// What Brotli gathers before it writes.
 const BROTLI_BUFFER: usize = 4096;
 
@@ -56,7 +64,8 @@ impl Written for Config {}
 impl Hooks for Policy {
     fn on_response(&self, response: &mut Response<'_>) -> Result<()> {
         let headers = &response.header.headers;
-        let has_body = response.header.status.is_success() && response.header.status != 206;
+        let status = response.header.status;
+        let has_body = status.is_success() && !matches!(status.as_u16(), 204 | 206);
         if response.is_own || !has_body || headers.contains_key(CONTENT_RANGE) {
             return Ok(());
         }
@@ -110,7 +119,40 @@ enum Decoder {
     Gzip(GzDecoder<Bounded>),
     Br(Box<DecompressorWriter<Bounded>>),
     /// It may not be shared; nobody does, and so nobody waits for the lock.
-    Zstd(Mutex<ZstdDecoder<'static, Bounded>>),
+    Zstd(Mutex<Zstd>),
+}
+
+/// A decoder of Zstandard that knows whether a body ended where a frame does.
+struct Zstd {
+    raw: raw::Decoder<'static>,
+    buffer: Box<[u8]>,
+    out: Bounded,
+    is_whole: bool,
+}
+
+impl Zstd {
+    fn new() -> io::Result<Self> {
+        let mut raw = raw::Decoder::new()?;
+        raw.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_MAX))?;
+        let buffer = vec![0; ZSTD_BUFFER].into();
+        Ok(Self { raw, buffer, out: Bounded::default(), is_whole: true })
+    }
+
+    fn write_all(&mut self, mut piece: &[u8]) -> io::Result<()> {
+        let mut is_full = false;
+        while !piece.is_empty() || is_full {
+            let status = self.raw.run_on_buffers(piece, &mut self.buffer)?;
+            if status.bytes_read + status.bytes_written == 0 {
+                break;
+            }
+            piece = &piece[status.bytes_read..];
+            self.out.write_all(&self.buffer[..status.bytes_written])?;
+            self.is_whole = status.remaining == 0;
+            // Only then may there be more of it inside.
+            is_full = status.bytes_written == self.buffer.len() && !self.is_whole;
+        }
+        Ok(())
+    }
 }
 
 impl Decoder {
@@ -119,7 +161,7 @@ impl Decoder {
         Ok(match coding {
             Coding::Gzip => Self::Gzip(GzDecoder::new(out)),
             Coding::Br => Self::Br(Box::new(DecompressorWriter::new(out, BROTLI_BUFFER))),
-            Coding::Zstd => Self::Zstd(Mutex::new(ZstdDecoder::new(out)?)),
+            Coding::Zstd => Self::Zstd(Mutex::new(Zstd::new()?)),
         })
     }
 
@@ -147,8 +189,10 @@ impl Decoder {
             Self::Zstd(decoder) => {
                 let decoder = decoder.get_mut().map_err(|_| io::Error::other("a panic before"))?;
                 decoder.write_all(piece)?;
-                decoder.flush()?;
-                decoder.get_mut()
+                if is_last && !decoder.is_whole {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                &mut decoder.out
             }
         };
         Ok(mem::take(&mut out.0))
@@ -186,6 +230,16 @@ mod tests {
             }
             out.extend(decoder.decode(&[], true).unwrap());
             assert_eq!(out, body, "{coding:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_cut_off_is_no_body() {
+        for coding in Coding::ALL {
+            let body = coded(coding, &b"as long as it is wide, ".repeat(1_000));
+            let mut decoder = Decoder::new(coding).unwrap();
+            decoder.decode(&body[..body.len() - 1], false).unwrap();
+            assert!(decoder.decode(&[], true).is_err(), "{coding:?}");
         }
     }
 

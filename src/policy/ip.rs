@@ -15,7 +15,10 @@ use serde::{Deserialize, Deserializer};
 
 use crate::{
     downstream::config::Network,
-    policy::contract::{Build, Flow, Hooks, Request, Written},
+    policy::{
+        contract::{Build, Flow, Hooks, Request, Written},
+        verdict::{self, Rules, Verdict},
+    },
     reason::Reason,
     reply::Reply,
     yaml::{self, Spanned},
@@ -26,7 +29,7 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(transparent)]
 #[schemars(inline)]
-pub struct Config(pub Spanned<Vec<Spanned<RuleConfig>>>);
+pub struct Config(pub Rules<RuleConfig>);
 
 /// A rule: `allow` or `deny`, and a network, `all`, `unix`, or `file:` and the path of a list.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema)]
@@ -35,12 +38,6 @@ pub struct Config(pub Spanned<Vec<Spanned<RuleConfig>>>);
 pub struct RuleConfig {
     verdict: Verdict,
     whom: Whom,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
-    Allow,
-    Deny,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,15 +59,8 @@ impl FromStr for RuleConfig {
 
     fn from_str(text: &str) -> Result<Self, NoRule> {
         const EXAMPLE: &str = "write `allow 10.0.0.0/8`, `deny file:bad.txt` or `deny all`";
-        let (verdict, whom) = text
-            .split_once(' ')
-            .ok_or_else(|| NoRule(format!("`{text}` is no rule of `ip`"), EXAMPLE))?;
-        let verdict = match verdict {
-            "allow" => Verdict::Allow,
-            "deny" => Verdict::Deny,
-            other => return Err(NoRule(format!("`{other}` is no verdict"), EXAMPLE)),
-        };
-        let whom = match whom.trim() {
+        let (verdict, whom) = Verdict::split(text, "ip").map_err(|why| NoRule(why, EXAMPLE))?;
+        let whom = match whom {
             "all" => Whom::All,
             "unix" => Whom::Unix,
             whom => match whom.strip_prefix("file:") {
@@ -119,19 +109,12 @@ enum Clients {
 impl Config {
     /// Reads the lists, and sorts the networks.
     pub fn build(&self, cx: &mut Build<'_>) -> Option<Policy> {
-        let written = &self.0.value;
-        let is_all = |rule: &Spanned<RuleConfig>| rule.value.whom == Whom::All;
-        let Some(all) = written.iter().position(is_all) else {
-            let help = "end the list with `deny all`, or with `allow all`";
-            cx.problem_at(self.0.span, "what becomes of all other clients is not said", help);
+        let is_all = |rule: &RuleConfig| rule.whom == Whom::All;
+        if !verdict::end_with_all(&self.0, is_all, ("a", "client"), cx) {
             return None;
-        };
-        if let Some(never) = written.get(all + 1) {
-            let help = "put `all` last: the first rule that names a client decides";
-            cx.problem_at(never.span, "this rule is never asked", help);
         }
         let mut rules = Vec::new();
-        for rule in written {
+        for rule in &self.0.value {
             let whom = match &rule.value.whom {
                 Whom::All => Clients::All,
                 Whom::Unix => Clients::Unix,
@@ -211,7 +194,7 @@ impl Hooks for Policy {
 
 impl fmt::Display for RuleConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let verdict = if self.verdict == Verdict::Allow { "allow" } else { "deny" };
+        let verdict = self.verdict.as_str();
         match &self.whom {
             Whom::All => write!(f, "{verdict} all"),
             Whom::Unix => write!(f, "{verdict} unix"),

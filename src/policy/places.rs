@@ -66,7 +66,8 @@ impl Places {
         let (row, tag) =
             (usize::try_from(row).unwrap_or_default(), (hash << COUNT_BITS).max(1 << COUNT_BITS));
         let places = &self.rows[row].0;
-        for _ in 0..TRIES {
+        let mut tries = 0;
+        while tries < TRIES {
             let read = places.each_ref().map(|place| place.load(Acquire));
             let own = read.iter().position(|held| held & !COUNT_MAX == tag);
             let Some(way) = own.or_else(|| read.iter().position(|held| held & COUNT_MAX == 0))
@@ -81,6 +82,9 @@ impl Places {
             if taken.is_ok() {
                 return Place::Held((row * WAYS + way) as u64);
             }
+            // Whoever was faster on the key's own place has counted: that ends by itself. Only a free
+            // place is given up on.
+            tries += usize::from(own.is_none());
         }
         Place::Uncounted
     }
@@ -125,6 +129,26 @@ mod tests {
         places.release(place);
         assert_eq!(places.take_hashed(9, 1), Place::Held(place));
         assert_eq!(places.take_hashed(9, 1), Place::Full);
+    }
+
+    /// However many want a place at once, nobody passes uncounted while there is room.
+    #[test]
+    fn threads_are_all_counted() {
+        let places = Places::new(64);
+        let Place::Held(first) = places.take_hashed(7, 3) else { panic!("there is room") };
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..10_000 {
+                        match places.take_hashed(7, 3) {
+                            Place::Held(place) => places.release(place),
+                            other => assert_eq!(other, Place::Full),
+                        }
+                    }
+                });
+            }
+        });
+        places.release(first);
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod ca;
 pub(crate) mod chromium;
 mod client;
 mod crestline;
+mod daemon;
 mod dns;
 mod etcd;
 pub(crate) mod frames;

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use socket2::{Domain, Socket, Type};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::oneshot,
+    sync::{Semaphore, oneshot},
     task::{JoinHandle, JoinSet},
 };
 
@@ -88,6 +88,22 @@ impl Origin {
             state: Mutex::new(State::Dead),
             _reserved: reserved,
         }
+    }
+
+    /// An origin that answers as many requests as it is let, and what lets them.
+    pub(crate) fn gated(text: &'static str) -> (Self, Arc<Semaphore>) {
+        let gate = Arc::new(Semaphore::new(0));
+        let origin = Self::with({
+            let gate = gate.clone();
+            move |exchange| {
+                let gate = gate.clone();
+                async move {
+                    gate.acquire().await.unwrap().forget();
+                    exchange.reply(text).await
+                }
+            }
+        });
+        (origin, gate)
     }
 
     /// Answers everything with this text.

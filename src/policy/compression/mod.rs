@@ -24,7 +24,7 @@ use crate::{
         body::BodyFilter,
         coding::{self, Coding, DIGESTS},
         compression::budget::{Budget, Room},
-        content_type::MediaType,
+        content_type::{self, MediaType},
         contract::{Build, Facts, Hooks, Response, Written},
         encoder::Encoder,
     },
@@ -188,13 +188,11 @@ impl Policy {
     }
 
     fn is_fit_type(&self, headers: &HeaderMap) -> bool {
-        let written = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        let essence = written.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+        let essence = content_type::essence(headers.get(CONTENT_TYPE));
         let is_stream = STREAMS.iter().any(|stream| {
             essence.get(..stream.len()).is_some_and(|start| start.eq_ignore_ascii_case(stream))
         });
-        let (kind, name) = essence.split_once('/').unwrap_or_default();
-        !is_stream && self.types.iter().any(|own| own.takes(kind, name))
+        !is_stream && content_type::is_among(essence, &self.types)
     }
 
     /// What a request and its client allow.

@@ -10,12 +10,13 @@ mod root;
 use std::path::PathBuf;
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method,
+    HeaderName, HeaderValue, Method,
     header::{
         ACCEPT_RANGES, ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_RANGE, ETAG, LAST_MODIFIED,
         LOCATION, VARY,
     },
 };
+use pingora_http::RequestHeader;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -151,12 +152,12 @@ impl Policy {
         fields
     }
 
-    fn answer(&self, entry: Entry, headers: &HeaderMap) -> Reply {
-        let mut fields = self.describe(&entry);
+    fn answer(&self, entry: Entry, request: &RequestHeader) -> Reply {
+        let (mut fields, headers) = (self.describe(&entry), &request.headers);
         match condition::verdict(headers, &entry) {
             Verdict::Send => {}
             Verdict::NotModified => return Reply { fields, ..Reply::status(304) },
-            Verdict::Failed => return Reply { fields, ..Reply::status(412) },
+            Verdict::Failed => return Reply { fields: refusal(fields), ..Reply::status(412) },
         }
         fields.push((ACCEPT_RANGES, HeaderValue::from_static("bytes")));
         if let Some(coding) = entry.coding {
@@ -165,7 +166,10 @@ impl Policy {
         let content_type = page::by_ending(&entry.name).map(HeaderValue::from_static);
         let content_type =
             content_type.unwrap_or(HeaderValue::from_static("application/octet-stream"));
-        let (status, from, length) = match range::wanted(headers, &entry) {
+        // Only a `GET` has ranges (RFC 9110 §14.2).
+        let is_get = request.method == Method::GET;
+        let wanted = if is_get { range::wanted(headers, &entry) } else { Wanted::Whole };
+        let (status, from, length) = match wanted {
             Wanted::Whole => (200, 0, entry.length),
             Wanted::Part { first, last } => {
                 let range = format!("bytes {first}-{last}/{}", entry.length);
@@ -176,12 +180,18 @@ impl Policy {
             Wanted::Nothing => {
                 let range = HeaderValue::try_from(format!("bytes */{}", entry.length)).ok();
                 fields.extend(range.map(|range| (CONTENT_RANGE, range)));
-                return Reply { fields, ..Reply::status(416) };
+                return Reply { fields: refusal(fields), ..Reply::status(416) };
             }
         };
         let file = FileBody { content_type, file: entry.file, from, length };
         Reply { fields, file: Some(Box::new(file)), ..Reply::status(status) }
     }
+}
+
+/// The fields of an answer that refuses: how long the file may be kept is not for it.
+fn refusal(mut fields: Vec<(HeaderName, HeaderValue)>) -> Vec<(HeaderName, HeaderValue)> {
+    fields.retain(|(name, _)| name != CACHE_CONTROL);
+    fields
 }
 
 impl Written for Config {}
@@ -211,7 +221,7 @@ impl Hooks for Policy {
             }
             Found::File(entry) => {
                 request.notes.reason = Some(Reason::AnsweredHere);
-                Flow::Respond(self.answer(*entry, request.facts.headers()))
+                Flow::Respond(self.answer(*entry, request.facts.header))
             }
         }
     }

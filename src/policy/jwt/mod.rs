@@ -315,13 +315,20 @@ fn has(claims: &Map<String, Value>, name: &str, wanted: &str) -> bool {
     }
 }
 
-/// A claim as a field: texts as they are, lists of texts with commas.
+/// A claim as a field: texts as they are, lists of texts with commas, if there are none in them.
 fn value(claim: &Value) -> Option<HeaderValue> {
     let text = match claim {
         Value::String(text) => text.clone(),
         Value::Bool(is) => is.to_string(),
         Value::Number(number) => number.to_string(),
-        Value::Array(all) => all.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(","),
+        Value::Array(all) => {
+            let texts: Vec<_> = all.iter().filter_map(Value::as_str).collect();
+            // One of them would be taken for two.
+            if texts.iter().any(|text| text.contains(',')) {
+                return None;
+            }
+            texts.join(",")
+        }
         Value::Null | Value::Object(_) => return None,
     };
     HeaderValue::try_from(text).ok()
@@ -398,6 +405,13 @@ mod tests {
         for (name, wanted) in [("scope", "rea"), ("role", "admin"), ("groups", "c"), ("none", "")] {
             assert!(!has(claims, name, wanted), "{name}");
         }
+    }
+
+    #[test]
+    fn no_text_of_a_list_is_told_as_two() {
+        assert_eq!(value(&json!(["a", "b"])).unwrap(), "a,b");
+        assert_eq!(value(&json!(["a", "x,admin"])), None);
+        assert_eq!(value(&json!("x,y")).unwrap(), "x,y");
     }
 
     #[test]

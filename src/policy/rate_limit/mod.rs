@@ -190,7 +190,7 @@ impl Policy {
                 }
                 Taken::No { again_after, standing } => {
                     for (_, (Window { pace, .. }, table)) in each().take(window) {
-                        table.give_back(tag, *pace);
+                        table.give_back(tag, pace.interval);
                     }
                     return Outcome { window, standing, again_after: Some(again_after) };
                 }
