@@ -77,6 +77,7 @@ reasons! {
         MethodNotAllowed = "method_not_allowed": "Routes match, but none for this method, or a `method` policy refused it.",
         Misdirected = "misdirected": "The certificate of the connection does not cover the host that was asked for (421).",
         IpDenied = "ip_denied": "An `ip` policy refused the client's address.",
+        GeoDenied = "geo_denied": "A `geo` policy refused the client's country, continent or network.",
         CertificateDenied = "certificate_denied": "A `client_cert` policy refused the client's certificate, or there is none.",
         KeyDenied = "key_denied": "An `api_key` policy was shown no key that it knows (401).",
         PasswordDenied = "password_denied": "A `basic_auth` policy was shown no name and password that it knows (401).",

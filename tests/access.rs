@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::symlink};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 
-use crate::support::{Answer, Crestline, Origin, curl, get, request};
+use crate::support::{Answer, Client, Crestline, Origin, curl, get, request};
 
 fn yaml(origin: &Origin, policy: &str) -> String {
     format!(
@@ -81,12 +81,46 @@ async fn a_password_lets_in_and_outlives_a_reload() {
 
     // A changed password is the one that counts, also of who was remembered.
     fs::write(&users, format!("ali:{}\n", bcrypt::hash("other", 4).unwrap())).unwrap();
-    proxy.reload(&yaml(&origin, &policy.replace("tell", "realm: r, tell"))).await;
+    proxy.reload(&yaml(&origin, &policy)).await;
     assert_eq!(status("ali:sesame").await, "401");
     assert_eq!(status("ali:other").await, "200");
     let told = BASE64_STANDARD.encode("ali:other");
     let twice = format!("Authorization: Basic {told}\r\nAuthorization: Basic {told}\r\n");
     assert_eq!(with(&proxy, "/private/a", &twice).await.status, 400, "which one would it be?");
+}
+
+/// Clients are told apart by addresses of this machine, which the bases of the tests know.
+#[tokio::test]
+async fn countries_are_let_in_by_a_base_that_is_read_again() {
+    let origin = Origin::replying("hello");
+    let folder = tempfile::tempdir().unwrap();
+    let base = folder.path().join("country.mmdb");
+    fs::copy("tests/geo/country.mmdb", &base).unwrap();
+    let policy = format!(
+        "{{ geo: {{ country: {}, rules: [allow country:DE, deny all] }} }}, {{ request_headers: {{ set: {{ x-country: \"{{geo.country}}\" }} }} }}",
+        base.display()
+    );
+    let proxy = Crestline::start(&yaml(&origin, &policy)).await;
+    let status = async |client: &str| {
+        let mut client = Client::connect_from(client, proxy.address()).await;
+        client
+            .exchange(request("GET", "/private/a", "X-Forwarded-For: 127.0.0.2\r\n", ""))
+            .await
+            .status
+    };
+    assert_eq!(status("127.0.0.2").await, 200);
+    assert_eq!(origin.last().fields.get("x-country"), Some("DE"));
+    assert_eq!(status("127.0.0.3").await, 403);
+    assert_eq!(status("127.0.0.1").await, 403, "which nobody knows");
+    proxy.access_line(|line| line["reason"] == "geo_denied").await;
+
+    // The same configuration, another base; and then one that is none.
+    fs::write(&base, "nothing").unwrap();
+    proxy.refuses(&yaml(&origin, &policy)).await;
+    assert_eq!(status("127.0.0.2").await, 200);
+    fs::copy("tests/geo/moved.mmdb", &base).unwrap();
+    proxy.reload(&yaml(&origin, &policy)).await;
+    assert_eq!(status("127.0.0.2").await, 403);
 }
 
 #[tokio::test]

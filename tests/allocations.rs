@@ -24,6 +24,7 @@ use crestline::{
     policy::{
         body::BodyFilters,
         contract::{Facts, Flow, Notes, Request, Response},
+        identity::Identity as Who,
     },
     routing::{
         host::RequestHost,
@@ -78,6 +79,8 @@ routes:
       - body_limit: 1MiB
       - rate_limit: { by: [client, header.x-tenant, host], rates: [1000/s, 100000/h] }
       - concurrency_limit: { by: [cookie.user, query.user], max: 10 }
+      - geo: { country: tests/geo/country.mmdb, rules: [deny country:DE, allow all] }
+      - concurrency_limit: { by: [geo.country, geo.continent], max: 10 }
       - compression: {}
     upstream: app
   - name: conditions
@@ -229,13 +232,14 @@ fn asking_the_policies_allocates_nothing() {
     header.insert_header("content-length", "100").expect("a header");
     let client = Some(IpAddr::from([192, 0, 2, 7]));
     let connection = Connection::new(client, Arc::new([]), Arc::default(), Arc::default());
-    let id = HeaderValue::from_static("1");
+    let (id, who) = (HeaderValue::from_static("1"), Who::default());
     let facts = Facts {
         header: &header,
         canonical: None,
         connection: &connection,
         client,
         id: &id,
+        who: &who,
         route: &route.name,
         upstream: "app",
         backend: None,

@@ -1,7 +1,10 @@
 //! Who may ask, by a signed token, or by the word of another service.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
     time::SystemTime,
 };
 
@@ -10,7 +13,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Crestline, Origin, request};
+use crate::support::{Answer, Crestline, Origin, eventually, request};
 
 /// A key that signs tokens, and its public half.
 struct Signer {
@@ -123,6 +126,32 @@ async fn a_token_lets_in_and_tells_who_it_is() {
     proxy.access_line(|line| line["reason"] == "token_denied").await;
 }
 
+/// What stands behind the policy that tells who it is knows it.
+#[tokio::test]
+async fn a_user_and_its_claims_are_counted_passed_on_and_logged() {
+    let (signer, origin) = (Signer::new("a"), Origin::replying("hello"));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("keys.json");
+    std::fs::write(&file, json!({ "keys": [signer.public()] }).to_string()).unwrap();
+    let policies = format!(
+        "{{ request_headers: {{ set: {{ x-who: \"{{user}} of {{claim.tenant}}\" }} }} }}, {{ jwt: {{ keys: {{ file: {} }} }} }}, {{ rate_limit: {{ by: [claim.tenant], rates: [1/h] }} }}",
+        file.display()
+    );
+    let proxy = Crestline::start(&yaml(&origin, &policies)).await;
+    let ask = async |user: &str, tenant: Value| {
+        let claims = changed(changed(claims(0), "sub", json!(user)), "tenant", tenant);
+        with(&proxy, &signer.token(&claims)).await.status
+    };
+    assert_eq!(ask("ali", json!("blue")).await, 200);
+    assert_eq!(origin.last().fields.get("x-who"), Some("ali of blue"));
+    assert_eq!(ask("hasan", json!("blue")).await, 429, "of the same tenant");
+    assert_eq!(ask("hasan", json!("red")).await, 200);
+    assert_eq!(ask("nobody", Value::Null).await, 200, "the client stands for its tenant");
+    assert_eq!(ask("nobody", json!({})).await, 429);
+    let line = proxy.access_line(|line| line["user"] == "hasan" && line["status"] == 429).await;
+    assert_eq!(line["reason"], "rate_limited");
+}
+
 /// The set of keys, as the service tells it now; `None` while it is out of order.
 type Told = Arc<Mutex<Option<Value>>>;
 
@@ -176,6 +205,46 @@ async fn keys_of_a_url_outlive_its_absence_and_nobody_is_let_in_without_any() {
     assert_eq!(with(&proxy, &Signer::new("b").token(&claims(0))).await.status, 401);
 }
 
+/// A service of keys that is slow holds nobody up whose key is known.
+#[tokio::test]
+async fn keys_are_fetched_before_anybody_asks_and_renewed_beside_requests() {
+    let (signer, origin) = (Signer::new("a"), Origin::replying("hello"));
+    let keys = json!({ "keys": [signer.public()] }).to_string();
+    let (asked, left) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let service = Origin::with({
+        let (asked, left) = (asked.clone(), left.clone());
+        move |exchange| {
+            let (keys, left) = (keys.clone(), left.clone());
+            let is_first = asked.fetch_add(1, SeqCst) == 0;
+            async move {
+                if is_first {
+                    return exchange.reply(keys).await;
+                }
+                let after = exchange.hang().await;
+                left.fetch_add(1, SeqCst);
+                after
+            }
+        }
+    });
+    let policy =
+        format!("{{ jwt: {{ keys: {{ url: \"http://{service}/keys\", refresh: 1s }} }} }}");
+    let proxy = Crestline::start(&yaml(&origin, &policy)).await;
+    eventually("the first question", || 0 < asked.load(SeqCst)).await;
+    let token = signer.token(&claims(0));
+    assert_eq!(with(&proxy, &token).await.status, 200);
+    assert_eq!(origin.count(), 1);
+
+    eventually("the second question", || 1 < asked.load(SeqCst)).await;
+    let mut meanwhile = 0;
+    while left.load(SeqCst) == 0 {
+        assert_eq!(with(&proxy, &token).await.status, 200);
+        meanwhile += usize::from(left.load(SeqCst) == 0);
+    }
+    assert!(0 < meanwhile, "all requests waited for the service");
+    service.kill().await;
+    assert_eq!(with(&proxy, &token).await.status, 200);
+}
+
 /// What the service was told, and what it says, by the token.
 #[tokio::test]
 async fn another_service_decides_who_may_ask() {
@@ -193,7 +262,7 @@ async fn another_service_decides_who_may_ask() {
         }
     });
     let policy = format!(
-        "{{ forward_auth: {{ url: \"http://{service}/verify\", take: [x-user], timeout: 1s, cache: {{ by: [header.authorization, path], life: 1h }} }} }}"
+        "{{ forward_auth: {{ url: \"http://{service}/verify\", take: [x-user], user: x-user, timeout: 1s, cache: {{ by: [header.authorization, path], life: 1h }} }} }}, {{ request_headers: {{ set: {{ x-who: \"{{user}}\" }} }} }}"
     );
     let proxy = Crestline::start(&yaml(&origin, &policy)).await;
     let ask = async |who: &str, path: &str| {
@@ -214,6 +283,7 @@ async fn another_service_decides_who_may_ask() {
     // Once for the same request, anew for another.
     assert_eq!(ask("good", "/a?b=1").await.status, 200);
     assert_eq!((service.count(), origin.last().fields.all("x-user")), (1, vec!["ali"]));
+    assert_eq!(origin.last().fields.get("x-who"), Some("ali"), "remembered with the answer");
     assert_eq!(ask("good", "/b").await.status, 200);
     assert_eq!(service.count(), 2);
 

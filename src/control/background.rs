@@ -50,6 +50,7 @@ impl BackgroundService for Background {
         }
         let snapshot = control.live.load_full();
         outlets::start_first(&snapshot);
+        snapshot.start_errands();
         let started = Instant::now();
         {
             let mut keepers = control.keepers.lock().await;

@@ -231,6 +231,7 @@ impl Control {
             texts,
             summary: receipt.to_string(),
         });
+        new.start_errands();
         let before = self.live.swap(new.clone());
         keepers.settle(&new.upstreams, prepared).await;
         process_log::follow(&new.file.process_log);
@@ -286,6 +287,7 @@ impl Control {
         }
         new.bind_as(&old);
         changes.extend(receipt::certificates(&old, &new));
+        changes.extend(receipt::files(&old, &new));
         let to = if changes.is_empty() { old.version } else { new.version };
         let warnings = shown(&problems);
         Ok((new, Receipt { from: old.version, to, repeats, changes, warnings }, texts))

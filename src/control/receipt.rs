@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashSet},
     fmt,
+    sync::Arc,
 };
 
 use schemars::JsonSchema;
@@ -12,6 +13,7 @@ use crate::{
     config::{File, Named},
     diagnostic::{Problem, Problems},
     downstream::config::{Address, Config as Listener},
+    policy::Policies,
     snapshot::Snapshot,
     upstream::config::Config as UpstreamConfig,
 };
@@ -108,6 +110,19 @@ pub(super) fn certificates(old: &Snapshot, new: &Snapshot) -> Vec<String> {
         .chain(upstreams.map(|name| format!("certificates of upstream {name} changed")))
         .chain((!is_kept).then(|| "token of admin changed".to_owned()))
         .collect()
+}
+
+/// Lists the routes whose policies read files that hold something else than before.
+pub(super) fn files(old: &Snapshot, new: &Snapshot) -> Vec<String> {
+    let by_name = |snapshot: &Snapshot| -> BTreeMap<String, Arc<Policies>> {
+        let routes = snapshot.routes.routes().iter();
+        routes.map(|(_, route)| (route.name.clone(), route.policies.clone())).collect()
+    };
+    let before = by_name(old);
+    let changed = by_name(new)
+        .into_iter()
+        .filter(|(name, now)| before.get(name).is_some_and(|before| !before.read_the_same(now)));
+    changed.map(|(name, _)| format!("files of route {name} changed")).collect()
 }
 
 fn upstreams(old: &File, new: &File) -> Vec<String> {

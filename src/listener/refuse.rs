@@ -124,6 +124,7 @@ impl Refuser {
             replayed: None,
             is_too_long_to_replay: false,
             reason: refusal.reason,
+            user: None,
             user_agent: None,
             referer: None,
             request: None,

@@ -17,7 +17,10 @@ use serde::Deserialize;
 
 use crate::{
     field::{Lookup, Name},
-    policy::contract::{Build, Facts, Flow, Hooks, Request, Written},
+    policy::{
+        contract::{Build, Facts, Flow, Hooks, Request, Written},
+        variable::{Variable, Word},
+    },
     reason::Reason,
     reply::Reply,
     yaml::Spanned,
@@ -157,6 +160,10 @@ impl Written for Config {
     fn files(&self) -> Vec<&Path> {
         self.file.iter().map(|file| file.value.as_path()).collect()
     }
+
+    fn tells(&self, variable: &Variable) -> bool {
+        *variable == Variable::One(Word::ApiKey)
+    }
 }
 
 impl Hooks for Policy {
@@ -170,6 +177,7 @@ impl Hooks for Policy {
         if let Some(field) = &self.tell {
             request.notes.to_origin.push((field.clone(), owner.clone()));
         }
+        request.facts.who.tell_key(owner.clone());
         Flow::Continue
     }
 
@@ -210,6 +218,7 @@ mod tests {
         let (flow, notes) = given.ask(&policy);
         assert!(matches!(flow, Flow::Continue));
         assert_eq!(notes.to_origin, [("x-client".parse().unwrap(), "shop".parse().unwrap())]);
+        assert_eq!(given.facts().who.key(), Some(&b"shop"[..]), "the name, never the key");
         for (name, value, expected) in [
             ("x-api-key", "Secret", Some(401)),
             ("x-api-key", DIGEST, Some(401)),

@@ -4,7 +4,9 @@
 //! which runs and cannot fail for reasons that were known when the file was read.
 
 use std::{
-    fs, io,
+    fs,
+    hash::{DefaultHasher, Hash, Hasher},
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -16,8 +18,10 @@ use pingora_http::RequestHeader;
 use crate::{
     diagnostic::{Problem, Problems, Span},
     policy::{
+        errand::Errand,
         meter::Metering,
         state::{Heir, States},
+        variable::{Variable, When},
     },
 };
 pub use crate::{
@@ -75,6 +79,11 @@ pub trait Hooks {
     fn meter(&self) -> Option<Metering<'_>> {
         None
     }
+
+    /// What is to be done beside requests, if anything is.
+    fn errand(&self) -> Option<Arc<dyn Errand>> {
+        None
+    }
 }
 
 /// What the operator wrote of a policy.
@@ -83,7 +92,15 @@ pub trait Written {
     fn files(&self) -> Vec<&Path> {
         Vec::new()
     }
+
+    /// Whether it tells what a variable stands for that no request has by itself.
+    fn tells(&self, _variable: &Variable) -> bool {
+        false
+    }
 }
+
+/// A file that was read, and what stands for what it held.
+pub(super) type Seen = (PathBuf, u64);
 
 /// What a policy is given when it is built.
 pub struct Build<'a> {
@@ -95,8 +112,12 @@ pub struct Build<'a> {
     pub allow_faults: bool,
     /// Where the policy stands in the file.
     pub span: Span,
+    /// Whether a policy of the route tells what a variable stands for.
+    pub(super) tells: &'a dyn Fn(&Variable, When) -> bool,
     /// What it may inherit of its predecessor.
     pub(super) heir: Heir<'a>,
+    /// What the files of the route held that were read.
+    pub(super) seen: &'a mut Vec<Seen>,
     /// What it leaves to its successor.
     pub(super) states: &'a mut States,
 }
@@ -112,15 +133,46 @@ impl Build<'_> {
         self.problems.push(Problem::error(message.into()).at(span).help(help.into()));
     }
 
+    /// Checks that somebody tells what these variables stand for, by the time they are filled in;
+    /// one that nobody tells would never stand for anything.
+    pub(super) fn check<'v>(
+        &mut self,
+        variables: impl IntoIterator<Item = &'v Variable>,
+        when: When,
+        span: Span,
+    ) {
+        for variable in variables {
+            let Some((name, tellers)) = variable.told() else { continue };
+            if (self.tells)(variable, when) {
+                continue;
+            }
+            let (message, place) = match when {
+                When::Asked => (format!("no policy before this one tells `{name}`"), "before it"),
+                When::Answered => {
+                    (format!("no policy of the route tells `{name}`"), "on the route")
+                }
+            };
+            self.problem_at(span, message, format!("put {tellers} {place}"));
+        }
+    }
+
     /// Reads a file whose name stands at `span`; what is wrong with it is told.
     pub fn read(&mut self, path: &Path, span: Span) -> Option<Vec<u8>> {
+        let read = self.read_large(path, span, FILE_BYTES_MAX)?;
+        self.see(self.path(path), &read);
+        Some(read)
+    }
+
+    /// The same with another bound; what the file holds is for the caller to note.
+    pub fn read_large(&mut self, path: &Path, span: Span, bytes_max: u64) -> Option<Vec<u8>> {
         let path = self.path(path);
         let content = fs::metadata(&path).and_then(|facts| {
             if !facts.is_file() {
                 return Err(io::Error::other("it is no plain file"));
             }
-            if FILE_BYTES_MAX < facts.len() {
-                return Err(io::Error::other("it is larger than 16 MiB"));
+            if bytes_max < facts.len() {
+                let most = bytes_max >> 20;
+                return Err(io::Error::other(format!("it is larger than {most} MiB")));
             }
             fs::read(&path)
         });
@@ -131,6 +183,14 @@ impl Build<'_> {
                 self.problem_at(span, message, help);
             })
             .ok()
+    }
+
+    /// Notes what a file holds, be it by another sign than its content: a reload that finds another
+    /// one has changed something.
+    pub(super) fn see(&mut self, path: PathBuf, held: impl Hash) {
+        let mut hasher = DefaultHasher::new();
+        held.hash(&mut hasher);
+        self.seen.push((path, hasher.finish()));
     }
 
     /// A path of the file, seen from the folder of the main file.

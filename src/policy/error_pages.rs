@@ -10,6 +10,7 @@ use crate::{
     policy::{
         contract::{Build, Facts, Hooks, Page, Written},
         page::{self, Body},
+        variable::When,
     },
     yaml::{self, Spanned},
 };
@@ -82,7 +83,7 @@ impl Config {
                 cx.problem_at(page.span, "there is neither `body` nor `file`", "add one of them");
                 continue;
             }
-            pages.push((*statuses, page.build(cx)?));
+            pages.push((*statuses, page.build(When::Answered, cx)?));
         }
         pages.sort_by_key(|(statuses, _)| statuses.range().count());
         Some(Policy { pages: pages.into() })

@@ -6,7 +6,11 @@ use arrayvec::ArrayVec;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use pingora_http::{RequestHeader, ResponseHeader};
 
-use crate::{downstream::connection::Connection, policy::body::BodyFilters, reason::Reason};
+use crate::{
+    downstream::connection::Connection,
+    policy::{body::BodyFilters, identity::Identity},
+    reason::Reason,
+};
 
 /// Places that the policies of one route may hold for a request at a time.
 pub const HELD_MAX: usize = 8;
@@ -24,6 +28,8 @@ pub struct Facts<'a> {
     pub client: Option<IpAddr>,
     /// Its id.
     pub id: &'a HeaderValue,
+    /// Who it is, as far as policies have found out.
+    pub who: &'a Identity,
     /// Its route.
     pub route: &'a str,
     /// The upstream of its route.

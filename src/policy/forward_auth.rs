@@ -24,6 +24,7 @@ use crate::{
         key::{self, Key},
         twice::Twice,
         url::Url,
+        variable::{Variable, Word},
     },
     reason::Reason,
     reply::Reply,
@@ -56,6 +57,10 @@ pub struct Config {
     /// removed where the answer does not say them. Default: `[]`.
     #[serde(default)]
     pub take: Vec<Name>,
+    /// The field of the answer that names the user, for `{user}` and the access log.
+    /// Default: none, nobody is named.
+    #[serde(default)]
+    pub user: Option<Lookup>,
     /// How long an answer may take. Default: `2s`.
     #[serde(default = "timeout", deserialize_with = "units::positive")]
     #[schemars(extend("pattern" = units::POSITIVE))]
@@ -94,6 +99,7 @@ pub struct Policy {
     url: Url,
     send: Box<[HeaderName]>,
     take: Box<[HeaderName]>,
+    user: Option<HeaderName>,
     timeout: Time,
     cache: Option<Cache>,
 }
@@ -111,7 +117,22 @@ struct Cache {
 struct Verdict {
     mark: u128,
     until: Instant,
+    told: Told,
+}
+
+/// What an answer that lets go on says.
+#[derive(Clone, Debug, Default)]
+struct Told {
     taken: Vec<(HeaderName, HeaderValue)>,
+    user: Option<HeaderValue>,
+}
+
+impl Told {
+    fn note(self, request: &mut Request<'_>) -> Flow {
+        request.facts.who.tell_user(self.user);
+        request.notes.to_origin.extend(self.taken);
+        Flow::Continue
+    }
 }
 
 impl Config {
@@ -130,6 +151,7 @@ impl Config {
             url: self.url.clone(),
             send: self.send.iter().map(|name| name.0.clone()).collect(),
             take: self.take.iter().map(Name::to_header).collect(),
+            user: self.user.as_ref().map(|name| name.0.clone()),
             timeout: self.timeout.0,
             cache,
         })
@@ -149,7 +171,7 @@ impl Cache {
 
 /// What the service said.
 enum Said {
-    GoOn(Vec<(HeaderName, HeaderValue)>),
+    GoOn(Told),
     No(Reply),
 }
 
@@ -185,7 +207,7 @@ impl Policy {
         let question = self.question(facts).map_err(|why| why.to_string())?;
         let answer = self.url.endpoint.ask(question, &Files::default(), self.timeout).await?;
         match answer.status {
-            status if status.is_success() => Ok(Said::GoOn(self.taken(&answer.headers))),
+            status if status.is_success() => Ok(Said::GoOn(self.told(&answer.headers))),
             status if status.is_redirection() || status.is_client_error() => {
                 let headers = answer.headers.clone();
                 let body = answer.whole(BODY_BYTES_MAX, self.timeout).await?;
@@ -195,9 +217,11 @@ impl Policy {
         }
     }
 
-    fn taken(&self, headers: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
+    fn told(&self, headers: &HeaderMap) -> Told {
         let taken = self.take.iter();
-        taken.filter_map(|name| Some((name.clone(), headers.get(name)?.clone()))).collect()
+        let taken = taken.filter_map(|name| Some((name.clone(), headers.get(name)?.clone())));
+        let user = self.user.as_ref().and_then(|name| headers.get(name));
+        Told { taken: taken.collect(), user: user.cloned() }
     }
 }
 
@@ -216,7 +240,11 @@ fn refusal(status: StatusCode, headers: &HeaderMap, body: Bytes) -> Reply {
     reply
 }
 
-impl Written for Config {}
+impl Written for Config {
+    fn tells(&self, variable: &Variable) -> bool {
+        self.user.is_some() && *variable == Variable::One(Word::User)
+    }
+}
 
 impl Hooks for Policy {
     async fn on_request(&self, request: &mut Request<'_>) -> Flow {
@@ -226,19 +254,17 @@ impl Hooks for Policy {
             (cache, mark)
         });
         if let Some(found) = cached.and_then(|(cache, mark)| cache.find(mark, now)) {
-            request.notes.to_origin.extend(found.taken.iter().cloned());
-            return Flow::Continue;
+            return found.told.clone().note(request);
         }
         let said = Box::pin(time::timeout(self.timeout, self.ask(&request.facts))).await;
         match said.unwrap_or_else(|_| Err(format!("no answer within {:?}", self.timeout))) {
-            Ok(Said::GoOn(taken)) => {
+            Ok(Said::GoOn(told)) => {
                 if let Some((cache, mark)) = cached {
                     let until = now + cache.life;
-                    let verdict = Verdict { mark, until, taken: taken.clone() };
+                    let verdict = Verdict { mark, until, told: told.clone() };
                     cache.place(mark).store(Some(Arc::new(verdict)));
                 }
-                request.notes.to_origin.extend(taken);
-                Flow::Continue
+                told.note(request)
             }
             Ok(Said::No(reply)) => {
                 request.notes.reason = Some(Reason::AuthDenied);

@@ -14,7 +14,7 @@ use crate::{
     policy::{
         contract::Build,
         exchange::Facts,
-        variable::{Variable, Word},
+        variable::{Variable, When, Word},
     },
     yaml::{self, Spanned},
 };
@@ -24,8 +24,9 @@ const PARTS_MAX: usize = 8;
 
 /// A part of a key: the name of a variable, such as `client`, `route`, `header.x-tenant` or
 /// `cookie.session`. An IPv6 address counts by its first 64 bits, which is what one customer is
-/// given. Where a request has no such field, cookie or parameter, its client stands for it, so
-/// that nobody escapes by leaving it out.
+/// given. Where a request has no such field, cookie, parameter or claim, its client stands for it,
+/// so that nobody escapes by leaving it out. `user`, `api_key` and `claim.NAME` are told by the
+/// policies of access that stand before.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema)]
 #[schemars(with = "String", rename = "KeyPart", example = &"client", example = &"header.x-tenant")]
 pub struct Part(Variable);
@@ -35,7 +36,7 @@ pub struct Part(Variable);
 pub enum NoPart {
     /// There is no such variable.
     #[error(
-        "`{0}` is nothing that requests are counted by\nhelp: write the name of a variable without braces, such as `client`, `route`, `host`, `header.x-tenant` or `cookie.session`"
+        "`{0}` is nothing that requests are counted by\nhelp: write the name of a variable without braces, such as `client`, `route`, `host`, `header.x-tenant`, `cookie.session`, `user` or `claim.tenant`"
     )]
     Unknown(String),
     /// It is another one for each request, or not known yet.
@@ -90,6 +91,7 @@ impl Key {
             cx.problem_at(written.span, "too many parts for one key", help);
             return None;
         }
+        cx.check(written.iter().map(|part| &part.0), When::Asked, written.span);
         Some(Self(written.value.clone().into()))
     }
 

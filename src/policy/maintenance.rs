@@ -12,6 +12,7 @@ use crate::{
     policy::{
         contract::{Build, Flow, Hooks, Request, Written},
         page::{self, Body},
+        variable::When,
     },
     reason::Reason,
     reply::Reply,
@@ -55,7 +56,7 @@ impl Config {
                 cx.problem("`page` has neither `body` nor `file`", "add one, or remove `page`");
                 return None;
             }
-            Some(page) => Some(page.build(cx)?),
+            Some(page) => Some(page.build(When::Asked, cx)?),
             None => None,
         };
         let allow = self.allow.iter().map(|network| network.0).collect();

@@ -12,6 +12,7 @@ pub mod body;
 mod body_limit;
 mod body_rewrite;
 mod canonical_host;
+mod claims;
 mod client_cert;
 mod coding;
 mod compression;
@@ -22,13 +23,18 @@ mod cors;
 mod csrf;
 mod decompression;
 mod encoder;
+pub mod errand;
 mod error_pages;
 pub mod exchange;
 mod fault;
+mod fetched;
 mod fields;
 mod files;
 mod forward_auth;
+mod geo;
+pub mod identity;
 mod ip;
+mod jwks;
 mod jwt;
 mod key;
 mod location;
@@ -46,16 +52,19 @@ mod respond;
 mod response_headers;
 mod rewrite;
 mod security_headers;
+mod shared;
 mod state;
 pub mod template;
 #[cfg(test)]
 mod tests;
+mod token;
 mod twice;
 mod url;
 pub mod variable;
 mod verdict;
+mod whereabouts;
 
-use std::{collections::HashMap, path::Path};
+use std::{collections::HashMap, path::Path, sync::Arc};
 
 use http::StatusCode;
 use pingora::Result;
@@ -66,9 +75,11 @@ use serde::Deserialize;
 use crate::{
     diagnostic::{Problems, Span},
     policy::{
-        contract::{Build, Facts, Flow, Hooks, Notes, Request, Response, Written},
+        contract::{Build, Facts, Flow, Hooks, Notes, Request, Response, Seen, Written},
+        errand::Errand,
         meter::Metering,
         state::{Heir, States},
+        variable::{Variable, When},
     },
     reply::Page,
 };
@@ -89,6 +100,11 @@ macro_rules! policies {
             /// The name of the policy, as the operator writes it.
             pub fn name(&self) -> &'static str {
                 match self { $(Self::$Name(_) => stringify!($module),)* }
+            }
+
+            /// Whether it tells what a variable stands for.
+            fn tells(&self, variable: &Variable) -> bool {
+                match self { $(Self::$Name(config) => config.tells(variable),)* }
             }
 
             /// The files that it is read with, as they are written.
@@ -128,6 +144,10 @@ macro_rules! policies {
 
             fn meter(&self) -> Option<Metering<'_>> {
                 match self { $(Self::$Name(policy) => policy.meter(),)* }
+            }
+
+            fn errand(&self) -> Option<Arc<dyn Errand>> {
+                match self { $(Self::$Name(policy) => policy.errand(),)* }
             }
         }
     };
@@ -172,6 +192,8 @@ policies! {
     Files = files,
     /// Who may ask, by the word of another service.
     ForwardAuth = forward_auth,
+    /// Who may ask, by country or network.
+    Geo = geo,
     /// Who may ask, by a signed token.
     Jwt = jwt,
     /// Who may ask, by address.
@@ -209,6 +231,8 @@ pub struct Policies {
     names: Box<[String]>,
     body_bytes_max: Option<u64>,
     states: States,
+    /// The files that were read with them.
+    seen: Vec<Seen>,
 }
 
 impl Policies {
@@ -222,20 +246,28 @@ impl Policies {
     ) -> Self {
         let Around { folder, allow_faults } = around;
         let (mut list, mut names, mut states) = (Vec::new(), Vec::new(), States::default());
+        let mut seen = Vec::new();
         let mut turns: HashMap<&'static str, usize> = HashMap::new();
-        for (config, span) in configs {
+        let configs: Vec<_> = configs.into_iter().collect();
+        for (at, (config, span)) in configs.iter().enumerate() {
             let turn = turns.entry(config.name()).or_default();
             let key = (config.name(), *turn);
             *turn += 1;
             let heir = Heir { key, of: predecessor.map(|old| &old.states) };
-            let mut cx = Build { problems, folder, allow_faults, span, heir, states: &mut states };
+            let tells = |variable: &Variable, when: When| {
+                let end = if when == When::Asked { at } else { configs.len() };
+                configs[..end].iter().any(|(config, _)| config.tells(variable))
+            };
+            let (states, seen) = (&mut states, &mut seen);
+            let (span, tells) = (*span, &tells);
+            let mut cx = Build { problems, folder, allow_faults, span, tells, heir, seen, states };
             if let Some(policy) = config.build(&mut cx) {
                 list.push(policy);
                 names.push(called(key));
             }
         }
         let body_bytes_max = list.iter().filter_map(Hooks::body_bytes_max).min();
-        Self { list: list.into(), names: names.into(), body_bytes_max, states }
+        Self { list: list.into(), names: names.into(), body_bytes_max, states, seen }
     }
 
     /// Asks every policy about a request, until one answers it.
@@ -291,6 +323,16 @@ impl Policies {
     pub fn limits(&self) -> impl Iterator<Item = (&str, Metering<'_>)> {
         let named = self.names.iter().map(String::as_str).zip(&self.list);
         named.filter_map(|(name, policy)| policy.meter().map(|shown| (name, shown)))
+    }
+
+    /// Whether the files that were read with them held the same.
+    pub fn read_the_same(&self, other: &Self) -> bool {
+        self.seen == other.seen
+    }
+
+    /// Begins what is to be done beside requests. Call it within a runtime.
+    pub fn start(&self) {
+        self.list.iter().filter_map(Hooks::errand).for_each(Errand::start);
     }
 
     fn entered(&self, notes: &Notes) -> &[Policy] {

@@ -12,6 +12,7 @@ use crate::{
     policy::{
         contract::{Build, Facts, Page},
         template::Template,
+        variable::When,
     },
     yaml::Spanned,
 };
@@ -57,7 +58,7 @@ impl Config {
     }
 
     /// Reads the file, and looks for variables; `None` if something is wrong, or nothing is given.
-    pub fn build(&self, cx: &mut Build<'_>) -> Option<Body> {
+    pub fn build(&self, when: When, cx: &mut Build<'_>) -> Option<Body> {
         let text = match (&self.body, &self.file) {
             (Some(_), Some(file)) => {
                 cx.problem_at(file.span, "`body` and `file` are both given", "remove one of them");
@@ -84,6 +85,8 @@ impl Config {
             }
             (None, None) => return None,
         };
+        let span = self.file.as_ref().map_or(cx.span, |file| file.span);
+        cx.check(text.variables(), when, span);
         let by_name = self.file.as_ref().and_then(|file| by_ending(&file.value));
         let content_type = self.content_type.as_ref().map(|value| value.0.clone());
         let content_type = content_type.or(by_name.map(HeaderValue::from_static));
@@ -172,7 +175,7 @@ mod tests {
     use crate::policy::tests::{self, Given, build, problems};
 
     fn page(config: &str) -> (String, String) {
-        let body = build(config, |config: &Config, cx| config.build(cx));
+        let body = build(config, |config: &Config, cx| config.build(When::Asked, cx));
         let given = Given::request("GET", "/?name=%3Cscript%3E'%22%26").field("host", "shop.test");
         let page = body.page(&given.facts(), 503);
         let content_type = page.content_type.unwrap().to_str().unwrap().to_owned();
@@ -198,14 +201,14 @@ mod tests {
         assert_eq!(content_type, "text/html; charset=utf-8");
         assert_eq!(body, "<p>shop.test: &lt;script&gt;&#39;&quot;&amp;</p>");
         fs::write(&path, "<style>p{color:red}</style>{hots}").unwrap();
-        let told = problems(&config, |config: &Config, cx| config.build(cx));
+        let told = problems(&config, |config: &Config, cx| config.build(When::Asked, cx));
         assert!(told[0].ends_with("unknown variable `{hots}`"), "{told:?}");
     }
 
     #[test]
     fn a_file_that_is_not_there_is_told() {
         let config = "{ file: nowhere/at/all.html }";
-        let told = problems(config, |config: &Config, cx| config.build(cx));
+        let told = problems(config, |config: &Config, cx| config.build(When::Asked, cx));
         assert!(told[0].starts_with("cannot read `./nowhere/at/all.html`"), "{told:?}");
     }
 }

@@ -12,6 +12,7 @@ use crate::{
         location,
         pattern::Pattern,
         template::Template,
+        variable::When,
     },
     reason::Reason,
     reply::Reply,
@@ -147,6 +148,7 @@ impl Config {
             );
             return None;
         }
+        cx.check(config.to.iter().flat_map(Template::variables), When::Asked, cx.span);
         Some(Policy { way, status: config.status.0 })
     }
 }

@@ -9,7 +9,7 @@ use crate::policy::{
     contract::{Build, Facts, Hooks, Written},
     fields::{self, Edits},
     template::FieldTemplate,
-    variable::Variable,
+    variable::{Variable, When},
 };
 
 /// Edits of the header fields that the origin is sent.
@@ -32,6 +32,7 @@ impl Config {
             );
             return None;
         }
+        cx.check(self.0.values().flat_map(FieldTemplate::variables), When::Answered, cx.span);
         Some(Policy(self.0.build()))
     }
 }

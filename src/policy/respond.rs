@@ -12,6 +12,7 @@ use crate::{
         contract::{Build, Flow, Hooks, Page, Request, Written},
         page::{self, Body},
         template::{FieldTemplate, FieldValue},
+        variable::When,
     },
     reason::Reason,
     reply::Reply,
@@ -67,9 +68,11 @@ impl Config {
                 cx.problem(message, "remove `content`");
                 return None;
             }
-            Some(content) => Some(content.build(cx)?),
+            Some(content) => Some(content.build(When::Asked, cx)?),
             None => None,
         };
+        let variables = self.headers.values().flat_map(FieldTemplate::variables);
+        cx.check(variables, When::Asked, cx.span);
         let fields = self.headers.iter();
         let fields = fields.map(|(name, value)| (name.to_header(), value.build())).collect();
         Some(Policy { status: self.status, fields, body })

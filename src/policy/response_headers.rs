@@ -7,6 +7,8 @@ use serde::Deserialize;
 use crate::policy::{
     contract::{Build, Hooks, Response, Written},
     fields::{self, Edits},
+    template::FieldTemplate,
+    variable::When,
 };
 
 /// Edits of the header fields that the client is sent, in answers of the origin and in
@@ -22,7 +24,8 @@ pub struct Policy(Edits);
 
 impl Config {
     /// Makes the fields ready.
-    pub fn build(&self, _: &mut Build<'_>) -> Policy {
+    pub fn build(&self, cx: &mut Build<'_>) -> Policy {
+        cx.check(self.0.values().flat_map(FieldTemplate::variables), When::Answered, cx.span);
         Policy(self.0.build())
     }
 }

@@ -15,6 +15,7 @@ use crate::{
         contract::{Build, Flow, Hooks, Request, Written},
         pattern::Pattern,
         template::Template,
+        variable::When,
     },
     reason::Reason,
     reply::Reply,
@@ -113,6 +114,7 @@ impl Config {
             cx.problem("this `rewrite` changes nothing", "give it `prefix`, `regex` or `query`");
             return None;
         }
+        cx.check(query.set.values().flat_map(Template::variables), When::Asked, cx.span);
         Some(Policy { path, query })
     }
 }

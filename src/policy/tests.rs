@@ -13,6 +13,7 @@ use crate::{
     policy::{
         body::BodyFilters,
         contract::{Build, Facts, Flow, Hooks, Notes, Request, Response},
+        identity::Identity,
         state::{Heir, States},
     },
     yaml,
@@ -26,13 +27,19 @@ pub(crate) struct Given {
     header: RequestHeader,
     connection: Connection,
     id: HeaderValue,
+    who: Identity,
 }
 
 impl Given {
     /// A request of 192.0.2.7 in plaintext.
     pub(crate) fn request(method: &str, target: &str) -> Self {
         let header = RequestHeader::build(method, target.as_bytes(), None).unwrap();
-        Self { header, connection: connection("192.0.2.7"), id: HeaderValue::from_static(ID) }
+        Self {
+            header,
+            connection: connection("192.0.2.7"),
+            id: HeaderValue::from_static(ID),
+            who: Identity::default(),
+        }
     }
 
     /// With one more header field.
@@ -55,6 +62,7 @@ impl Given {
             connection: &self.connection,
             client: self.connection.client,
             id: &self.id,
+            who: &self.who,
             route: "shop",
             upstream: "app",
             backend: Some("127.0.0.1:3031"),
@@ -120,6 +128,8 @@ fn built<C: DeserializeOwned, P>(
         folder: Path::new("."),
         allow_faults: true,
         span: Span::default(),
+        tells: &|_, _| true,
+        seen: &mut Vec::new(),
         heir: Heir { key: ("policy", 0), of: None },
         states: &mut states,
     };

@@ -10,7 +10,19 @@ use form_urlencoded::parse;
 use http::{HeaderName, HeaderValue, header::COOKIE};
 use jiff::Timestamp;
 
-use crate::{diagnostic::suggest_among, policy::exchange::Facts};
+use crate::{
+    diagnostic::suggest_among,
+    policy::{exchange::Facts, whereabouts::Code},
+};
+
+/// When variables are filled in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// While the policies are asked, one after another.
+    Asked,
+    /// When all of them were.
+    Answered,
+}
 
 /// What one stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +35,8 @@ pub enum Variable {
     Cookie(String),
     /// A parameter of the query, decoded.
     Query(String),
+    /// A claim of the token, or of the session.
+    Claim(String),
 }
 
 macro_rules! words {
@@ -44,9 +58,13 @@ macro_rules! words {
 }
 
 words! {
+    ApiKey = "api_key": "The name of the key that the request showed to `api_key`.",
     Authority = "authority": "The host that was asked for, with its port if that was written.",
     Backend = "backend": "The backend that is asked, or that answered.",
     Client = "client": "The client's address, as far as trusted proxies tell.",
+    GeoAsn = "geo.asn": "The number of the client's autonomous system, by `geo`.",
+    GeoContinent = "geo.continent": "The client's continent: `EU`.",
+    GeoCountry = "geo.country": "The client's country: `DE`.",
     Host = "host": "The host that was asked for, without a port.",
     Id = "id": "The request's id.",
     Method = "method": "The method.",
@@ -65,10 +83,14 @@ words! {
     TlsVersion = "tls.version": "The version of TLS: `TLSv1.3`.",
     Upstream = "upstream": "The name of the upstream.",
     Uri = "uri": "The path and the query, as the client sent them.",
+    User = "user": "The user, by the first of `basic_auth`, `jwt` and `forward_auth` that tells one.",
 }
 
+/// Who tells countries.
+const GEO_COUNTRY: &str = "`geo` with `country`";
+
 /// The beginnings of the others.
-const NAMED: [&str; 3] = ["cookie.", "header.", "query."];
+const NAMED: [&str; 4] = ["claim.", "cookie.", "header.", "query."];
 
 /// A variable that there is not.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -99,6 +121,7 @@ impl FromStr for Variable {
             Some(("header", name)) => name.parse().map(Self::Header).map_err(|_| unknown()),
             Some(("cookie", name)) if !name.is_empty() => Ok(Self::Cookie(name.to_owned())),
             Some(("query", name)) if !name.is_empty() => Ok(Self::Query(name.to_owned())),
+            Some(("claim", name)) if !name.is_empty() => Ok(Self::Claim(name.to_owned())),
             _ => Err(unknown()),
         }
     }
@@ -113,6 +136,10 @@ impl Variable {
                 out.write_all(facts.headers().get(name).map_or(&[][..], HeaderValue::as_bytes))
             }
             Self::Cookie(name) => out.write_all(cookie(facts, name).unwrap_or_default()),
+            Self::Claim(name) => {
+                let claim = facts.who.claim(name);
+                out.write_all(claim.as_ref().map_or(&[][..], HeaderValue::as_bytes))
+            }
             Self::Query(name) => {
                 let mut pairs = parse(facts.query().unwrap_or_default().as_bytes());
                 let value = pairs.find(|(key, _)| key == name.as_str()).map(|(_, value)| value);
@@ -122,6 +149,21 @@ impl Variable {
                 pieces.try_for_each(|piece| out.write_all(piece))
             }
         };
+    }
+
+    /// What it is called, and which policies tell it, if one must.
+    pub(super) fn told(&self) -> Option<(String, &'static str)> {
+        match self {
+            Self::One(Word::User) => {
+                Some(("{user}".to_owned(), "`basic_auth`, `jwt`, or `forward_auth` with `user`"))
+            }
+            Self::One(Word::ApiKey) => Some(("{api_key}".to_owned(), "`api_key`")),
+            Self::One(Word::GeoCountry) => Some(("{geo.country}".to_owned(), GEO_COUNTRY)),
+            Self::One(Word::GeoContinent) => Some(("{geo.continent}".to_owned(), GEO_COUNTRY)),
+            Self::One(Word::GeoAsn) => Some(("{geo.asn}".to_owned(), "`geo` with `asn`")),
+            Self::Claim(name) => Some((format!("{{claim.{name}}}"), "`jwt`")),
+            _ => None,
+        }
     }
 
     /// Whether it is known only once there is an answer.
@@ -151,6 +193,7 @@ impl Word {
         let tls = facts.connection.tls_entry();
         let client = |at: usize| tls.client.map_or(&[][..], |client| client[at]);
         let text = match self {
+            Self::ApiKey => facts.who.key().unwrap_or_default(),
             Self::Authority => facts.authority().as_bytes(),
             Self::Backend => facts.backend.unwrap_or_default().as_bytes(),
             Self::Host => facts.host().as_bytes(),
@@ -168,7 +211,14 @@ impl Word {
             Self::TlsVersion => tls.version.unwrap_or_default().as_bytes(),
             Self::Upstream => facts.upstream.as_bytes(),
             Self::Uri => facts.header.raw_path(),
-            Self::Client | Self::Status | Self::Time | Self::TimeUnix => {
+            Self::User => facts.who.user().unwrap_or_default(),
+            Self::Client
+            | Self::GeoAsn
+            | Self::GeoContinent
+            | Self::GeoCountry
+            | Self::Status
+            | Self::Time
+            | Self::TimeUnix => {
                 return self.write_made(facts, status, out);
             }
         };
@@ -182,7 +232,15 @@ impl Word {
         status: Option<u16>,
         out: &mut impl Write,
     ) -> io::Result<()> {
+        let place = facts.who.place();
         match (self, facts.client, status) {
+            (Self::GeoCountry, ..) => {
+                out.write_all(place.country.as_ref().map_or(&[], Code::as_bytes))
+            }
+            (Self::GeoContinent, ..) => {
+                out.write_all(place.continent.as_ref().map_or(&[], Code::as_bytes))
+            }
+            (Self::GeoAsn, ..) => place.asn.map_or(Ok(()), |number| write!(out, "{number}")),
             (Self::Client, Some(client), _) => write!(out, "{client}"),
             (Self::Client, None, _) => write!(out, "unix"),
             (Self::Status, _, Some(status)) => write!(out, "{status}"),

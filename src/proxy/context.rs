@@ -16,6 +16,7 @@ use crate::{
         Policies,
         body::BodyFilters,
         contract::{Facts, Notes},
+        identity::Identity,
     },
     proxy::mirror,
     reason::Reason,
@@ -48,6 +49,8 @@ pub struct Context {
     pub(crate) routed: Option<Brief>,
     /// From the start until its policies let the request pass, or answered it.
     pub(crate) judged: Option<Brief>,
+    /// Who it is, as far as the policies of the route have found out.
+    pub(crate) who: Identity,
     /// What the policies of the route noted.
     pub(crate) notes: Notes,
     /// What changes the body of the answer.
@@ -94,6 +97,7 @@ impl Context {
             target: None,
             routed: None,
             judged: None,
+            who: Identity::default(),
             notes: Notes::default(),
             filters: BodyFilters::default(),
             deadline: None,
@@ -122,6 +126,7 @@ impl Context {
             connection,
             client: self.client,
             id: &self.id,
+            who: &self.who,
             route: &route.name,
             upstream: route.upstream.name(),
             backend: current.or_else(|| self.attempts.last_backend()),
@@ -140,6 +145,7 @@ impl Context {
             connection,
             client: self.client,
             id: &self.id,
+            who: &self.who,
             route: &route.name,
             upstream: route.upstream.name(),
             backend: None,

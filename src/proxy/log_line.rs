@@ -51,6 +51,7 @@ pub(crate) fn entry<'a>(session: &'a Session, ctx: &'a Context, status: u16) -> 
         },
         is_too_long_to_replay: ctx.replay == Some(Replay::TooLong),
         reason: ctx.reason.unwrap_or(Reason::Ok),
+        user: ctx.who.user(),
         user_agent: text(header::USER_AGENT),
         referer: text(header::REFERER),
         request: Some(&request.headers),

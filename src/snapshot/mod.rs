@@ -205,6 +205,12 @@ impl Snapshot {
         }
     }
 
+    /// Begins what its policies do beside requests; those that go on from a predecessor have begun.
+    /// Call it within a runtime.
+    pub fn start_errands(&self) {
+        self.routes.routes().iter().for_each(|(_, route)| route.policies.start());
+    }
+
     /// Why the process should not be sent clients yet, in words; nothing if it should. A probe for
     /// readiness asks here.
     pub fn unready(&self, now: SystemTime) -> Vec<String> {

@@ -189,6 +189,8 @@ const UNSEEN: &[(&str, &str)] = &[
     ("upstream_tls_verify_off", "keys that mean nothing together"),
     ("upstream_undefined", "which names there are elsewhere in the file"),
     ("policy_meaning", "what the keys of a policy mean together"),
+    ("policy_geo_meaning", "what the keys of a policy mean together"),
+    ("policy_untold", "what several elements have in common"),
 ];
 
 #[test]

@@ -64,6 +64,8 @@ pub struct Entry<'a> {
     pub is_too_long_to_replay: bool,
     /// Why it ended.
     pub reason: Reason,
+    /// Who the client is, where a policy has found out.
+    pub user: Option<&'a [u8]>,
     /// The client's `User-Agent`.
     pub user_agent: Option<&'a [u8]>,
     /// The client's `Referer`.
@@ -132,6 +134,9 @@ pub(super) fn fields(entry: &Entry<'_>, form: &Form, sink: &mut impl Sink) {
         sink.text(key!("replay"), b"too_long");
     }
     sink.text(key!("reason"), entry.reason.as_str().as_bytes());
+    if let Some(user) = entry.user {
+        sink.text(key!("user"), user);
+    }
     if let Some(agent) = entry.user_agent {
         sink.text(key!("user_agent"), agent);
     }
@@ -174,10 +179,22 @@ pub(super) fn attempts(count: usize, via: &dyn Display, sink: &mut impl Sink) {
     }
 }
 
+/// Appends a user's name as one word: whoever takes a line apart does so at its spaces.
+fn user(name: Option<&[u8]>, out: &mut Vec<u8>) {
+    for (at, word) in name.unwrap_or(b"-").split(|byte| *byte == b' ').enumerate() {
+        if 0 < at {
+            out.extend_from_slice(b"\\x20");
+        }
+        escape::hex(out, word);
+    }
+}
+
 /// Appends the combined format of Apache and nginx.
 pub(super) fn combined(entry: &Entry<'_>, form: &Form, out: &mut Vec<u8>) {
     escape::client(out, entry.client);
-    out.extend_from_slice(b" - - [");
+    out.extend_from_slice(b" - ");
+    user(entry.user, out);
+    out.extend_from_slice(b" [");
     Stamp::Apache.write(out);
     out.extend_from_slice(b"] \"");
     escape::hex(out, entry.method.as_bytes());

@@ -100,6 +100,7 @@ impl Entry<'_> {
             replayed: None,
             is_too_long_to_replay: false,
             reason: self.reason,
+            user: None,
             user_agent: None,
             referer: None,
             request: None,

@@ -69,6 +69,7 @@ fields! {
     TotalMs = "total_ms",
     TraceId = "trace_id",
     Upstream = "upstream",
+    User = "user",
     UserAgent = "user_agent",
     Via = "via",
 }
@@ -218,6 +219,7 @@ impl Field {
                 );
             }
             Self::Upstream => text(entry.upstream, out),
+            Self::User => known(entry.user, out),
             Self::UserAgent => known(entry.user_agent, out),
             Self::Via if entry.attempts == 0 => out.push(b'-'),
             Self::Via => {

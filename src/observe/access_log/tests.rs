@@ -45,6 +45,7 @@ fn entry() -> Entry<'static> {
         replayed: Some(1_024),
         is_too_long_to_replay: true,
         reason: Reason::Ok,
+        user: Some(b"ali b"),
         user_agent: Some(b"curl/8 \xff"),
         referer: None,
         request: None,
@@ -103,7 +104,7 @@ fn a_template_has_what_it_names_and_a_dash_for_what_is_not_known() {
 #[test]
 fn a_combined_line_escapes_as_nginx_does() {
     let line = written(Format::Combined);
-    assert!(line.starts_with("192.0.2.1 - - ["), "{line}");
+    assert!(line.starts_with("192.0.2.1 - ali\\x20b ["), "{line}");
     assert!(
         line.ends_with(
             "\"GET /a\\x1B[31m\\x22\\x0D\\x0Ab?c=\\x5C HTTP/1.1\" 200 12 \"-\" \"curl/8 \\xFF\"\n"

@@ -24,6 +24,7 @@ fn entry(status: u16, reason: Reason, waited: Duration) -> Entry<'static> {
         replayed: None,
         is_too_long_to_replay: false,
         reason,
+        user: None,
         user_agent: None,
         referer: None,
         request: None,

@@ -35,6 +35,7 @@ use crate::{
             users::{Credentials, Users},
         },
         contract::{Build, Facts, Flow, Hooks, Request, Written},
+        variable::{Variable, Word},
     },
     reason::Reason,
     reply::Reply,
@@ -195,12 +196,16 @@ impl Written for Config {
     fn files(&self) -> Vec<&Path> {
         vec![&self.file.value]
     }
+
+    fn tells(&self, variable: &Variable) -> bool {
+        *variable == Variable::One(Word::User)
+    }
 }
 
 impl Hooks for Policy {
     async fn on_request(&self, request: &mut Request<'_>) -> Flow {
         let Some(shown) = shown(request.facts.headers()) else { return self.refuse(request) };
-        let user = HeaderValue::from_str(&shown.user);
+        let user = HeaderValue::from_str(&shown.user).ok();
         match Box::pin(self.judge(shown)).await {
             Verdict::Bad => self.refuse(request),
             Verdict::Busy => {
@@ -208,9 +213,10 @@ impl Hooks for Policy {
                 Flow::Respond(Reply::unavailable(1))
             }
             Verdict::Good => {
-                if let (Some(field), Ok(user)) = (&self.tell, user) {
-                    request.notes.to_origin.push((field.clone(), user));
+                if let (Some(field), Some(user)) = (&self.tell, &user) {
+                    request.notes.to_origin.push((field.clone(), user.clone()));
                 }
+                request.facts.who.tell_user(user);
                 Flow::Continue
             }
         }
@@ -254,6 +260,7 @@ mod tests {
             let mut notes = crate::policy::contract::Notes::default();
             let mut request = Request { facts: given.facts(), notes: &mut notes };
             let flow = policy.on_request(&mut request).await;
+            assert_eq!(given.facts().who.user().is_some(), matches!(flow, Flow::Continue));
             (matches!(flow, Flow::Continue), notes.to_origin.len())
         };
         assert_eq!(ask("ali:open:sesame").await, (true, 1));

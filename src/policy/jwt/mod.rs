@@ -1,6 +1,5 @@
 //! Who may ask, by a signed token (RFC 7519).
 
-mod keys;
 mod source;
 
 use std::{collections::BTreeMap, path::Path, str::FromStr, sync::Arc};
@@ -9,22 +8,21 @@ use http::{
     HeaderName, HeaderValue,
     header::{AUTHORIZATION, WWW_AUTHENTICATE},
 };
-use jsonwebtoken::{Algorithm, Validation, decode, decode_header, errors::ErrorKind};
 use pingora::Result;
 use pingora_http::RequestHeader;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
-use serde_json::{Map, Value};
 
 use crate::{
     field::{Lookup, Name},
     policy::{
+        claims::{self, Claims},
         contract::{Build, Facts, Flow, Hooks, Request, Written},
-        jwt::{
-            keys::Keys,
-            source::{KeysConfig, Source},
-        },
-        variable::cookies,
+        errand::Errand,
+        jwks::Source,
+        jwt::source::KeysConfig,
+        token::{self, Algorithms, Rules},
+        variable::{Variable, Word, cookies},
     },
     reason::Reason,
     reply::Reply,
@@ -47,8 +45,8 @@ pub struct Config {
     pub keys: Spanned<KeysConfig>,
     /// The algorithms that count. None is one that a public key could be taken for the secret of.
     /// Default: `[RS256, PS256, ES256, EdDSA]`.
-    #[serde(default = "algorithms")]
-    pub algorithms: Spanned<Vec<AlgorithmName>>,
+    #[serde(default = "token::algorithms")]
+    pub algorithms: Algorithms,
     /// Who must have issued the token (`iss`). Default: anybody.
     #[serde(default)]
     pub issuer: Option<String>,
@@ -75,52 +73,12 @@ pub struct Config {
     pub forward: bool,
 }
 
-fn algorithms() -> Spanned<Vec<AlgorithmName>> {
-    use Algorithm::{ES256, EdDSA, PS256, RS256};
-    Spanned::new([RS256, PS256, ES256, EdDSA].map(AlgorithmName).into())
-}
-
 fn leeway() -> Duration {
     Duration::from_secs(30)
 }
 
 fn forward() -> bool {
     true
-}
-
-/// An algorithm of signatures with a public key (RFC 7518 §3.1, RFC 8037).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
-#[schemars(with = "String", rename = "JwtAlgorithm", example = &"ES256")]
-#[schemars(extend("enum" = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"]))]
-pub struct AlgorithmName(Algorithm);
-
-/// What is none.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no algorithm that tokens are verified with here\nhelp: {1}")]
-pub struct NoAlgorithm(String, &'static str);
-
-impl FromStr for AlgorithmName {
-    type Err = NoAlgorithm;
-
-    fn from_str(text: &str) -> Result<Self, NoAlgorithm> {
-        use Algorithm::{ES256, ES384, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512};
-        let known = [RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA];
-        let found = known.into_iter().find(|known| format!("{known:?}") == text);
-        found.map(Self).ok_or_else(|| {
-            let help = if text.starts_with("HS") || text == "none" {
-                "only signatures with a public key count: who knows that could make tokens of the others"
-            } else {
-                "write RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 or EdDSA"
-            };
-            NoAlgorithm(text.to_owned(), help)
-        })
-    }
-}
-
-impl<'de> Deserialize<'de> for AlgorithmName {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        yaml::text(deserializer, "an algorithm such as `ES256`")
-    }
 }
 
 /// Where a token stands.
@@ -167,11 +125,8 @@ impl<'de> Deserialize<'de> for From {
 /// What runs.
 #[derive(Debug)]
 pub struct Policy {
-    source: Arc<Source>,
-    algorithms: Box<[Algorithm]>,
-    issuer: Option<String>,
-    audience: Box<[String]>,
-    leeway: u64,
+    source: Source,
+    rules: Rules,
     require: Box<[(String, String)]>,
     tell: Box<[(HeaderName, String)]>,
     from: From,
@@ -181,11 +136,7 @@ pub struct Policy {
 impl Config {
     /// Reads the file of keys, or finds those that were fetched before.
     pub fn build(&self, cx: &mut Build<'_>) -> Option<Policy> {
-        if self.algorithms.is_empty() {
-            let help = "write `[RS256]`, or remove `algorithms`";
-            cx.problem_at(self.algorithms.span, "there is no algorithm", help);
-            return None;
-        }
+        let algorithms = token::ready(&self.algorithms, cx)?;
         if matches!(self.from, From::Cookie(_)) && !self.forward {
             let help =
                 "remove `forward: false`, or `request_headers: { remove: [cookie] }` takes all off";
@@ -195,10 +146,12 @@ impl Config {
         let tell = self.tell.iter().map(|(name, claim)| (name.to_header(), claim.clone()));
         Some(Policy {
             source: source::build(&self.keys, cx)?,
-            algorithms: self.algorithms.iter().map(|name| name.0).collect(),
-            issuer: self.issuer.clone(),
-            audience: self.audience.clone().into(),
-            leeway: self.leeway.0.as_secs(),
+            rules: Rules {
+                algorithms,
+                issuer: self.issuer.clone(),
+                audience: self.audience.clone().into(),
+                leeway: self.leeway.0.as_secs(),
+            },
             require: self.require.clone().into_iter().collect(),
             tell: tell.collect(),
             from: self.from.clone(),
@@ -247,96 +200,24 @@ impl Policy {
         str::from_utf8(token).ok().filter(|token| token.len() <= TOKEN_BYTES_MAX)
     }
 
-    async fn claims(&self, facts: &Facts<'_>) -> Result<Map<String, Value>, No> {
+    async fn claims(&self, facts: &Facts<'_>) -> Result<Claims, No> {
         let token = self.shown(facts).ok_or(No::Token)?;
-        let header = decode_header(token).map_err(|_| No::Token)?;
-        // What must be understood, and is not, makes a token useless (RFC 7515 §4.1.11).
-        if !self.algorithms.contains(&header.alg) || header.crit.is_some() {
-            return Err(No::Token);
-        }
-        let id = header.kid.as_deref();
-        let mut keys = self.source.keys(false).await.ok_or(No::Keys)?;
-        if !keys.has(id, header.alg) {
-            // Perhaps it was signed with a key that is newer than what is known.
-            keys = self.source.keys(true).await.ok_or(No::Keys)?;
-        }
-        let claims = self.verified(token, id, header.alg, &keys).ok_or(No::Token)?;
-        let has_all = self.require.iter().all(|(name, wanted)| has(&claims, name, wanted));
+        let claims = self.rules.claims(token, &self.source).await.map_err(|no| match no {
+            token::No::Token => No::Token,
+            token::No::Keys => No::Keys,
+        })?;
+        let has_all = self.require.iter().all(|(name, wanted)| claims::has(&claims, name, wanted));
         if has_all { Ok(claims) } else { Err(No::Claim) }
     }
-
-    fn verified(
-        &self,
-        token: &str,
-        id: Option<&str>,
-        algorithm: Algorithm,
-        keys: &Keys,
-    ) -> Option<Map<String, Value>> {
-        let mut validation = Validation::new(algorithm);
-        validation.leeway = self.leeway;
-        validation.validate_nbf = true;
-        validation.validate_aud = !self.audience.is_empty();
-        let mut required = vec!["exp"];
-        if !self.audience.is_empty() {
-            validation.set_audience(&self.audience);
-            required.push("aud");
-        }
-        if let Some(issuer) = &self.issuer {
-            validation.set_issuer(&[issuer]);
-            required.push("iss");
-        }
-        validation.set_required_spec_claims(&required);
-        keys.fit(id, algorithm).find_map(|key| {
-            match decode::<Map<String, Value>>(token, key, &validation) {
-                Ok(token) => Some(token.claims),
-                Err(why) => {
-                    if !matches!(why.kind(), ErrorKind::InvalidSignature) {
-                        log::debug!("a token was refused: {why}");
-                    }
-                    None
-                }
-            }
-        })
-    }
-}
-
-/// Whether a claim has a value: as it is, or among others. Only of scopes is it one of several
-/// words (RFC 8693 §4.2): users may have others written.
-fn has(claims: &Map<String, Value>, name: &str, wanted: &str) -> bool {
-    match claims.get(name) {
-        Some(Value::String(text)) if matches!(name, "scope" | "scp") => {
-            text.split(' ').any(|word| word == wanted)
-        }
-        Some(Value::String(text)) => text == wanted,
-        Some(Value::Array(all)) => all.iter().any(|one| one.as_str() == Some(wanted)),
-        Some(Value::Bool(is)) => is.to_string() == wanted,
-        Some(Value::Number(number)) => number.to_string() == wanted,
-        _ => false,
-    }
-}
-
-/// A claim as a field: texts as they are, lists of texts with commas, if there are none in them.
-fn value(claim: &Value) -> Option<HeaderValue> {
-    let text = match claim {
-        Value::String(text) => text.clone(),
-        Value::Bool(is) => is.to_string(),
-        Value::Number(number) => number.to_string(),
-        Value::Array(all) => {
-            let texts: Vec<_> = all.iter().filter_map(Value::as_str).collect();
-            // One of them would be taken for two.
-            if texts.iter().any(|text| text.contains(',')) {
-                return None;
-            }
-            texts.join(",")
-        }
-        Value::Null | Value::Object(_) => return None,
-    };
-    HeaderValue::try_from(text).ok()
 }
 
 impl Written for Config {
     fn files(&self) -> Vec<&Path> {
         self.keys.value.file.iter().map(|file| file.value.as_path()).collect()
+    }
+
+    fn tells(&self, variable: &Variable) -> bool {
+        matches!(variable, Variable::One(Word::User) | Variable::Claim(_))
     }
 }
 
@@ -348,10 +229,11 @@ impl Hooks for Policy {
         let (reason, reply) = match Box::pin(self.claims(&request.facts)).await {
             Ok(claims) => {
                 for (field, name) in &self.tell {
-                    if let Some(value) = claims.get(name).and_then(value) {
+                    if let Some(value) = claims.get(name).and_then(claims::value) {
                         request.notes.to_origin.push((field.clone(), value));
                     }
                 }
+                request.facts.who.tell_claims(Arc::new(claims));
                 return Flow::Continue;
             }
             // RFC 6750 §3.1.
@@ -384,44 +266,33 @@ impl Hooks for Policy {
         }
         Ok(())
     }
+
+    fn errand(&self) -> Option<Arc<dyn Errand>> {
+        match &self.source {
+            Source::Url(remote) => Some(remote.clone()),
+            Source::File(_) => None,
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
-    use crate::policy::tests::{Given, problems};
-
-    #[test]
-    fn a_claim_has_a_value_as_it_is_or_among_others() {
-        let claims = json!({
-            "scope": "read write", "role": "not admin", "groups": ["a", "b"], "is": true, "n": 7,
-        });
-        let claims = claims.as_object().unwrap();
-        for (name, wanted) in [("scope", "read"), ("groups", "b"), ("is", "true"), ("n", "7")] {
-            assert!(has(claims, name, wanted), "{name}");
-        }
-        for (name, wanted) in [("scope", "rea"), ("role", "admin"), ("groups", "c"), ("none", "")] {
-            assert!(!has(claims, name, wanted), "{name}");
-        }
-    }
-
-    #[test]
-    fn no_text_of_a_list_is_told_as_two() {
-        assert_eq!(value(&json!(["a", "b"])).unwrap(), "a,b");
-        assert_eq!(value(&json!(["a", "x,admin"])), None);
-        assert_eq!(value(&json!("x,y")).unwrap(), "x,y");
-    }
+    use crate::policy::{
+        jwks::Keys,
+        tests::{Given, problems},
+    };
 
     #[test]
     fn of_two_cookies_neither_is_the_token() {
         let policy = Policy {
-            source: Arc::new(Source::File(Arc::new(Keys::none()))),
-            algorithms: Box::new([]),
-            issuer: None,
-            audience: Box::new([]),
-            leeway: 0,
+            source: Source::File(Arc::new(Keys::none())),
+            rules: Rules {
+                algorithms: Box::new([]),
+                issuer: None,
+                audience: Box::new([]),
+                leeway: 0,
+            },
             require: Box::new([]),
             tell: Box::new([]),
             from: "cookie.t".parse().unwrap(),

@@ -9,7 +9,7 @@ use jsonwebtoken::{
 use serde_json::Value;
 
 /// The keys of a set that signatures can be verified with.
-pub(super) struct Keys(Vec<Entry>);
+pub(in crate::policy) struct Keys(Vec<Entry>);
 
 struct Entry {
     id: Option<String>,
@@ -29,7 +29,7 @@ impl Keys {
     ///
     /// # Errors
     /// If it is none, or nothing in it can be used.
-    pub(super) fn read(text: &[u8]) -> Result<Self, String> {
+    pub(in crate::policy) fn read(text: &[u8]) -> Result<Self, String> {
         let set: Value =
             serde_json::from_slice(text).map_err(|why| format!("it is no JSON: {why}"))?;
         let keys = set.get("keys").and_then(Value::as_array).ok_or("it has no list of `keys`")?;
@@ -43,17 +43,17 @@ impl Keys {
 
     /// A set without any.
     #[cfg(test)]
-    pub(super) fn none() -> Self {
+    pub(in crate::policy) fn none() -> Self {
         Self(Vec::new())
     }
 
     /// Whether one of them could verify such a token.
-    pub(super) fn has(&self, id: Option<&str>, algorithm: Algorithm) -> bool {
+    pub(in crate::policy) fn has(&self, id: Option<&str>, algorithm: Algorithm) -> bool {
         self.fit(id, algorithm).next().is_some()
     }
 
     /// Those that could verify such a token.
-    pub(super) fn fit(
+    pub(in crate::policy) fn fit(
         &self,
         id: Option<&str>,
         algorithm: Algorithm,
