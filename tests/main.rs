@@ -52,6 +52,7 @@ mod matching;
 mod memory;
 mod metrics;
 mod mirror;
+mod oidc;
 mod one_of_three;
 mod origin_faults;
 mod origin_http2;

@@ -10,37 +10,9 @@ use std::{
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
-use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Crestline, Origin, eventually, request};
-
-/// A key that signs tokens, and its public half.
-struct Signer {
-    key: EncodingKey,
-    public: Vec<u8>,
-    id: &'static str,
-}
-
-impl Signer {
-    fn new(id: &'static str) -> Self {
-        let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
-        let key = EncodingKey::from_ec_der(&pair.serialize_der());
-        Self { key, public: pair.public_key_raw().to_vec(), id }
-    }
-
-    fn public(&self) -> Value {
-        let [x, y] = [&self.public[1..33], &self.public[33..]]
-            .map(|half| BASE64_URL_SAFE_NO_PAD.encode(half));
-        json!({ "kty": "EC", "crv": "P-256", "use": "sig", "kid": self.id, "x": x, "y": y })
-    }
-
-    fn token(&self, claims: &Value) -> String {
-        let mut header = Header::new(Algorithm::ES256);
-        header.kid = Some(self.id.to_owned());
-        encode(&header, claims, &self.key).unwrap()
-    }
-}
+use crate::support::{Answer, Crestline, Origin, Signer, eventually, request};
 
 /// Claims that are good for an hour from now, or from some seconds before or after it.
 fn claims(shift: i64) -> Value {
@@ -77,7 +49,7 @@ async fn a_token_lets_in_and_tells_who_it_is() {
         (Signer::new("a"), Signer::new("a"), Origin::replying("hello"));
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("keys.json");
-    std::fs::write(&file, json!({ "keys": [signer.public()] }).to_string()).unwrap();
+    std::fs::write(&file, json!({ "keys": [signer.jwk()] }).to_string()).unwrap();
     let policy = format!(
         "{{ jwt: {{ keys: {{ file: {} }}, issuer: \"https://login.test\", audience: [api], require: {{ scope: read }}, tell: {{ x-user: sub }}, forward: false }} }}",
         file.display()
@@ -132,7 +104,7 @@ async fn a_user_and_its_claims_are_counted_passed_on_and_logged() {
     let (signer, origin) = (Signer::new("a"), Origin::replying("hello"));
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("keys.json");
-    std::fs::write(&file, json!({ "keys": [signer.public()] }).to_string()).unwrap();
+    std::fs::write(&file, json!({ "keys": [signer.jwk()] }).to_string()).unwrap();
     let policies = format!(
         "{{ request_headers: {{ set: {{ x-who: \"{{user}} of {{claim.tenant}}\" }} }} }}, {{ jwt: {{ keys: {{ file: {} }} }} }}, {{ rate_limit: {{ by: [claim.tenant], rates: [1/h] }} }}",
         file.display()
@@ -182,7 +154,7 @@ async fn keys_of_a_url_outlive_its_absence_and_nobody_is_let_in_without_any() {
     proxy.access_line(|line| line["reason"] == "auth_away").await;
 
     // It is asked again after a pause, and what it said stays when it goes.
-    *told.lock().unwrap() = Some(json!({ "keys": [signer.public()] }));
+    *told.lock().unwrap() = Some(json!({ "keys": [signer.jwk()] }));
     let mut tries = 0;
     while with(&proxy, &token).await.status != 200 {
         tries += 1;
@@ -209,7 +181,7 @@ async fn keys_of_a_url_outlive_its_absence_and_nobody_is_let_in_without_any() {
 #[tokio::test]
 async fn keys_are_fetched_before_anybody_asks_and_renewed_beside_requests() {
     let (signer, origin) = (Signer::new("a"), Origin::replying("hello"));
-    let keys = json!({ "keys": [signer.public()] }).to_string();
+    let keys = json!({ "keys": [signer.jwk()] }).to_string();
     let (asked, left) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let service = Origin::with({
         let (asked, left) = (asked.clone(), left.clone());

@@ -110,6 +110,8 @@ pub struct Build<'a> {
     pub folder: &'a Path,
     /// Whether there may be faults on purpose.
     pub allow_faults: bool,
+    /// The name of its route.
+    pub route: &'a str,
     /// Where the policy stands in the file.
     pub span: Span,
     /// Whether a policy of the route tells what a variable stands for.

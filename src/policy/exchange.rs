@@ -119,6 +119,8 @@ pub struct Notes {
     pub to_origin: Vec<(HeaderName, HeaderValue)>,
     /// Fields that the client is sent, instead of any of that name.
     pub to_client: Vec<(HeaderName, HeaderValue)>,
+    /// Cookies that the client is sent, beside those of the answer.
+    pub cookies: Vec<HeaderValue>,
     /// Why a policy answered the request.
     pub reason: Option<Reason>,
     held: ArrayVec<Held, HELD_MAX>,

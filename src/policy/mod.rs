@@ -41,6 +41,7 @@ mod location;
 mod maintenance;
 pub mod meter;
 mod method;
+mod oidc;
 mod origin;
 mod page;
 mod pattern;
@@ -51,6 +52,7 @@ mod request_headers;
 mod respond;
 mod response_headers;
 mod rewrite;
+mod secret;
 mod security_headers;
 mod shared;
 mod state;
@@ -66,7 +68,7 @@ mod whereabouts;
 
 use std::{collections::HashMap, path::Path, sync::Arc};
 
-use http::StatusCode;
+use http::{StatusCode, header::SET_COOKIE};
 use pingora::Result;
 use pingora_http::RequestHeader;
 use schemars::JsonSchema;
@@ -90,7 +92,7 @@ macro_rules! policies {
         #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
         #[serde(rename_all = "snake_case")]
         #[schemars(rename = "Policy")]
-        pub enum PolicyConfig { $($(#[$doc])* $Name($module::Config),)* }
+        pub enum PolicyConfig { $($(#[$doc])* $Name(Box<$module::Config>),)* }
 
         /// A policy that runs.
         #[derive(Debug)]
@@ -202,6 +204,8 @@ policies! {
     Maintenance = maintenance,
     /// Methods that are taken.
     Method = method,
+    /// Who may ask, by signing in.
+    Oidc = oidc,
     /// So many requests in a time.
     RateLimit = rate_limit,
     /// Sends the client elsewhere.
@@ -221,6 +225,8 @@ pub struct Around<'a> {
     pub folder: &'a Path,
     /// Whether there may be faults on purpose.
     pub allow_faults: bool,
+    /// The name of the route.
+    pub route: &'a str,
 }
 
 /// The policies of a route, in the order written.
@@ -244,7 +250,7 @@ impl Policies {
         predecessor: Option<&Self>,
         problems: &mut Problems,
     ) -> Self {
-        let Around { folder, allow_faults } = around;
+        let Around { folder, allow_faults, route } = around;
         let (mut list, mut names, mut states) = (Vec::new(), Vec::new(), States::default());
         let mut seen = Vec::new();
         let mut turns: HashMap<&'static str, usize> = HashMap::new();
@@ -260,7 +266,8 @@ impl Policies {
             };
             let (states, seen) = (&mut states, &mut seen);
             let (span, tells) = (*span, &tells);
-            let mut cx = Build { problems, folder, allow_faults, span, tells, heir, seen, states };
+            let mut cx =
+                Build { problems, folder, allow_faults, route, span, tells, heir, seen, states };
             if let Some(policy) = config.build(&mut cx) {
                 list.push(policy);
                 names.push(called(key));
@@ -304,6 +311,9 @@ impl Policies {
                 continue;
             }
             response.header.insert_header(name, value)?;
+        }
+        for cookie in &response.notes.cookies {
+            response.header.append_header(SET_COOKIE, cookie)?;
         }
         let entered = self.entered(response.notes).iter();
         entered.rev().try_for_each(|policy| policy.on_response(response))

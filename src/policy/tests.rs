@@ -127,6 +127,7 @@ fn built<C: DeserializeOwned, P>(
         problems: &mut problems,
         folder: Path::new("."),
         allow_faults: true,
+        route: "shop",
         span: Span::default(),
         tells: &|_, _| true,
         seen: &mut Vec::new(),

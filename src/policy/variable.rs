@@ -83,7 +83,7 @@ words! {
     TlsVersion = "tls.version": "The version of TLS: `TLSv1.3`.",
     Upstream = "upstream": "The name of the upstream.",
     Uri = "uri": "The path and the query, as the client sent them.",
-    User = "user": "The user, by the first of `basic_auth`, `jwt` and `forward_auth` that tells one.",
+    User = "user": "The user, by the first of `basic_auth`, `forward_auth`, `jwt` and `oidc` that tells one.",
 }
 
 /// Who tells countries.
@@ -154,14 +154,17 @@ impl Variable {
     /// What it is called, and which policies tell it, if one must.
     pub(super) fn told(&self) -> Option<(String, &'static str)> {
         match self {
-            Self::One(Word::User) => {
-                Some(("{user}".to_owned(), "`basic_auth`, `jwt`, or `forward_auth` with `user`"))
-            }
+            Self::One(Word::User) => Some((
+                "{user}".to_owned(),
+                "`basic_auth`, `jwt`, `oidc`, or `forward_auth` with `user`",
+            )),
             Self::One(Word::ApiKey) => Some(("{api_key}".to_owned(), "`api_key`")),
             Self::One(Word::GeoCountry) => Some(("{geo.country}".to_owned(), GEO_COUNTRY)),
             Self::One(Word::GeoContinent) => Some(("{geo.continent}".to_owned(), GEO_COUNTRY)),
             Self::One(Word::GeoAsn) => Some(("{geo.asn}".to_owned(), "`geo` with `asn`")),
-            Self::Claim(name) => Some((format!("{{claim.{name}}}"), "`jwt`")),
+            Self::Claim(name) => {
+                Some((format!("{{claim.{name}}}"), "`jwt`, or `oidc` with it in `claims`,"))
+            }
             _ => None,
         }
     }

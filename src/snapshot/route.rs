@@ -84,8 +84,8 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    fn around(&self) -> Around<'_> {
-        Around { folder: &self.folder, allow_faults: self.allow_faults }
+    fn around<'a>(&'a self, route: &'a str) -> Around<'a> {
+        Around { folder: &self.folder, allow_faults: self.allow_faults, route }
     }
 }
 
@@ -173,7 +173,7 @@ fn build(
 ) -> Option<Route> {
     let written = config.policies.iter().map(|policy| (&policy.value, policy.span));
     let old = shared.predecessors.get(&config.name.value).map(|route| &*route.policies);
-    let policies = Arc::new(Policies::build(written, shared.around(), old, problems));
+    let policies = Arc::new(Policies::build(written, shared.around(&config.name), old, problems));
     for (upstream, span) in config.names() {
         if names.contains(upstream.as_str()) {
             continue;

@@ -190,6 +190,7 @@ const UNSEEN: &[(&str, &str)] = &[
     ("upstream_undefined", "which names there are elsewhere in the file"),
     ("policy_meaning", "what the keys of a policy mean together"),
     ("policy_geo_meaning", "what the keys of a policy mean together"),
+    ("policy_oidc_meaning", "what the keys of a policy mean together"),
     ("policy_untold", "what several elements have in common"),
 ];
 

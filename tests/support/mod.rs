@@ -16,8 +16,10 @@ pub(crate) mod http2;
 mod load;
 mod origin;
 pub(crate) mod otlp;
+mod provider;
 mod redis;
 pub(crate) mod rsyslog;
+mod signer;
 mod tls;
 mod wire;
 
@@ -35,7 +37,9 @@ pub(crate) use self::{
     http2::{H2Answer, H2Client, H2Origin},
     load::{Load, UntilRefused},
     origin::{After, Exchange, Origin, bound},
+    provider::{Browser, Provider},
     redis::Redis,
+    signer::Signer,
     tls::{Authority, Pair, Session, TlsClient, TlsEnding, connect_http2, s_client},
     wire::Ending,
 };
