@@ -90,6 +90,9 @@ struct Flags {
     /// Measures Crestline set up in this way as well (may be repeated)
     #[structopt(long, number_of_values = 1, possible_values = &Variant::KEYS)]
     variant: Vec<Variant>,
+    /// Leaves the other proxies out, and sets the variants beside the plain Crestline
+    #[structopt(long)]
+    alone: bool,
 }
 
 impl Flags {
@@ -114,11 +117,13 @@ impl Flags {
         let variants = self.variant.iter().copied();
         let mut found: Vec<_> =
             std::iter::once(Variant::Plain).chain(variants).map(crestline).collect();
-        found.extend([
-            (Kind::Bare, built(&self.bare, "bare")),
-            (Kind::Nginx, packaged("nginx")),
-            (Kind::Haproxy, packaged("haproxy")),
-        ]);
+        if !self.alone {
+            found.extend([
+                (Kind::Bare, built(&self.bare, "bare")),
+                (Kind::Nginx, packaged("nginx")),
+                (Kind::Haproxy, packaged("haproxy")),
+            ]);
+        }
 
         let mut proxies = Vec::new();
         for (kind, program) in found {
