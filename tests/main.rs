@@ -11,6 +11,7 @@ mod acme;
 mod activation;
 mod admin;
 mod admin_listener;
+mod admin_tls;
 mod api_document;
 mod attack;
 mod balance;

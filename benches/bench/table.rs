@@ -97,12 +97,10 @@ fn ratios(samples: &[Sample], yardstick: &[Sample]) -> Vec<f64> {
 fn interval(figures: &[f64]) -> String {
     let mut sorted = figures.to_vec();
     sorted.sort_by(f64::total_cmp);
-    let count = sorted.len() as f64;
-    let below = (count / 2.0 - 1.96 * count.sqrt() / 2.0).floor();
-    if below < 1.0 {
+    let margin = (sorted.len() * 384 / 100).isqrt() + 1; // 1.96 deviations, twice
+    let Some(below) = (sorted.len().saturating_sub(margin) / 2).checked_sub(1) else {
         return String::new();
-    }
-    let below = below as usize - 1;
+    };
     format!("{:.2}–{:.2}", sorted[below], sorted[sorted.len() - 1 - below])
 }
 

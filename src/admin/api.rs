@@ -1,6 +1,6 @@
 //! The API itself: paths, and what is done for them.
 
-use std::{fmt, net::SocketAddr, sync::Arc, time::SystemTime};
+use std::{sync::Arc, time::SystemTime};
 
 use async_trait::async_trait;
 use http::{Method, StatusCode, header::ACCEPT};
@@ -30,6 +30,7 @@ use crate::{
         page, requests,
         status::{RouteStatus, Status},
         table::{self, Act, Found, Named},
+        who::Who,
     },
     control::{Control, Goal, Refusal, probation::Standing, probation::Terms},
     drain::{Drain, Order, State},
@@ -79,24 +80,6 @@ pub(super) struct Readiness {
     reasons: Vec<String>,
 }
 
-/// Who asks.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Who {
-    /// A user of this machine, on the socket that only the owner may open.
-    User(u32),
-    /// A program, over TCP.
-    Peer(SocketAddr),
-}
-
-impl fmt::Display for Who {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::User(user) => write!(f, "user {user}"),
-            Self::Peer(peer) => peer.fmt(f),
-        }
-    }
-}
-
 /// One connection to the API.
 pub(super) struct Visit {
     pub(super) api: Arc<Api>,
@@ -143,12 +126,12 @@ impl Visit {
     async fn answer(&self, request: &RequestHeader, body: &[u8]) -> Answer {
         let (method, path) = (&request.method, request.uri.path());
         let mut wants_token = false;
-        let right = match self.who {
+        let right = match &self.who {
             Who::User(_) => guard::check_owner(request),
-            Who::Peer(_) => match &self.api.control.live().load().admin {
+            Who::Peer(peer) => match &self.api.control.live().load().admin {
                 Some(access) => {
-                    wants_token = access.wants_token();
-                    guard::check(request, access)
+                    wants_token = access.wants_token() && peer.client.is_none();
+                    guard::check(request, peer, access)
                 }
                 None => Err((StatusCode::FORBIDDEN, "there is no admin listener any more")),
             },
@@ -159,7 +142,7 @@ impl Visit {
             Err((status, why)) => Answer::Whole(status, refused(why)),
         };
         if !matches!(*method, Method::GET | Method::HEAD) && path != "/v1/explain" {
-            let (who, right) = (self.who, right.map_or("refused", |right| right));
+            let (who, right) = (&self.who, right.map_or("refused", |right| right));
             info!("admin: {method} {path:?} by {who} {right}: {}", answer.status().as_u16());
         }
         answer

@@ -6,7 +6,6 @@
 
 use std::{
     io,
-    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -18,10 +17,7 @@ use pingora_core::{
 use tokio::net::TcpListener;
 
 use crate::{
-    admin::{
-        accept,
-        api::{Api, Who},
-    },
+    admin::{Met, accept, api::Api, who},
     control::tasks,
     handover::predecessor::Predecessor,
     listener::bind::Bound,
@@ -54,8 +50,8 @@ impl BackgroundService for Front {
             Err(why) => return error!("admin: cannot listen on {address}: {why}"),
         };
         info!("admin: listens on {address}");
-        let serve =
-            tasks::keep("admin listener", || accept(|| next(&listener), &self.api, &shutdown));
+        let next = || next(&listener, &self.api);
+        let serve = tasks::keep("admin listener", || accept(next, &self.api, &shutdown));
         tokio::select! {
             () = serve => {}
             () = self.handover.handed_over() => {}
@@ -63,7 +59,13 @@ impl BackgroundService for Front {
     }
 }
 
-async fn next(listener: &TcpListener) -> io::Result<(Stream, Who)> {
-    let (stream, peer): (_, SocketAddr) = listener.accept().await?;
-    Ok((Stream::from(stream), Who::Peer(peer)))
+/// The next connection; it is met with the certificates that are in force when it comes.
+async fn next(
+    listener: &TcpListener,
+    api: &Api,
+) -> io::Result<impl Future<Output = Option<Met>> + Send + use<>> {
+    let (stream, peer) = listener.accept().await?;
+    let snapshot = api.control.live().load();
+    let keyring = snapshot.admin.as_ref().and_then(|admin| admin.tls.as_ref()).map(|tls| tls.now());
+    Ok(who::meet(Stream::from(stream), peer, keyring))
 }

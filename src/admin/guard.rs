@@ -1,10 +1,10 @@
 //! Whose requests the admin listener takes.
 //!
-//! Whoever can reach the address is a program of this machine, or has the token; but a browser
-//! there runs programs of strangers. What a page of another site asks for is refused, and so is a
-//! name that a stranger lets point here (DNS rebinding): without a token, only an address or
-//! `localhost` is taken for the host. The owner may have the socket, too, within reach of a browser
-//! (`ssh -L 9180:/run/crestline/…`), so the same goes there.
+//! Whoever can reach the address is a program of this machine, or has the token or a certificate;
+//! but a browser there runs programs of strangers. What a page of another site asks for is refused,
+//! and so is a name that a stranger lets point here (DNS rebinding): in plaintext and without a
+//! token, only an address or `localhost` is taken for the host. The owner may have the socket, too,
+//! within reach of a browser (`ssh -L 9180:/run/crestline/…`), so the same goes there.
 //!
 //! The page at `/` holds no secret: it may be come to by a link, and without the token.
 
@@ -16,7 +16,10 @@ use http::{
 };
 use pingora_http::RequestHeader;
 
-use crate::{admin::page, snapshot::Access};
+use crate::{
+    admin::{page, who::Peer},
+    snapshot::Access,
+};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
@@ -30,9 +33,16 @@ pub(super) const PROBES: [&str; 2] = ["/healthz", "/readyz"];
 pub(super) type Refusal = (StatusCode, &'static str);
 
 /// Whether a request that came over TCP is taken, and by whose right.
-pub(super) fn check(request: &RequestHeader, access: &Access) -> Result<&'static str, Refusal> {
-    if is_foreign(request) {
+pub(super) fn check(
+    request: &RequestHeader,
+    peer: &Peer,
+    access: &Access,
+) -> Result<&'static str, Refusal> {
+    if is_foreign(request, peer.scheme()) {
         return Err(FOREIGN);
+    }
+    if peer.client.is_some() && access.takes_certificates() {
+        return Ok("by its certificate");
     }
     let is_shown = shown(request).is_some_and(|token| access.is_token(token));
     if is_shown {
@@ -41,14 +51,16 @@ pub(super) fn check(request: &RequestHeader, access: &Access) -> Result<&'static
     if access.wants_token() && page::is_of_it(&request.method, request.uri.path()) {
         return Ok("without a token");
     }
-    if !is_local(text(request, HOST).unwrap_or_default()) {
+    // Over TLS a browser has seen that the name is ours.
+    if !peer.is_over_tls && !is_local(text(request, HOST).unwrap_or_default()) {
         let why = "without a token, ask for an address or `localhost`, not for another name";
         return Err((StatusCode::FORBIDDEN, why));
     }
-    if access.wants_token() && !PROBES.contains(&request.uri.path()) {
-        Err((StatusCode::UNAUTHORIZED, "show the token: `Authorization: Bearer …`"))
-    } else {
-        Ok("without a token")
+    match (access.wants_token(), access.takes_certificates()) {
+        (false, false) => Ok("without a token"),
+        _ if PROBES.contains(&request.uri.path()) => Ok("without a token"),
+        (true, _) => Err((StatusCode::UNAUTHORIZED, "show the token: `Authorization: Bearer …`")),
+        (false, true) => Err((StatusCode::FORBIDDEN, "show a certificate")),
     }
 }
 
@@ -56,7 +68,7 @@ pub(super) fn check(request: &RequestHeader, access: &Access) -> Result<&'static
 /// browser.
 pub(super) fn check_owner(request: &RequestHeader) -> Result<&'static str, Refusal> {
     let host = text(request, HOST).unwrap_or_default();
-    if is_foreign(request) {
+    if is_foreign(request, "http") {
         Err(FOREIGN)
     } else if host.contains('.') && !is_local(host) {
         Err((StatusCode::FORBIDDEN, "ask for `localhost`, not for another name"))
@@ -66,9 +78,10 @@ pub(super) fn check_owner(request: &RequestHeader) -> Result<&'static str, Refus
 }
 
 /// Whether a page of another site asks, unless it is a link that was followed to the page here.
-fn is_foreign(request: &RequestHeader) -> bool {
+fn is_foreign(request: &RequestHeader, scheme: &str) -> bool {
     let host = text(request, HOST).unwrap_or_default();
-    if text(request, ORIGIN).is_some_and(|origin| origin.strip_prefix("http://") != Some(host)) {
+    if text(request, ORIGIN).is_some_and(|origin| origin.split_once("://") != Some((scheme, host)))
+    {
         return true;
     }
     let is_followed = request.method == Method::GET

@@ -18,13 +18,21 @@ pub mod requests;
 pub mod socket;
 pub mod status;
 mod table;
+mod who;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    future::{Ready, ready},
+    io,
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use log::{info, warn};
 use pingora_core::{
-    apps::ServerApp, protocols::l4::stream::Stream, server::ShutdownWatch,
+    apps::ServerApp,
+    protocols::{Stream, l4::stream::Stream as L4},
+    server::ShutdownWatch,
     services::background::BackgroundService,
 };
 use tokio::{
@@ -37,10 +45,7 @@ pub use answer::Refused;
 pub use api::Api;
 
 use crate::{
-    admin::{
-        api::{Visit, Who},
-        socket::Bound,
-    },
+    admin::{api::Visit, socket::Bound, who::Who},
     control::tasks,
     handover::pid_file::PidFile,
 };
@@ -94,21 +99,26 @@ impl BackgroundService for Admin {
     }
 }
 
-async fn next(listener: &UnixListener) -> io::Result<(Stream, Who)> {
+async fn next(listener: &UnixListener) -> io::Result<Ready<Option<Met>>> {
     let (stream, _) = listener.accept().await?;
     let user = stream.peer_cred()?.uid();
-    Ok((Stream::from(stream), Who::User(user)))
+    Ok(ready(Some((Box::new(L4::from(stream)), Who::User(user)))))
 }
 
-/// Serves connections as they come, so many at a time.
-async fn accept<F>(next: impl Fn() -> F, api: &Arc<Api>, shutdown: &ShutdownWatch)
+/// A connection, and who it is with.
+type Met = (Stream, Who);
+
+/// Serves connections as they come, so many at a time. What comes next is not served before it is
+/// known who it is, which takes its own time.
+async fn accept<F, M>(next: impl Fn() -> F, api: &Arc<Api>, shutdown: &ShutdownWatch)
 where
-    F: Future<Output = io::Result<(Stream, Who)>>,
+    F: Future<Output = io::Result<M>>,
+    M: Future<Output = Option<Met>> + Send + 'static,
 {
     let free = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(place) = free.clone().acquire_owned().await else { return };
-        let (stream, who) = match next().await {
+        let meet = match next().await {
             Ok(next) => next,
             Err(why) => {
                 warn!("admin: a connection was not accepted: {why}");
@@ -116,10 +126,12 @@ where
                 continue;
             }
         };
-        let (visit, shutdown) = (Arc::new(Visit { api: api.clone(), who }), shutdown.clone());
+        let (api, shutdown) = (api.clone(), shutdown.clone());
         tokio::spawn(async move {
             let _place = place;
-            visit.process_new(Box::new(stream), &shutdown).await;
+            if let Some((stream, who)) = meet.await {
+                Arc::new(Visit { api, who }).process_new(stream, &shutdown).await;
+            }
         });
     }
 }

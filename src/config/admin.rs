@@ -1,5 +1,7 @@
 //! The admin listener as the operator writes it.
 
+mod tls;
+
 use std::{
     fs,
     net::SocketAddr,
@@ -10,6 +12,8 @@ use std::{
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
+
+pub use tls::AdminTls;
 
 use crate::{
     diagnostic::{Problem, Problems},
@@ -28,13 +32,19 @@ const TOKEN_MAX: usize = 4 * 1024;
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Admin")]
 pub struct AdminConfig {
-    /// Where to listen, in plaintext: `127.0.0.1:9180`. Beyond this machine, it takes a `token`.
+    /// Where to listen: `127.0.0.1:9180`. Beyond this machine, it takes a `token`, or certificates
+    /// of clients (`tls`).
     pub address: Spanned<AdminAddress>,
     /// A file with the token that clients must show (`Authorization: Bearer …`), as `file:PATH`;
     /// only `/healthz` and `/readyz` need none. It is read again at each reload.
-    /// Default: none, whoever reaches the address may ask and change.
+    /// Default: none; unless certificates are asked for, whoever reaches the address may ask and
+    /// change.
     #[serde(default)]
     pub token: Option<Spanned<TokenFile>>,
+    /// The certificate that is shown, and whose certificates are taken instead of the token.
+    /// Default: none, plaintext is spoken.
+    #[serde(default)]
+    pub tls: Option<Spanned<AdminTls>>,
 }
 
 /// An IP address and a port.
@@ -95,20 +105,27 @@ impl<'de> Deserialize<'de> for TokenFile {
 }
 
 impl AdminConfig {
-    /// The file that is read, seen from the folder of the main file.
-    pub fn file(&self, folder: &Path) -> Option<PathBuf> {
-        self.token.as_ref().map(|token| folder.join(&token.value.0))
+    /// The files that are read, seen from the folder of the main file.
+    pub fn files(&self, folder: &Path) -> impl Iterator<Item = PathBuf> {
+        let token = self.token.as_ref().map(|token| folder.join(&token.value.0));
+        token.into_iter().chain(self.tls.iter().flat_map(|tls| tls.files(folder)))
+    }
+
+    /// Whether clients may show certificates.
+    pub fn takes_certificates(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.client_certificates.is_some())
     }
 
     /// Reads the token, if there is to be one; what is wrong with it is told.
     pub fn read_token(&self, folder: &Path, problems: &mut Problems) -> Option<String> {
         let Some(written) = &self.token else {
-            if !self.address.value.0.ip().is_loopback() {
+            if !self.address.value.0.ip().is_loopback() && !self.takes_certificates() {
                 let message = format!(
                     "the admin listener at `{}` can be reached from other machines, by anybody",
                     self.address.value.0
                 );
-                let help = "add `token: file:PATH`, or listen on `127.0.0.1:9180`";
+                let help = "add `token: file:PATH` or `client_certificates` under `tls`, or listen on \
+                            `127.0.0.1:9180`";
                 problems.push(Problem::error(message).at(self.address.span).help(help));
             }
             return None;
@@ -157,6 +174,7 @@ mod tests {
         let config = AdminConfig {
             address: Spanned::new("0.0.0.0:1".parse().unwrap()),
             token: Some(Spanned::new("file:token".parse().unwrap())),
+            tls: None,
         };
         let mut problems = Problems::default();
         let token = config.read_token(folder.path(), &mut problems);

@@ -195,7 +195,7 @@ impl File {
         let tls = self.listeners.iter().filter_map(|listener| listener.tls.as_ref());
         let upstreams = self.upstreams.iter().filter_map(|upstream| upstream.config.as_ref());
         let shown = tls.flat_map(|tls| tls.files(&self.folder));
-        let admin = self.admin.iter().filter_map(|admin| admin.file(&self.folder));
+        let admin = self.admin.iter().flat_map(|admin| admin.files(&self.folder));
         let routes = self.routes.iter().flatten().flatten();
         let policies = routes.flat_map(|route| &route.policies);
         let read = policies.flat_map(|policy| policy.value.files());

@@ -102,13 +102,16 @@ pub(super) fn certificates(old: &Snapshot, new: &Snapshot) -> Vec<String> {
         before.link() != now.link() && old.written(name) == new.written(name)
     };
     let upstreams = new.upstreams.keys().filter(|name| differs(name));
-    let is_kept = match (&old.admin, &new.admin) {
-        (Some(before), Some(now)) => before.is_same(now) || old.file.admin != new.file.admin,
-        _ => true,
+    let admin = match (&old.admin, &new.admin) {
+        (Some(before), Some(now)) if old.file.admin == new.file.admin => {
+            let token = (!before.has_token_of(now)).then_some("token");
+            token.into_iter().chain((!before.has_certificates_of(now)).then_some("certificates"))
+        }
+        _ => None.into_iter().chain(None),
     };
     listeners
         .chain(upstreams.map(|name| format!("certificates of upstream {name} changed")))
-        .chain((!is_kept).then(|| "token of admin changed".to_owned()))
+        .chain(admin.map(|what| format!("{what} of admin changed")))
         .collect()
 }
 

@@ -29,8 +29,7 @@ pub(super) async fn run(control: Arc<Control>) {
 }
 
 fn due(reminders: &mut Reminders, snapshot: &Snapshot, now: SystemTime) -> Vec<String> {
-    let keyrings = snapshot.listeners.iter().filter_map(|listener| listener.tls.as_ref());
-    let all = keyrings.flat_map(|keyring| keyring.now().reminders(now));
+    let all = snapshot.keyrings().flat_map(|(_, keyring)| keyring.reminders(now));
     reminders.due(all.collect(), now)
 }
 

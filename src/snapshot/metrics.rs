@@ -115,12 +115,11 @@ fn handshakes(snapshot: &Snapshot, page: &mut Page) {
 /// Of certificates that nothing tells apart, the one that expires first.
 fn certificates(snapshot: &Snapshot, now: SystemTime, page: &mut Page) {
     let mut expiries: BTreeMap<[String; 3], SystemTime> = BTreeMap::new();
-    for listener in &snapshot.listeners {
-        let Some(keyring) = listener.tls.as_ref().map(|current| current.now()) else { continue };
+    for (address, keyring) in snapshot.keyrings() {
         for certificate in keyring.certificates() {
             let names: Vec<_> = certificate.names.iter().collect();
             let key = certificate.kind.as_str().to_owned();
-            let labels = [listener.address.to_string(), names.join(","), key];
+            let labels = [address.to_string(), names.join(","), key];
             let expires = expiries.entry(labels).or_insert(certificate.expires);
             *expires = certificate.expires.min(*expires);
         }

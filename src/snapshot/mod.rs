@@ -36,13 +36,14 @@ use crate::{
     acme::Acme,
     config::{File, Loaded, Named, SMALLEST, server},
     diagnostic::{Problem, Problems},
+    downstream::config::Address,
     observe::{
         access_log::{AccessLog, form::Form, target::Target},
         tally::Tally,
     },
     routing::table::Table,
     snapshot::traces::Traces,
-    tls::tickets::Tickets,
+    tls::{keyring::Keyring, tickets::Tickets},
     traces::Tracing,
     upstream::{
         Upstream,
@@ -135,7 +136,7 @@ pub fn assemble(
     Snapshot {
         version: predecessor.map_or(1, |old| old.version + 1),
         listeners,
-        admin: Access::of(&file, predecessor, problems),
+        admin: Access::of(&file, &tickets, predecessor, problems),
         acme,
         trusted: file.trusted_proxies.iter().map(|network| network.0).collect(),
         access_log: access_log.map(|(form, target)| log_to(form, target, predecessor)),
@@ -209,6 +210,13 @@ impl Snapshot {
     /// Call it within a runtime.
     pub fn start_errands(&self) {
         self.routes.routes().iter().for_each(|(_, route)| route.policies.start());
+    }
+
+    /// The certificates of listeners and of the admin listener, with their addresses.
+    pub fn keyrings(&self) -> impl Iterator<Item = (&Address, Arc<Keyring>)> {
+        let listeners = self.listeners.iter().map(|one| (&one.address, one.tls.as_ref()));
+        let admin = self.admin.iter().map(|admin| (&admin.address, admin.tls.as_ref()));
+        listeners.chain(admin).filter_map(|(address, tls)| Some((address, tls?.now())))
     }
 
     /// Why the process should not be sent clients yet, in words; nothing if it should. A probe for

@@ -126,6 +126,7 @@ const UNSEEN: &[(&str, &str)] = &[
     ("acme_unnamed", "what is missing: it may stand in another file"),
     ("acme_unused", "whether anybody needs it: that may stand in another file"),
     ("admin_public", "keys that mean nothing without another"),
+    ("admin_tls_missing", "whether a file is there"),
     ("admin_token_missing", "whether a file is there"),
     ("balance_backups", "what several elements have in common"),
     ("balance_zone", "keys that mean nothing without another"),

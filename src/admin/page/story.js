@@ -19,7 +19,7 @@ const isGood = (outcome) => /^[1-4]\d\d$/.test(outcome);
 
 /** Draws the story of a record. */
 export function story(record) {
-  const { id, client, protocol, bytes, time, timeline, attempts } = record;
+  const { id, client, protocol, bytes, time, timeline, attempts, trace_id: trace } = record;
   const x = scale(record);
   const lines = [
     ...timeline.map((one) => [one.event === "ended" ? Infinity : one.at_ms, step(record, one, x)]),
@@ -27,7 +27,8 @@ export function story(record) {
   ];
   lines.sort(([one], [other]) => one - other);
   const told = make("p", {}, "Request ", make("code", {}, id),
-    `, ${protocol}, from ${client}, at ${clock(Date.parse(time))}; ${count(bytes)} bytes sent. Times count from when its head was read.`);
+    `, ${protocol}, from ${client}, at ${clock(Date.parse(time))}; ${count(bytes)} bytes sent. Times count from when its head was read.`,
+    ...(trace ? [" Trace ", make("code", {}, trace), "."] : []));
   return make("div", { class: "story" }, told, make("ol", { class: "timeline" }, ...lines.map(([, node]) => node)));
 }
 
