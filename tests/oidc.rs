@@ -263,6 +263,7 @@ async fn a_session_is_renewed_once_and_ends_when_the_provider_says_so() {
     let kept = browser.clone();
     until(&mut browser, &proxy, "nobody to ask", |answer| answer.status == 503).await;
     proxy.access_line(|line| line["reason"] == "auth_away").await;
+    proxy.logs("gives no tokens").await;
     assert_eq!(browser.cookies, kept.cookies);
     provider.origin.kill().await;
     assert_eq!(Browser::default().get(&proxy, "/page").await.status, 302, "what it is, is known");

@@ -139,3 +139,61 @@ impl Rules {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use aws_lc_rs::{
+        encoding::{AsDer, Pkcs8V1Der},
+        rand::SystemRandom,
+        rsa,
+        signature::{Ed25519KeyPair, KeyPair as _},
+    };
+    use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+    use jsonwebtoken::{EncodingKey, Header, encode, jwk::Jwk};
+    use serde_json::json;
+
+    use super::*;
+
+    fn rules(algorithm: Algorithm) -> Rules {
+        Rules { algorithms: [algorithm].into(), issuer: None, audience: [].into(), leeway: 0 }
+    }
+
+    /// Those of elliptic curves are what the integration tests sign with.
+    #[tokio::test]
+    async fn keys_of_each_kind_verify_what_they_signed_and_nothing_else() {
+        let rsa = rsa::KeyPair::generate(rsa::KeySize::Rsa2048).unwrap();
+        let rsa: Pkcs8V1Der<'_> = rsa.as_der().unwrap();
+        // The key itself stands behind the head of PKCS #8.
+        let rsa = EncodingKey::from_rsa_der(&rsa.as_ref()[26..]);
+        let ed = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
+        let x = Ed25519KeyPair::from_pkcs8(ed.as_ref()).unwrap();
+        let x = BASE64_URL_SAFE_NO_PAD.encode(x.public_key());
+        let ed_jwk = json!({ "kty": "OKP", "crv": "Ed25519", "x": x });
+        let ed = EncodingKey::from_ed_der(ed.as_ref());
+        let jwk = |algorithm| {
+            let jwk = Jwk::from_encoding_key(&rsa, algorithm).unwrap();
+            serde_json::to_value(jwk).unwrap()
+        };
+        let in_2100 = 4_102_444_800_u64;
+        for (algorithm, key, jwk) in [
+            (Algorithm::RS256, &rsa, jwk(Algorithm::RS256)),
+            (Algorithm::PS256, &rsa, jwk(Algorithm::PS256)),
+            (Algorithm::EdDSA, &ed, ed_jwk),
+        ] {
+            let keys = Keys::read(json!({ "keys": [jwk] }).to_string().as_bytes()).unwrap();
+            let source = Source::File(Arc::new(keys));
+            let claims = json!({ "sub": "ali", "exp": in_2100 });
+            let token = encode(&Header::new(algorithm), &claims, key).unwrap();
+            let verified = rules(algorithm).claims(&token, &source).await.unwrap();
+            assert_eq!(verified["sub"], "ali", "{algorithm:?}");
+            let others = rules(Algorithm::ES256).claims(&token, &source).await;
+            assert_eq!(others, Err(No::Token), "{algorithm:?} is not allowed");
+            let (signed, signature) = token.rsplit_once('.').unwrap();
+            let first = if signature.starts_with('A') { 'B' } else { 'A' };
+            let changed = format!("{signed}.{first}{}", &signature[1..]);
+            assert_eq!(rules(algorithm).claims(&changed, &source).await, Err(No::Token));
+        }
+    }
+}

@@ -13,6 +13,10 @@ use http::{
 use http_body_util::Full;
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time,
+};
 
 use crate::{
     client::endpoint::Files,
@@ -30,6 +34,12 @@ use crate::{
 
 /// How long a question to a provider may take.
 pub(super) const WITHIN: Duration = Duration::from_secs(5);
+/// So many codes are turned in at a time, whatever route they are for; who brings one more is told
+/// to come back.
+const TURNING_IN_MAX: usize = 64;
+
+static TURNING_IN: Semaphore = Semaphore::const_new(TURNING_IN_MAX);
+
 /// The largest answer.
 const BYTES_MAX: usize = 256 * 1024;
 
@@ -75,6 +85,11 @@ impl Granted {
 #[derive(Deserialize)]
 struct Refused {
     error: String,
+}
+
+/// A place among those who turn in a code.
+pub(super) fn turn() -> Result<SemaphorePermit<'static>, Failure> {
+    TURNING_IN.try_acquire().map_err(|_| Failure::Away("too many sign in at once".to_owned()))
 }
 
 impl Party {
@@ -173,6 +188,17 @@ impl Party {
     }
 
     async fn ask(&self, known: &Known, form: &[(&str, &str)]) -> Result<Granted, Failure> {
+        let asked = time::timeout(WITHIN, self.try_ask(known, form)).await;
+        let late = || Err(Failure::Away(format!("no answer within {WITHIN:?}")));
+        let granted = asked.unwrap_or_else(|_| late());
+        self.provider.answered(match &granted {
+            Err(Failure::Away(why)) => Some(why),
+            _ => None,
+        });
+        granted
+    }
+
+    async fn try_ask(&self, known: &Known, form: &[(&str, &str)]) -> Result<Granted, Failure> {
         let away = |why: String| Failure::Away(why);
         let question = self.question(known, form).map_err(|why| away(why.to_string()))?;
         let files = Files::default();

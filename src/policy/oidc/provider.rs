@@ -1,7 +1,15 @@
 //! Who signs people in: what a provider tells of itself (OpenID Connect Discovery 1.0), asked when
 //! the configuration comes into force, and again every hour beside requests.
 
-use std::{fmt, str::FromStr, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    str::FromStr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
@@ -73,6 +81,8 @@ impl fmt::Display for Issuer {
 pub(super) struct Provider {
     issuer: Issuer,
     known: Fetched<Known>,
+    /// Whether it gave no tokens when it was asked last.
+    is_away: AtomicBool,
     task: Task,
 }
 
@@ -110,6 +120,7 @@ impl Provider {
         ALL.of(issuer.clone(), |_| Self {
             issuer: issuer.clone(),
             known: Fetched::new(format!("what the provider {issuer} tells of itself"), None),
+            is_away: AtomicBool::new(false),
             task: Task::default(),
         })
     }
@@ -125,6 +136,23 @@ impl Provider {
     /// What it told of itself, if it has.
     pub(super) fn last(&self) -> Option<Arc<Known>> {
         self.known.last()
+    }
+
+    /// Notes whether it gave an answer when it was asked for tokens, and tells once that it does not.
+    pub(super) fn answered(&self, why_not: Option<&String>) {
+        let issuer = &self.issuer;
+        match why_not {
+            Some(why) if !self.is_away.swap(true, Relaxed) => {
+                log::warn!(
+                    "the provider {issuer} gives no tokens: {why}; \
+                     nobody signs in, and no session is renewed, until it does"
+                );
+            }
+            None if self.is_away.swap(false, Relaxed) => {
+                log::info!("the provider {issuer} gives tokens again");
+            }
+            _ => {}
+        }
     }
 
     async fn turn(self: Arc<Self>) -> Duration {

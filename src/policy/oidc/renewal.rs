@@ -116,11 +116,11 @@ impl Renewals {
                     State::Denied
                 }
                 Ok(Ok(Err(Failure::Away(why)))) => {
-                    log::warn!("a session could not be renewed: {why}");
+                    log::debug!("a session could not be renewed: {why}");
                     State::Away
                 }
                 Ok(Err(_)) => {
-                    log::warn!("a session could not be renewed: no answer in time");
+                    log::debug!("a session could not be renewed: no answer in time");
                     State::Away
                 }
                 Err(panic) => {

@@ -23,7 +23,7 @@ use crate::{
         location,
         oidc::{
             Policy,
-            party::Failure,
+            party::{self, Failure},
             seal::Purpose,
             session::now,
             words::{challenge, random},
@@ -154,7 +154,7 @@ pub(super) async fn end(policy: &Policy, request: &mut Request<'_>) -> Flow {
             (Reason::SignInDenied, Reply::status(403))
         }
         Err(Failure::Away(why)) => {
-            log::warn!("a sign-in could not be ended: the provider: {why}");
+            log::debug!("request {:?}: a sign-in could not be ended: {why}", request.facts.id);
             (Reason::AuthAway, Reply::unavailable(1))
         }
     };
@@ -172,6 +172,7 @@ async fn try_end(policy: &Policy, facts: &Facts<'_>) -> Result<Reply, Failure> {
     let state = state.ok_or_else(|| denied("there is no state"))?;
     let sign_in =
         kept(policy, state, facts).ok_or_else(|| denied("this browser has no such state"))?;
+    let _turn = party::turn()?;
     if !USED.is_first(state) {
         return Err(denied("the state was used already"));
     }
