@@ -8,7 +8,7 @@ SOAK_UPGRADES ?= 200
 SOAK_SECONDS ?= 0
 ATTACK_CONNECTIONS ?= 2000
 
-.PHONY: help demo build test check unit integration soak attack h2-cost docs deny audit bench bench-routing bench-select simulate setup setup-python bench-setup clean
+.PHONY: help demo build test check unit integration soak attack h2-cost conformance docs deny audit bench bench-routing bench-select simulate setup setup-python bench-setup clean
 
 help: ## Shows this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,11 @@ deny: setup ## Licences, bans and sources of all packages
 audit: ## Known vulnerabilities; fetches the advisory list
 	@command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny
 	$(CARGO) deny check advisories
+
+conformance: setup ## CACHE_TESTS, a checkout of http-tests/cache-tests after `npm i`, run against a `cache`
+	@test -n "$(CACHE_TESTS)" || { echo "CACHE_TESTS names no checkout of github.com/http-tests/cache-tests"; exit 2; }
+	$(CARGO) build --bin crestline
+	tests/cache_tests.sh target/debug/crestline "$(CACHE_TESTS)"
 
 bench: bench-setup ## Crestline beside a bare Pingora balancer, nginx and HAProxy
 	$(CARGO) build --profile dist --bin crestline --example bare --example bench

@@ -4,6 +4,7 @@ mod drain;
 mod explain;
 mod log_levels;
 mod metrics;
+mod purge;
 mod remote;
 mod requests;
 mod top;
@@ -99,6 +100,8 @@ enum Command {
     /// Stops the running process gracefully, and shows what is in flight until it is gone; or
     /// drains one of its backends
     Drain(drain::Drain),
+    /// Removes answers that the running process keeps, by URL, prefix, tag or route
+    Purge(purge::Purge),
     /// Shows the requests that failed, were refused, or were slow, or tells the story of one
     Requests(requests::Requests),
     /// Shows what the process log tells, or has it tell more or less until the next reload
@@ -175,6 +178,7 @@ impl Arguments {
             Some(Command::Top(options)) => options.run(self.conf),
             Some(Command::Drain(options)) => options.run(self.conf),
             Some(Command::Metrics(options)) => options.run(self.conf),
+            Some(Command::Purge(options)) => options.run(self.conf),
             Some(Command::LogLevels(options)) => options.run(self.conf),
             Some(Command::Requests(options)) => options.run(self.conf),
             Some(Command::Schema { .. }) if self.is_given_flags() => {

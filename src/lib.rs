@@ -24,6 +24,7 @@
 //!  2  field                            header fields as the operator writes them
 //!     reason                           why requests end: one closed list
 //!     acme                             certificates that are obtained by themselves
+//!     cache                            answers that are kept
 //!     overload                         whether the process has too much to do
 //!     otlp                             records for a receiver of OpenTelemetry
 //!  1  yaml  drain  panics              the file's text, with places | how the process ends
@@ -36,6 +37,7 @@
 
 pub mod acme;
 pub mod admin;
+pub mod cache;
 pub mod cli;
 pub mod client;
 pub mod clock;

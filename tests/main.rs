@@ -19,6 +19,7 @@ mod balance_algorithms;
 mod bounds;
 mod breaks;
 mod browser;
+mod cache;
 mod clients;
 mod command_line;
 mod compression;

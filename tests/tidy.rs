@@ -11,7 +11,7 @@ use std::{
 };
 
 /// Modules by floor. Floors count upward; those of one floor do not know each other.
-const FLOORS: [(&str, u32); 37] = [
+const FLOORS: [(&str, u32); 38] = [
     ("clock", 0),
     ("counter", 0),
     ("diagnostic", 0),
@@ -24,6 +24,7 @@ const FLOORS: [(&str, u32); 37] = [
     ("field", 2),
     ("reason", 2),
     ("acme", 2),
+    ("cache", 2),
     ("overload", 2),
     ("otlp", 2),
     ("units", 0),

@@ -32,6 +32,7 @@ use crate::{
         table::{self, Act, Found, Named},
         who::Who,
     },
+    cache::{self, Purge},
     control::{Control, Goal, Refusal, probation::Standing, probation::Terms},
     drain::{Drain, Order, State},
     explain::{self, Oracle, Question},
@@ -164,6 +165,18 @@ fn set_log_levels(body: &[u8]) -> (StatusCode, Value) {
     }
 }
 
+/// Removes answers that are kept.
+fn purge(body: &[u8]) -> (StatusCode, Value) {
+    let order = read::<Purge>(body).map_err(|why| why.to_string()).and_then(|order| {
+        order.check()?;
+        order.canonical()
+    });
+    match order {
+        Ok(order) => (StatusCode::OK, json!(cache::store().purge(&order))),
+        Err(why) => (StatusCode::BAD_REQUEST, refused(&why)),
+    }
+}
+
 impl Api {
     async fn answer_anyhow(&self, request: &RequestHeader, body: &[u8]) -> Answer {
         panics::catch(self.answer(request, body)).await.unwrap_or_else(|panic| {
@@ -199,6 +212,7 @@ impl Api {
             Act::DrainBackend => self.backend(named, Ok(Change::Drained(true))),
             Act::ReadyBackend => self.backend(named, Ok(Change::Drained(false))),
             Act::WeighBackend => self.backend(named, Change::weight(body)),
+            Act::Purge => purge(body),
             Act::Reload => self.reload(body).await,
             Act::Probation => self.probation().await,
             Act::Explain => self.explain(body),

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::SystemTime};
 use arc_swap::ArcSwap;
 
 use crate::{
+    cache,
     control::{Control, Provenance, reloads},
     diagnostic::Problems,
     downstream::refused,
@@ -43,5 +44,6 @@ fn collect(control: &Control, snapshot: &Snapshot, drain: &Drain, form: Form) ->
     reloads::collect(control, &mut page);
     process::collect(drain, control.started(), &mut page);
     overload::collect(&mut page);
+    cache::collect(&mut page);
     page
 }

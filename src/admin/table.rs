@@ -26,6 +26,7 @@ pub(super) enum Act {
     DrainBackend,
     ReadyBackend,
     WeighBackend,
+    Purge,
     Reload,
     Probation,
     Explain,

@@ -27,7 +27,7 @@ pub use places::{Places, Written};
 pub use source::{Loaded, load};
 
 use crate::{
-    acme,
+    acme, cache,
     config::{
         parts::{Halves, find, list, split, wrong_kind},
         route::RouteConfig,
@@ -87,6 +87,9 @@ pub struct File {
     /// How much clients may take: all of them together, and each alone. Default: `{}`.
     #[schemars(default)]
     pub limits: downstream::config::process::Limits,
+    /// How much is kept of answers, by routes with a `cache` policy. Default: `{}`.
+    #[schemars(default)]
+    pub cache: cache::config::Config,
     /// When new requests are shed because the process has too much to do. Default: `{}`.
     #[schemars(default)]
     pub overload: overload::config::Config,
@@ -169,6 +172,7 @@ impl File {
             traces: None,
             trusted_proxies: Vec::new(),
             limits: downstream::config::process::Limits::default(),
+            cache: cache::config::Config::default(),
             overload: overload::config::Config::default(),
             listeners: vec![downstream::config::Config::at(listener)],
             upstreams: vec![Named { name, config: Some(backends) }],
@@ -280,6 +284,9 @@ impl File {
                 .unwrap_or_default(),
             limits: find(&ours, "limits")
                 .and_then(|node| yaml::read(node, "limits", problems))
+                .unwrap_or_default(),
+            cache: find(&ours, "cache")
+                .and_then(|node| yaml::read(node, "cache", problems))
                 .unwrap_or_default(),
             overload: find(&ours, "overload")
                 .and_then(|node| yaml::read(node, "overload", problems))

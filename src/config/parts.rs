@@ -7,11 +7,12 @@ use crate::{
 };
 
 /// The keys of ours that stand at the top level.
-pub(super) const KEYS: [&str; 17] = [
+pub(super) const KEYS: [&str; 18] = [
     "access_log",
     "acme",
     "admin",
     "allow_faults",
+    "cache",
     "dns",
     "include",
     "lame_duck",

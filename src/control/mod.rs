@@ -38,6 +38,7 @@ use tokio::{
 pub use refusal::Refusal;
 
 use crate::{
+    cache,
     config::{
         self, File,
         source::{Texts, Watched},
@@ -106,6 +107,7 @@ impl Control {
         let now = SystemTime::now();
         let first = live.load();
         process_log::follow(&first.file.process_log);
+        cache::store().follow(first.file.cache);
         let history = History::new(Version {
             number: first.version,
             since: now,
@@ -235,6 +237,7 @@ impl Control {
         let before = self.live.swap(new.clone());
         keepers.settle(&new.upstreams, prepared).await;
         process_log::follow(&new.file.process_log);
+        cache::store().follow(new.file.cache);
         info!("reload: {receipt}");
         self.begin_probation(&before, &new, terms);
         self.outlets.retire(&before, &new);

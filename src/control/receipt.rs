@@ -69,6 +69,7 @@ pub(super) fn changes(old: &File, new: &File) -> Vec<String> {
         ("listeners", old.listeners != new.listeners),
         ("trusted_proxies", old.trusted_proxies != new.trusted_proxies),
         ("limits", old.limits != new.limits),
+        ("cache", old.cache != new.cache),
         ("overload", old.overload != new.overload),
         ("allow_faults", old.allow_faults != new.allow_faults),
         ("process_log", old.process_log != new.process_log),

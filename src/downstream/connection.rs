@@ -72,6 +72,8 @@ pub struct Connection {
     requests: AtomicU32,
     /// Whether the client takes nothing at the moment.
     is_stalled: AtomicBool,
+    /// Whether pieces of an answer are sent as they come, although nobody reads in between.
+    is_eager: AtomicBool,
 }
 
 /// The value that stands for a client without an address (RFC 7239 §6.3).
@@ -112,6 +114,7 @@ impl Connection {
             drain,
             requests: AtomicU32::new(0),
             is_stalled: AtomicBool::new(false),
+            is_eager: AtomicBool::new(false),
         }
     }
 
@@ -200,6 +203,17 @@ impl Connection {
     /// Notes whether the client takes what is written.
     pub fn set_stalled(&self, is_stalled: bool) {
         self.is_stalled.store(is_stalled, Relaxed);
+    }
+
+    /// Has pieces of an answer sent as they come, or not: an answer that another request fetches is
+    /// followed without a look at the client.
+    pub fn set_eager(&self, is_eager: bool) {
+        self.is_eager.store(is_eager, Relaxed);
+    }
+
+    /// Whether they are.
+    pub fn is_eager(&self) -> bool {
+        self.is_eager.load(Relaxed)
     }
 
     /// Ends the exchange if the origin is silent for so long from now on; `None` is for ever.

@@ -338,6 +338,9 @@ impl AsyncWrite for Downstream {
             (None, inner) => Pin::new(inner).poll_write(cx, buf),
         };
         self.wrote(&written, &[io::IoSlice::new(buf)]);
+        if written.is_ready() && self.connection.is_eager() {
+            let _ = Pin::new(&mut self.inner).poll_flush(cx)?; // the next piece does the rest
+        }
         self.within_stall(cx, written)
     }
 

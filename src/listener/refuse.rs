@@ -123,6 +123,7 @@ impl Refuser {
             via: &"",
             replayed: None,
             is_too_long_to_replay: false,
+            cache: None,
             reason: refusal.reason,
             user: None,
             user_agent: None,

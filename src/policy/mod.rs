@@ -11,6 +11,7 @@ mod basic_auth;
 pub mod body;
 mod body_limit;
 mod body_rewrite;
+pub mod cache;
 mod canonical_host;
 mod claims;
 mod client_cert;
@@ -77,6 +78,7 @@ use serde::Deserialize;
 use crate::{
     diagnostic::{Problems, Span},
     policy::{
+        cache::Rules,
         contract::{Build, Facts, Flow, Hooks, Notes, Request, Response, Seen, Written},
         errand::Errand,
         meter::Metering,
@@ -170,6 +172,8 @@ policies! {
     BodyLimit = body_limit,
     /// Other words in the bodies of answers.
     BodyRewrite = body_rewrite,
+    /// Answers that are kept and given again.
+    Cache = cache,
     /// One host for a site.
     CanonicalHost = canonical_host,
     /// Who may ask, by the client's certificate.
@@ -236,10 +240,17 @@ pub struct Policies {
     /// What each is called in metrics.
     names: Box<[String]>,
     body_bytes_max: Option<u64>,
+    /// The one that says what is kept of answers, by its place.
+    cache: Option<usize>,
+    /// Whether one of them tells who asks.
+    knows_clients: bool,
     states: States,
     /// The files that were read with them.
     seen: Vec<Seen>,
 }
+
+/// Those that tell who asks, so that what they let pass may be answered for that one alone.
+const WHO: [&str; 6] = ["api_key", "basic_auth", "client_cert", "forward_auth", "jwt", "oidc"];
 
 impl Policies {
     /// Builds what was written, each with its place in the file. What must not be forgotten is
@@ -274,7 +285,23 @@ impl Policies {
             }
         }
         let body_bytes_max = list.iter().filter_map(Hooks::body_bytes_max).min();
-        Self { list: list.into(), names: names.into(), body_bytes_max, states, seen }
+        let cache = list.iter().position(|policy| matches!(policy, Policy::Cache(_)));
+        let knows_clients = turns.keys().any(|kind| WHO.contains(kind));
+        let (list, names) = (list.into(), names.into());
+        Self { list, names, body_bytes_max, cache, knows_clients, states, seen }
+    }
+
+    /// What may be kept of answers; `None` if nothing.
+    pub fn cache(&self) -> Option<&Rules> {
+        match &self.list[self.cache?] {
+            Policy::Cache(policy) => Some(policy.rules()),
+            _ => None,
+        }
+    }
+
+    /// Whether one of them tells who asks.
+    pub fn knows_clients(&self) -> bool {
+        self.knows_clients
     }
 
     /// Asks every policy about a request, until one answers it.

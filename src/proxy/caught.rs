@@ -11,13 +11,16 @@ use bytes::Bytes;
 use http::HeaderMap;
 use log::error;
 use pingora::{Error, ErrorType, Result};
+use pingora_cache::{
+    CacheKey, CacheMeta, ForcedFreshness, RespCacheable, key::HashBinary, storage::HitHandler,
+};
 use pingora_core::{modules::http::HttpModules, protocols::Digest, upstreams::peer::HttpPeer};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use crate::{
     panics::{Panic, catch, catch_now},
-    proxy::context::Context,
+    proxy::{cache_key, cached, context::Context},
     reason::Reason,
 };
 
@@ -57,6 +60,24 @@ pub(crate) trait Phases: Send + Sync {
         session: &mut Session,
         body: &mut Option<Bytes>,
         end: bool,
+        ctx: &mut Context,
+    ) -> Result<()>;
+
+    fn request_cache_filter(&self, session: &mut Session, ctx: &mut Context);
+
+    fn cache_hit_filter(
+        &self,
+        session: &Session,
+        meta: &CacheMeta,
+        handler: &HitHandler,
+        is_fresh: bool,
+        ctx: &mut Context,
+    ) -> Option<ForcedFreshness>;
+
+    fn upstream_response_filter(
+        &self,
+        session: &mut Session,
+        header: &ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()>;
 
@@ -186,6 +207,63 @@ impl<P: Phases> ProxyHttp for Caught<P> {
         ctx: &mut Context,
     ) -> Result<()> {
         settle(catch_now(|| self.0.request_body_filter(session, body, end, ctx)), ctx)
+    }
+
+    fn request_cache_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<()> {
+        settle(catch_now(|| self.0.request_cache_filter(session, ctx)).map(Ok), ctx)
+    }
+
+    fn cache_key_callback(&self, session: &Session, ctx: &mut Context) -> Result<CacheKey> {
+        settle(catch_now(|| cache_key::key(session.req_header(), ctx)), ctx)
+    }
+
+    async fn cache_hit_filter(
+        &self,
+        session: &mut Session,
+        meta: &CacheMeta,
+        handler: &mut HitHandler,
+        is_fresh: bool,
+        ctx: &mut Context,
+    ) -> Result<Option<ForcedFreshness>> {
+        let ran = catch_now(|| self.0.cache_hit_filter(session, meta, handler, is_fresh, ctx));
+        settle(ran.map(Ok), ctx)
+    }
+
+    fn response_cache_filter(
+        &self,
+        _session: &Session,
+        header: &ResponseHeader,
+        ctx: &mut Context,
+    ) -> Result<RespCacheable> {
+        settle(catch_now(|| cached::judge(header, ctx)), ctx)
+    }
+
+    fn cache_vary_filter(
+        &self,
+        meta: &CacheMeta,
+        ctx: &mut Context,
+        request: &RequestHeader,
+    ) -> Option<HashBinary> {
+        let ran = catch_now(|| cache_key::variance(meta.headers(), request, ctx));
+        settle(ran.map(Ok), ctx).ok().flatten()
+    }
+
+    fn should_serve_stale(
+        &self,
+        session: &mut Session,
+        ctx: &mut Context,
+        error: Option<&Error>,
+    ) -> bool {
+        cached::serves_stale(session, ctx, error)
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        session: &mut Session,
+        header: &mut ResponseHeader,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        settle(catch_now(|| self.0.upstream_response_filter(session, header, ctx)), ctx)
     }
 
     async fn response_filter(

@@ -18,7 +18,7 @@ use crate::{
         contract::{Facts, Notes},
         identity::Identity,
     },
-    proxy::mirror,
+    proxy::{cached, mirror},
     reason::Reason,
     snapshot::Route,
     traces::Trace,
@@ -55,6 +55,8 @@ pub struct Context {
     pub(crate) notes: Notes,
     /// What changes the body of the answer.
     pub(crate) filters: BodyFilters,
+    /// What is known of it where answers are kept; `None` on other routes.
+    pub(crate) cache: Option<Box<cached::State>>,
     /// When the head of an answer must be here, whatever happens; `None` is never.
     pub(crate) deadline: Option<Instant>,
     /// How long the origin asked to be left alone, before the next attempt.
@@ -100,6 +102,7 @@ impl Context {
             who: Identity::default(),
             notes: Notes::default(),
             filters: BodyFilters::default(),
+            cache: None,
             deadline: None,
             pause: None,
             replay: None,

@@ -36,8 +36,12 @@ use tokio::time::{self, Instant};
 use crate::{
     downstream::upload::is_stream,
     proxy::{
-        INTERIM_MAX, Proxy, caught::Phases, contact, context::Context, failure, hop_by_hop, mirror,
-        pass, select, translate,
+        Proxy,
+        caught::Phases,
+        context::Context,
+        failure,
+        heard::{INTERIM_MAX, contact},
+        hop_by_hop, mirror, pass, select, translate,
     },
     upstream::{
         Visit,

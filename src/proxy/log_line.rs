@@ -6,7 +6,9 @@ use pingora_proxy::Session;
 use crate::{
     downstream::connection::Connection,
     observe::access_log::line::Entry,
+    policy::cache::Verdict,
     proxy::{
+        cached,
         context::{Context, Replay},
         select,
     },
@@ -50,6 +52,7 @@ pub(crate) fn entry<'a>(session: &'a Session, ctx: &'a Context, status: u16) -> 
             _ => None,
         },
         is_too_long_to_replay: ctx.replay == Some(Replay::TooLong),
+        cache: cached::ended(ctx).map(Verdict::as_str),
         reason: ctx.reason.unwrap_or(Reason::Ok),
         user: ctx.who.user(),
         user_agent: text(header::USER_AGENT),

@@ -3,17 +3,21 @@
 //! Hooks stand in the order in which Pingora runs them. They load the snapshot once, at the
 //! routing of a request; from then on the request carries its route.
 
+mod cache_key;
+mod cached;
 mod caught;
 mod challenge;
 mod context;
 mod direct;
 mod failure;
 mod forward;
+mod heard;
 mod hop_by_hop;
 mod log_line;
 mod mirror;
 mod pass;
 mod queue;
+mod renewal;
 mod respond;
 mod select;
 mod story;
@@ -24,6 +28,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::Uri;
 use pingora::{Error, ErrorType, Result};
+use pingora_cache::{CacheMeta, ForcedFreshness, storage::HitHandler};
 use pingora_core::{connectors::http::Connector, protocols::Digest, upstreams::peer::HttpPeer};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, Session};
@@ -33,7 +38,6 @@ pub use caught::Caught;
 pub use context::Context;
 
 use crate::{
-    clock::Brief,
     downstream::{
         connection::{Connection, Exchange},
         refused,
@@ -42,18 +46,12 @@ use crate::{
     observe::recorder,
     overload::{self, Level},
     policy::contract::Flow,
-    proxy::{caught::Phases, context::Replay, failure::Verdict},
+    proxy::{caught::Phases, context::Replay, failure::Verdict, heard::contact},
     reason::{self, Reason},
     reply::Reply,
     snapshot::Live,
-    upstream::{
-        attempts::{Begun, Contact},
-        outcome::Outcome,
-    },
+    upstream::{attempts::Begun, outcome::Outcome},
 };
-
-/// More interim answers than this are nonsense.
-const INTERIM_MAX: u32 = 8;
 
 /// How long the rest of a body is read that nobody wants, so that its connection can be kept.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -110,11 +108,18 @@ impl Phases for Proxy {
         session: &mut Session,
         ctx: &mut Context,
     ) -> Result<bool> {
+        if let Some(refused) = cached::miss(session, ctx) {
+            return respond::send(session, ctx, refused).await.map(|()| false);
+        }
         ctx.attempt = Begun::at(Instant::now());
         if let Err(refused) = queue::backend(session, ctx, ctx.attempt.at).await? {
+            if cached::may_do_without(session, ctx) {
+                return Ok(true);
+            }
             return respond::send(session, ctx, refused).await.map(|()| false);
         }
         match direct::kind(session, ctx) {
+            Some(_) if cached::is_in_use(session) => Ok(true),
             Some(kind) => Box::pin(direct::exchange(self, session, ctx, kind)).await,
             None => Ok(true),
         }
@@ -179,31 +184,48 @@ impl Phases for Proxy {
         Ok(())
     }
 
+    fn request_cache_filter(&self, session: &mut Session, ctx: &mut Context) {
+        cached::begin(session, ctx);
+    }
+
+    fn cache_hit_filter(
+        &self,
+        session: &Session,
+        meta: &CacheMeta,
+        handler: &HitHandler,
+        is_fresh: bool,
+        ctx: &mut Context,
+    ) -> Option<ForcedFreshness> {
+        cached::hit(meta, handler, is_fresh, ctx, |ctx, entry| {
+            renewal::begin(&self.direct, session, meta, ctx, entry);
+        })
+    }
+
+    /// What the origin sent, before it is kept. This is where an answer may be turned down.
+    fn upstream_response_filter(
+        &self,
+        session: &mut Session,
+        header: &ResponseHeader,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        heard::answer(session, header, ctx)
+    }
+
+    /// What the client is sent, whether it came from the origin now or was kept.
     fn response_filter(
         &self,
         session: &mut Session,
         header: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()> {
-        if header.status == 101 && !session.is_upgrade_req() {
-            let why = "an upgrade that nobody asked for";
-            return Err(Error::explain(ErrorType::InvalidHTTPHeader, why).into_up());
-        }
         if header.status.is_informational() && header.status != 101 {
-            ctx.interim += 1;
-            return if ctx.interim <= INTERIM_MAX {
-                Ok(())
-            } else {
-                Err(Error::explain(ErrorType::InvalidHTTPHeader, "interim answers").into_up())
-            };
+            return Ok(());
         }
-        respond::bound(header)?;
-        if select::turn_down(session, header, ctx) {
-            return Err(Error::explain(failure::TURNED_DOWN, "another is asked").into_up());
-        }
-        answered(session, header, ctx);
+        ctx.attempt.first_byte.get_or_insert_with(Instant::now);
+        respond::keep_or_close(session, ctx);
         select::stay(session.req_header(), header, ctx)?;
-        translate::response(session.req_header(), header, ctx)
+        translate::response(session.req_header(), header, ctx)?;
+        cached::told(session, header, ctx)
     }
 
     fn upstream_response_body_filter(&self, ctx: &mut Context) {
@@ -216,7 +238,7 @@ impl Phases for Proxy {
         end: bool,
         ctx: &mut Context,
     ) -> Result<Option<Duration>> {
-        let pause = ctx.filters.pass(body, end)?;
+        let pause = ctx.filters.pass(body, end || cached::is_end(body.as_ref(), ctx))?;
         if let Some(pause) = pause {
             // The origin is not late while nobody reads what it sends.
             select::await_origin(ctx, |timeouts| timeouts.between_bytes + pause);
@@ -239,8 +261,8 @@ impl Phases for Proxy {
         ctx: &mut Context,
         is_reused: bool,
     ) {
-        if error.etype == failure::TURNED_DOWN {
-            error.set_retry(true);
+        if let failure::TURNED_DOWN | cached::STALE_INSTEAD = error.etype {
+            error.set_retry(error.etype == failure::TURNED_DOWN);
             return;
         }
         if error.etype == ErrorType::ReadTimedout && !ctx.is_sent {
@@ -303,6 +325,7 @@ impl Phases for Proxy {
         }
         let status = log_line::status(session, ctx);
         reason::count(ctx.reason.unwrap_or(Reason::Ok));
+        cached::count(ctx);
         let snapshot = self.live.load();
         story::trace_unrouted(session.req_header(), ctx, snapshot.traces.as_deref());
         let entry = log_line::entry(session, ctx, status);
@@ -348,44 +371,6 @@ fn receive(session: &mut Session, ctx: &mut Context, connection: Arc<Connection>
     ctx.id = forward::id_of(headers, &connection);
     ctx.client = forward::client_of(headers, &connection);
     ctx.connection = Some(Exchange::begin(connection));
-}
-
-/// How a connection came about: that took so long, unless it was pooled.
-pub(crate) fn contact(took: Option<Duration>, digest: Option<&Digest>) -> Contact {
-    let Some(took) = took else { return Contact::Pooled };
-    // The socket comes first, and TLS upon it.
-    let layer = digest.and_then(|digest| digest.timing_digest.get(1)?.as_ref());
-    let handshake = layer.and_then(|layer| layer.establishment_duration);
-    Contact::Made { took: took.into(), handshake: handshake.map(Brief::from) }
-}
-
-/// Notes that the origin has answered.
-fn answered(session: &mut Session, header: &ResponseHeader, ctx: &mut Context) {
-    let now = Instant::now();
-    ctx.is_answered = true;
-    ctx.attempt.first_byte = Some(now);
-    let is_stream = is_stream(session.as_downstream());
-    if let (Some(in_flight), Some(route)) = (&ctx.in_flight, &ctx.route) {
-        let outcome = Outcome::Status(header.status.as_u16());
-        ctx.attempt.has_ejected = route.upstream.report(in_flight.member(), outcome, now);
-        let took = now.saturating_duration_since(ctx.attempt.at);
-        route.upstream.report_latency(in_flight.member(), outcome, took, now);
-        in_flight.took(took, now);
-        if header.status == 101
-            && let Some(connection) = &ctx.connection
-        {
-            connection.await_origin(None);
-            if !is_stream {
-                connection.open_tunnel(); // others have streams on a connection of HTTP/2
-            }
-            session.set_read_timeout(Some(route.upstream.timeouts().tunnel));
-        }
-    }
-    if let Some(connection) = ctx.connection.as_ref().filter(|_| !is_stream) {
-        connection.set_limit(None);
-    }
-    respond::keep_or_close(session, ctx);
-    select::await_origin(ctx, |timeouts| timeouts.between_bytes);
 }
 
 /// A target that is only a path, as a URI.

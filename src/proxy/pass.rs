@@ -25,6 +25,7 @@ pub(crate) async fn on(
     if !is_http2 {
         frame(session, &mut head)?;
     }
+    proxy.upstream_response_filter(session, &head, ctx)?;
     proxy.response_filter(session, &mut head, ctx)?;
     if is_http2 {
         head.set_version(Version::HTTP_11);

@@ -18,6 +18,7 @@ use crate::{
     downstream::upload::is_stream,
     policy::contract::{Flow, Request},
     proxy::{
+        cached,
         context::{Context, Replay},
         origin_form, queue,
     },
@@ -245,6 +246,7 @@ pub(crate) fn stay(
 
 /// Makes the peer of the next attempt; after a failure, a moment later.
 pub(crate) async fn peer(session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
+    cached::without_peer(ctx)?;
     if !ctx.attempts.is_empty() {
         pause(ctx).await?;
         ctx.attempt = Begun::after(ctx.attempts.len(), Instant::now());

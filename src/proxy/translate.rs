@@ -2,14 +2,17 @@
 
 use std::mem;
 
-use http::{HeaderValue, Uri, Version, header, request::Parts as ReqParts};
+use http::{HeaderMap, HeaderValue, Uri, Version, header, request::Parts as ReqParts};
 use pingora::{Error, ErrorType, OrErr, Result};
 use pingora_core::{protocols::http::client::HttpSession, upstreams::peer::HttpPeer};
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use crate::{
     observe::request_id::X_REQUEST_ID,
-    policy::{body::BodyFilters, contract::Response},
+    policy::{
+        body::BodyFilters,
+        contract::{Facts, Response},
+    },
     proxy::{context::Context, forward, respond},
     snapshot::Host,
     upstream::{link::config::Http, outcome::NO_HTTP2},
@@ -71,6 +74,25 @@ pub(crate) fn request(
         Some(facts) => route.policies.on_upstream_request(header, &facts, &ctx.notes),
         None => Ok(()),
     }
+}
+
+/// The fields that the origin would be sent, as far as they do not depend on a backend.
+pub(crate) fn fields(sent: &RequestHeader, ctx: &Context) -> Result<HeaderMap> {
+    let (Some(connection), Some(route)) = (&ctx.connection, &ctx.route) else {
+        return Error::e_explain(ErrorType::InternalError, "a request without a route");
+    };
+    let mut parts: ReqParts = sent.clone().into();
+    let host = parts.headers.get(header::HOST).cloned();
+    forward::cleanse(&mut parts.headers, connection, &route.vouched);
+    forward::introduce(&mut parts.headers, connection, &ctx.id, host.as_ref())?;
+    forward::join_cookies(&mut parts.headers, sent.version)?;
+    let mut header: RequestHeader = parts.into();
+    if let Some(facts) = ctx.facts(sent) {
+        let facts = Facts { backend: None, ..facts };
+        route.policies.on_upstream_request(&mut header, &facts, &ctx.notes)?;
+    }
+    let parts: ReqParts = header.into();
+    Ok(parts.headers)
 }
 
 /// Frames a head for the connection that carries it, where Pingora's proxy does not.

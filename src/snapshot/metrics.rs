@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, time::SystemTime};
 use crate::{
     metrics::{Family, Page},
     observe::{process::seconds, requests::CLASSES},
-    policy::meter::{self, Metered},
+    policy::{
+        cache::Verdict,
+        meter::{self, Metered},
+    },
     snapshot::Snapshot,
     upstream,
 };
@@ -46,6 +49,12 @@ const ACME_READY: Family<1> = Family::gauge(
     ["names"],
 );
 
+const CACHED: Family<2> = Family::counter(
+    "crestline_cache_requests_total",
+    "Requests on routes that keep answers, by what became of them there",
+    ["route", "verdict"],
+);
+
 /// What stands for a route where none took the request.
 pub const NO_ROUTE: &str = "(none)";
 
@@ -54,6 +63,7 @@ pub fn collect(snapshot: &Snapshot, now: SystemTime, page: &mut Page) {
     page.family(&VERSION).add([], snapshot.version);
     requests(snapshot, page);
     limits(snapshot, page);
+    caches(snapshot, page);
     upstream::metrics::collect(snapshot.upstreams.values(), page);
     handshakes(snapshot, page);
     certificates(snapshot, now, page);
@@ -91,6 +101,22 @@ fn limits(snapshot: &Snapshot, page: &mut Page) {
         })
         .collect();
     meter::collect(&limits, page);
+}
+
+/// What became of requests on routes that keep answers.
+fn caches(snapshot: &Snapshot, page: &mut Page) {
+    let routes: BTreeMap<&str, _> = snapshot
+        .routes
+        .routes()
+        .iter()
+        .filter_map(|(_, route)| Some((route.name.as_str(), route.policies.cache()?)))
+        .collect();
+    let mut samples = page.family(&CACHED);
+    for (name, rules) in routes {
+        for verdict in Verdict::ALL {
+            samples.add([name, verdict.as_str()], rules.verdicts.get(verdict));
+        }
+    }
 }
 
 fn handshakes(snapshot: &Snapshot, page: &mut Page) {

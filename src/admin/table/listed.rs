@@ -13,6 +13,7 @@ use crate::{
         status::{RouteStatus, Status, UpstreamStatus},
         table::{Act, Body, Operation, Reply, SchemaOf, Takes, of},
     },
+    cache::{Purge, Purged},
     control::{probation::Standing, receipt::Receipt},
     explain::{Explanation, Question},
     handover::step::Step,
@@ -175,6 +176,16 @@ pub(in crate::admin) const TABLE: &[Operation] = &[
         more: "",
         takes: Takes::Body(of::<backends::Order>()),
         answers: &[BACKEND, BAD_ORDER, NO_BACKEND],
+    },
+    Operation {
+        method: "POST",
+        path: "/v1/cache/purge",
+        act: Act::Purge,
+        says: "Remove answers that are kept",
+        more: "Those that meet all that is named; what was asked for before and still comes is not \
+               kept. What `crestline purge` does.",
+        takes: Takes::Body(of::<Purge>()),
+        answers: &[json(200, "How many there were.", of::<Purged>()), BAD_ORDER],
     },
     Operation {
         method: "POST",

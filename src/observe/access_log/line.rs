@@ -62,6 +62,8 @@ pub struct Entry<'a> {
     pub replayed: Option<u64>,
     /// Whether the body was too long to be sent once more, where that was wanted.
     pub is_too_long_to_replay: bool,
+    /// What became of it where answers are kept: `hit`, `miss`.
+    pub cache: Option<&'static str>,
     /// Why it ended.
     pub reason: Reason,
     /// Who the client is, where a policy has found out.
@@ -132,6 +134,9 @@ pub(super) fn fields(entry: &Entry<'_>, form: &Form, sink: &mut impl Sink) {
     }
     if entry.is_too_long_to_replay {
         sink.text(key!("replay"), b"too_long");
+    }
+    if let Some(cache) = entry.cache {
+        sink.text(key!("cache"), cache.as_bytes());
     }
     sink.text(key!("reason"), entry.reason.as_str().as_bytes());
     if let Some(user) = entry.user {

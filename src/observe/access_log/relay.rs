@@ -99,6 +99,7 @@ impl Entry<'_> {
             via: self.via,
             replayed: None,
             is_too_long_to_replay: false,
+            cache: None,
             reason: self.reason,
             user: None,
             user_agent: None,

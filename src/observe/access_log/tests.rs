@@ -44,6 +44,7 @@ fn entry() -> Entry<'static> {
         via: &"127.0.0.1:3031:refused,127.0.0.1:3032:200",
         replayed: Some(1_024),
         is_too_long_to_replay: true,
+        cache: Some("miss"),
         reason: Reason::Ok,
         user: Some(b"ali b"),
         user_agent: Some(b"curl/8 \xff"),

@@ -12,6 +12,7 @@ use crate::{diagnostic::suggest_among, yaml};
 const MODULES: &[&str] = &[
     "acme",
     "admin",
+    "cache",
     "cli",
     "client",
     "clock",

@@ -23,6 +23,7 @@ fn entry(status: u16, reason: Reason, waited: Duration) -> Entry<'static> {
         via: &"",
         replayed: None,
         is_too_long_to_replay: false,
+        cache: None,
         reason,
         user: None,
         user_agent: None,

@@ -31,13 +31,14 @@ use crate::{
 };
 
 /// The phases of a request that passes through all of them but those of failures.
-const PHASES: [&str; 9] = [
+const PHASES: [&str; 10] = [
     "request_filter",
     "proxy_upstream_filter",
     "upstream_peer",
     "connected_to_upstream",
     "upstream_request_filter",
     "request_body_filter",
+    "upstream_response_filter",
     "response_filter",
     "upstream_response_body_filter",
     "logging",
@@ -112,6 +113,32 @@ impl Phases for Clumsy {
     ) -> Result<()> {
         Self::stumble_later("request_body_filter", ctx);
         self.0.request_body_filter(session, body, end, ctx)
+    }
+
+    fn request_cache_filter(&self, session: &mut Session, ctx: &mut Context) {
+        stumble("request_cache_filter", session);
+        self.0.request_cache_filter(session, ctx);
+    }
+
+    fn cache_hit_filter(
+        &self,
+        session: &Session,
+        meta: &CacheMeta,
+        handler: &HitHandler,
+        is_fresh: bool,
+        ctx: &mut Context,
+    ) -> Option<ForcedFreshness> {
+        self.0.cache_hit_filter(session, meta, handler, is_fresh, ctx)
+    }
+
+    fn upstream_response_filter(
+        &self,
+        session: &mut Session,
+        header: &ResponseHeader,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        stumble("upstream_response_filter", session);
+        self.0.upstream_response_filter(session, header, ctx)
     }
 
     fn response_filter(

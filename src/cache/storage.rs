@@ -1,0 +1,107 @@
+//! The store as Pingora drives it.
+
+use std::{any::Any, sync::Arc};
+
+use async_trait::async_trait;
+use http::header::CONTENT_LENGTH;
+use pingora::Result;
+use pingora_cache::{
+    CacheKey, CacheMeta,
+    key::CacheHashKey,
+    lock::LockStatus,
+    storage::{HitHandler, MissHandler, PurgeOutcome, PurgeTarget, PurgeType, Storage},
+    trace::SpanHandle,
+};
+
+use crate::cache::{
+    FETCHES,
+    body::Body,
+    entry::{Entry, Head, Subject},
+    growing::Growing,
+    miss::Miss,
+    store::Store,
+};
+
+fn hash_of(key: &impl CacheHashKey) -> u128 {
+    u128::from_be_bytes(key.combined_bin())
+}
+
+#[async_trait]
+impl Storage for Store {
+    async fn lookup(
+        &'static self,
+        key: &CacheKey,
+        _trace: &SpanHandle,
+    ) -> Result<Option<(CacheMeta, HitHandler)>> {
+        let reader = self.find(hash_of(key));
+        Ok(reader.map(|reader| (reader.entry().head.meta(), Box::new(reader) as HitHandler)))
+    }
+
+    /// Whoever waits is told at once: to follow where the length is told, or that there is
+    /// nothing to wait for.
+    async fn get_miss_handler(
+        &'static self,
+        key: &CacheKey,
+        meta: &CacheMeta,
+        _trace: &SpanHandle,
+    ) -> Result<MissHandler> {
+        let hash = hash_of(key);
+        let told = meta.headers().get(CONTENT_LENGTH);
+        let told = told.and_then(|told| told.to_str().ok()?.parse::<u64>().ok());
+        let mut miss = Miss {
+            store: self,
+            key: key.clone(),
+            hash,
+            growing: None,
+            told,
+            length: 0,
+            reserved: 0,
+        };
+        let subject = key.extensions.get::<Arc<Subject>>().cloned();
+        let length = told.unwrap_or(0);
+        let Some(subject) = subject.filter(|subject| length <= subject.length_max) else {
+            FETCHES.tell(key, LockStatus::GiveUp);
+            return Ok(Box::new(miss));
+        };
+        if self.was_purged_since(&subject) || !self.reserve(length) {
+            FETCHES.tell(key, LockStatus::GiveUp);
+            return Ok(Box::new(miss));
+        }
+        miss.reserved = length;
+        let head = Head::of(meta, key.variance_bin().is_none());
+        if head.variance().is_some() {
+            self.note_variant(key.primary_bin(), hash);
+        }
+        let entry = Entry::new(head, subject, Body::default());
+        let growing = Arc::new(Growing::new(entry, told.is_some()));
+        self.show(hash, &growing);
+        if told.is_some() {
+            FETCHES.tell(key, LockStatus::Done);
+        }
+        miss.growing = Some(growing);
+        Ok(Box::new(miss))
+    }
+
+    async fn purge(
+        &'static self,
+        target: PurgeTarget<'_>,
+        _type: PurgeType,
+        _trace: &SpanHandle,
+    ) -> Result<PurgeOutcome> {
+        let is_gone = self.remove(hash_of(target.key()));
+        Ok(if is_gone { PurgeOutcome::Purged(None) } else { PurgeOutcome::NotFound })
+    }
+
+    async fn update_meta(
+        &'static self,
+        key: &CacheKey,
+        meta: &CacheMeta,
+        _trace: &SpanHandle,
+    ) -> Result<bool> {
+        Ok(self.renew(hash_of(key), Head::of(meta, key.variance_bin().is_none())))
+    }
+
+    fn as_any(&self) -> &(dyn Any + Send + Sync + 'static) {
+        self
+    }
+}

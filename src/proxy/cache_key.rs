@@ -1,0 +1,106 @@
+//! What answers that are kept are found by: the URL, the route, and the variant.
+//!
+//! INVARIANT: two requests have one key only if the origin is asked the same by them, but for
+//! fields that its `Vary` would name.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, header};
+use pingora::{Error, ErrorType, Result};
+use pingora_cache::{
+    CacheKey, VarianceBuilder,
+    key::{CacheHashKey, HashBinary},
+};
+use pingora_http::RequestHeader;
+use tokio::time::Instant;
+
+use crate::{
+    cache::Subject,
+    policy::cache::told_by_proxies,
+    proxy::{cached, context::Context, select, translate},
+};
+
+/// The key of a request: its route, and its URL as the origin is asked for it. Clients that are
+/// known have keys of their own.
+pub(crate) fn key(request: &RequestHeader, ctx: &Context) -> Result<CacheKey> {
+    key_for(request, ctx, cached::is_known(ctx))
+}
+
+/// The same for a client that is known, or for one that is not.
+pub(crate) fn key_for(request: &RequestHeader, ctx: &Context, is_known: bool) -> Result<CacheKey> {
+    let (Some(route), Some(facts)) = (&ctx.route, ctx.facts(request)) else {
+        return Error::e_explain(ErrorType::InternalError, "a request without a route");
+    };
+    let length_max = route.policies.cache().map_or(0, |rules| rules.object_max);
+    let host = select::authority(request).to_ascii_lowercase();
+    let target = ctx.target.as_ref().unwrap_or(&request.uri);
+    let target = target.path_and_query().map_or("/", |target| target.as_str());
+    let url = format!("{}://{host}{target}", facts.scheme());
+    let mut primary = Vec::with_capacity(route.name.len() + url.len() + 2);
+    // None of these has a zero byte, but for the name of the route, which comes last.
+    primary.extend_from_slice(url.as_bytes());
+    primary.push(0);
+    if let Some(asked) = &ctx.notes.target {
+        primary.extend_from_slice(asked.to_string().as_bytes());
+    }
+    primary.push(0);
+    for (name, value) in told_by_proxies(&facts) {
+        primary.extend_from_slice(name.as_str().as_bytes());
+        primary.push(b'=');
+        primary.extend_from_slice(value.as_bytes());
+        primary.push(0);
+    }
+    primary.push(0);
+    primary.push(u8::from(is_known));
+    primary.extend_from_slice(route.name.as_bytes());
+    let mut key = CacheKey::new(primary, "");
+    key.set_primary_bin_override(key.primary_bin());
+    key.extensions.insert(Arc::new(Subject {
+        route: route.name.as_str().into(),
+        url: url.into(),
+        length_max,
+        asked: Instant::now(),
+    }));
+    Ok(key)
+}
+
+/// Which variant of an answer a request is for, by the fields that its `Vary` names, as the origin
+/// is sent them; `None` if there is but one.
+pub(crate) fn variance(
+    answer: &HeaderMap,
+    request: &RequestHeader,
+    ctx: &Context,
+) -> Option<HashBinary> {
+    answer.get(header::VARY)?;
+    // If the fields cannot be made, the request fails for that when it is sent.
+    let sent = translate::fields(request, ctx).unwrap_or_else(|_| request.headers.clone());
+    vary(answer, &sent)
+}
+
+/// The same, with the fields at hand.
+pub(crate) fn vary(answer: &HeaderMap, sent: &HeaderMap) -> Option<HashBinary> {
+    let values = answer.get_all(header::VARY).iter().filter_map(|value| value.to_str().ok());
+    let names = values.flat_map(|value| value.split(',')).map(str::trim);
+    let mut builder = VarianceBuilder::new();
+    for name in names.filter(|name| !name.is_empty()) {
+        builder.add_owned_name_value(name.to_ascii_lowercase(), normal(name, sent));
+    }
+    builder.finalize()
+}
+
+/// The value of a field without what makes no difference: how it was cut and spaced.
+fn normal(name: &str, sent: &HeaderMap) -> Vec<u8> {
+    let mut all = Vec::new();
+    for value in sent.get_all(name) {
+        for part in value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+            if !part.is_empty() {
+                all.extend_from_slice(part);
+                all.push(b',');
+            }
+        }
+    }
+    if ["accept-encoding", "accept-language"].iter().any(|known| name.eq_ignore_ascii_case(known)) {
+        all.make_ascii_lowercase();
+    }
+    all
+}

@@ -1,0 +1,205 @@
+//! Renews an answer that is kept, beside the requests that are given it meanwhile.
+//!
+//! It is asked for as the request would have asked that found it stale, by a task of its own, over
+//! connections of its own; one at a time for each answer.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use http::{HeaderMap, Method, Version, header};
+use pingora::{Error, ErrorType, Result};
+use pingora_cache::{CacheKey, CacheMeta, filters, storage::Storage as _, trace::Span};
+use pingora_core::{
+    connectors::http::Connector, protocols::http::client::HttpSession, upstreams::peer::HttpPeer,
+};
+use pingora_http::RequestHeader;
+use pingora_proxy::Session;
+use tokio::time::{self, Instant};
+
+use crate::{
+    cache::{self, Entry, Subject},
+    panics,
+    policy::cache::{Asked, renew},
+    proxy::{cache_key, cached, context::Context, hop_by_hop, respond, select, translate},
+    snapshot::Route,
+    upstream::{Visit, backend::InFlight, link::config::Http, load::Admission, outcome::Outcome},
+};
+
+/// It may take so long, body and all.
+const WITHIN: Duration = Duration::from_secs(60);
+
+/// An answer that is renewed.
+struct Renewal {
+    route: Arc<Route>,
+    entry: Arc<Entry>,
+    key: CacheKey,
+    peer: Box<HttpPeer>,
+    place: InFlight,
+    head: RequestHeader,
+    is_known: bool,
+}
+
+/// Gives the answer free for another try, however this one ends.
+struct Turn(Arc<Entry>);
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.end_renewal();
+    }
+}
+
+/// Begins to renew an answer; without a place at a backend, a later request may.
+pub(crate) fn begin(
+    connector: &Arc<Connector>,
+    session: &Session,
+    meta: &CacheMeta,
+    ctx: &mut Context,
+    entry: Arc<Entry>,
+) {
+    let turn = Turn(entry.clone());
+    let renewal = match prepare(session, meta, ctx, entry) {
+        Ok(Some(renewal)) => renewal,
+        Ok(None) => return,
+        Err(why) => return log::debug!("cache: nothing is renewed: {why}"),
+    };
+    let connector = connector.clone();
+    tokio::spawn(async move {
+        let _turn = turn;
+        if let Err(panic) = panics::catch(Box::pin(renewal.run(&connector))).await {
+            panic.count_task();
+            log::error!("cache: panicked: {panic}");
+        }
+    });
+}
+
+fn prepare(
+    session: &Session,
+    meta: &CacheMeta,
+    ctx: &mut Context,
+    entry: Arc<Entry>,
+) -> Result<Option<Renewal>> {
+    let (Some(route), now) = (ctx.route.clone(), Instant::now()) else { return Ok(None) };
+    let sent = session.req_header();
+    let hints = select::hints(sent, ctx);
+    let Admission::Taken(place) = route.upstream.admit(now, &hints, |_| Visit::None) else {
+        return Ok(None);
+    };
+    let peer = route.upstream.peer_for(place.member(), || select::sender(session, ctx), None);
+    let http = route.upstream.link().http();
+    let mut head = sent.clone();
+    hop_by_hop::strip(&mut head)?;
+    if sent.version == Version::HTTP_2 {
+        head.insert_header(header::HOST, select::authority(sent))?;
+    }
+    head.set_version(if http == Http::Two { Version::HTTP_2 } else { Version::HTTP_11 });
+    head.set_method(Method::GET);
+    filters::upstream::request_filter(&mut head, Some(meta));
+    ctx.in_flight = Some(place);
+    let made = translate::request(sent, &mut head, ctx);
+    let place = ctx.in_flight.take();
+    made?;
+    let Some(place) = place else { return Ok(None) };
+    let mut key = session.cache.cache_key().clone();
+    key.extensions.insert(Arc::new(Subject {
+        route: entry.subject.route.clone(),
+        url: entry.subject.url.clone(),
+        length_max: entry.subject.length_max,
+        asked: now,
+    }));
+    let is_known = cached::is_known(ctx);
+    Ok(Some(Renewal { route, entry, key, peer, place, head, is_known }))
+}
+
+impl Renewal {
+    async fn run(self, connector: &Connector) {
+        let began = Instant::now();
+        let ended = time::timeout(WITHIN, self.exchange(connector, began)).await;
+        let (outcome, why) = match ended {
+            Ok(Ok(status)) => (Outcome::Status(status), None),
+            Ok(Err(why)) => (Outcome::of_connecting(&why), Some(why.to_string())),
+            Err(_) => (Outcome::Timeout, Some("too late".to_owned())),
+        };
+        if let Some(why) = why {
+            log::debug!("cache: {}: {why}", self.route.upstream.name());
+        }
+        self.route.upstream.report(self.place.member(), outcome, Instant::now());
+    }
+
+    /// Asks for the answer, and keeps what comes.
+    async fn exchange(&self, connector: &Connector, began: Instant) -> Result<u16> {
+        let timeouts = self.route.upstream.timeouts();
+        let (mut session, _) = connector.get_http_session(&*self.peer).await?;
+        session.set_read_timeout(Some(timeouts.first_byte));
+        session.set_write_timeout(Some(timeouts.first_byte));
+        let mut head = self.head.clone();
+        let sent = head.headers.clone();
+        translate::frame(&mut head, &session, &self.peer)?;
+        session.write_request_header(Box::new(head)).await?;
+        session.finish_request_body().await?;
+        let status = loop {
+            session.read_response_header().await?;
+            let status = session.response_header().map_or(0, |answer| answer.status.as_u16());
+            if 200 <= status {
+                break status;
+            }
+        };
+        let now = Instant::now();
+        self.place.took(now.saturating_duration_since(began), now);
+        session.set_read_timeout(Some(timeouts.between_bytes));
+        if status < 500 {
+            self.keep(&mut session, &sent, began).await?;
+        }
+        if session.response_done() {
+            connector.release_http_session(session, &*self.peer, Some(timeouts.idle)).await;
+        } else {
+            session.shutdown().await;
+        }
+        Ok(status)
+    }
+
+    async fn keep(
+        &self,
+        session: &mut HttpSession,
+        sent: &HeaderMap,
+        began: Instant,
+    ) -> Result<()> {
+        let store = cache::store();
+        let Some(rules) = self.route.policies.cache() else { return Ok(()) };
+        let Some(mut answer) = session.response_header().cloned() else {
+            return Error::e_explain(ErrorType::InternalError, "an answer without a head");
+        };
+        let asked = Asked { is_known: self.is_known, took: began.elapsed() };
+        if answer.status == 304 {
+            let mut renewed = self.entry.head.header.clone();
+            renew(&mut renewed, &answer.headers)?;
+            match rules.judge(&renewed, asked, SystemTime::now()) {
+                Ok(meta) => {
+                    store.renew_as(&self.key, &self.entry, &meta);
+                }
+                Err(_) => store.invalidate(&self.key),
+            }
+            return Ok(());
+        }
+        respond::strip_hop_by_hop(&mut answer);
+        let variance = cache_key::vary(&answer.headers, sent);
+        let Ok(mut meta) = rules.judge(&answer, asked, SystemTime::now()) else {
+            store.invalidate(&self.key);
+            return Ok(());
+        };
+        if variance != self.entry.variance() {
+            store.invalidate(&self.key); // it varies otherwise now
+            return Ok(());
+        }
+        if let Some(variance) = variance {
+            meta.set_variance(variance);
+        }
+        let trace = Span::inactive().handle();
+        let mut miss = store.get_miss_handler(&self.key, &meta, &trace).await?;
+        while let Some(piece) = session.read_response_body().await? {
+            miss.write_body(piece, false).await?;
+        }
+        miss.finish().await.map(drop)
+    }
+}
