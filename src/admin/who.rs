@@ -17,7 +17,7 @@ const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
 
 /// What a program is told that speaks plaintext where TLS is spoken.
 const SPEAK_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n\
-    content-length: 50\r\nconnection: close\r\n\r\n\
+    content-length: 52\r\nconnection: close\r\n\r\n\
     {\"error\":\"TLS is spoken here: ask with `https://`\"}\n";
 
 /// Who asks.
