@@ -22,6 +22,7 @@ use crate::{
         meter::Metering,
         state::{Heir, States},
         variable::{Variable, When},
+        withheld::Withheld,
     },
 };
 pub use crate::{
@@ -112,6 +113,8 @@ pub struct Build<'a> {
     pub allow_faults: bool,
     /// The name of its route.
     pub route: &'a str,
+    /// Cookies that nobody is sent, whoever is asked.
+    pub withheld: &'a Withheld,
     /// Where the policy stands in the file.
     pub span: Span,
     /// Whether a policy of the route tells what a variable stands for.

@@ -6,7 +6,7 @@ use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request as Question, StatusCode, Uri,
-    header::{CONTENT_TYPE, LOCATION, SET_COOKIE, WWW_AUTHENTICATE},
+    header::{CONTENT_TYPE, COOKIE, LOCATION, SET_COOKIE, WWW_AUTHENTICATE},
 };
 use http_body_util::Full;
 use pingora::Result;
@@ -25,6 +25,7 @@ use crate::{
         twice::Twice,
         url::Url,
         variable::{Variable, Word},
+        withheld::Withheld,
     },
     reason::Reason,
     reply::Reply,
@@ -86,7 +87,7 @@ pub struct CacheConfig {
 }
 
 fn send() -> Vec<Lookup> {
-    vec![Lookup(http::header::AUTHORIZATION), Lookup(http::header::COOKIE)]
+    vec![Lookup(http::header::AUTHORIZATION), Lookup(COOKIE)]
 }
 
 fn timeout() -> Duration {
@@ -101,6 +102,7 @@ pub struct Policy {
     take: Box<[HeaderName]>,
     user: Option<HeaderName>,
     timeout: Time,
+    withheld: Withheld,
     cache: Option<Cache>,
 }
 
@@ -153,6 +155,7 @@ impl Config {
             take: self.take.iter().map(Name::to_header).collect(),
             user: self.user.as_ref().map(|name| name.0.clone()),
             timeout: self.timeout.0,
+            withheld: cx.withheld.clone(),
             cache,
         })
     }
@@ -197,7 +200,10 @@ impl Policy {
         question = question.header(&X_REQUEST_ID, facts.id);
         for name in &self.send {
             for value in facts.headers().get_all(name) {
-                question = question.header(name, value);
+                let is_cookie = name == COOKIE;
+                let rest = if is_cookie { self.withheld.rest(value) } else { Some(value.clone()) };
+                question =
+                    rest.into_iter().fold(question, |asked, value| asked.header(name, value));
             }
         }
         question.body(Full::default())

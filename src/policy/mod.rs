@@ -66,6 +66,7 @@ mod url;
 pub mod variable;
 mod verdict;
 mod whereabouts;
+mod withheld;
 
 use std::{collections::HashMap, path::Path, sync::Arc};
 
@@ -74,6 +75,8 @@ use pingora::Result;
 use pingora_http::RequestHeader;
 use schemars::JsonSchema;
 use serde::Deserialize;
+
+pub use withheld::Withheld;
 
 use crate::{
     diagnostic::{Problems, Span},
@@ -109,6 +112,14 @@ macro_rules! policies {
             /// Whether it tells what a variable stands for.
             fn tells(&self, variable: &Variable) -> bool {
                 match self { $(Self::$Name(config) => config.tells(variable),)* }
+            }
+
+            /// With what the names of its cookies begin on a route, which no origin is sent.
+            pub fn withheld(&self, route: &str) -> Option<String> {
+                match self {
+                    Self::Oidc(config) => Some(config.withheld(route)),
+                    _ => None,
+                }
             }
 
             /// The files that it is read with, as they are written.
@@ -231,6 +242,8 @@ pub struct Around<'a> {
     pub allow_faults: bool,
     /// The name of the route.
     pub route: &'a str,
+    /// Cookies that no origin is sent.
+    pub withheld: &'a Withheld,
 }
 
 /// The policies of a route, in the order written.
@@ -244,6 +257,7 @@ pub struct Policies {
     cache: Option<usize>,
     /// Whether one of them tells who asks.
     knows_clients: bool,
+    withheld: Withheld,
     states: States,
     /// The files that were read with them.
     seen: Vec<Seen>,
@@ -261,7 +275,7 @@ impl Policies {
         predecessor: Option<&Self>,
         problems: &mut Problems,
     ) -> Self {
-        let Around { folder, allow_faults, route } = around;
+        let Around { folder, allow_faults, route, withheld } = around;
         let (mut list, mut names, mut states) = (Vec::new(), Vec::new(), States::default());
         let mut seen = Vec::new();
         let mut turns: HashMap<&'static str, usize> = HashMap::new();
@@ -277,8 +291,18 @@ impl Policies {
             };
             let (states, seen) = (&mut states, &mut seen);
             let (span, tells) = (*span, &tells);
-            let mut cx =
-                Build { problems, folder, allow_faults, route, span, tells, heir, seen, states };
+            let mut cx = Build {
+                problems,
+                folder,
+                allow_faults,
+                route,
+                withheld,
+                span,
+                tells,
+                heir,
+                seen,
+                states,
+            };
             if let Some(policy) = config.build(&mut cx) {
                 list.push(policy);
                 names.push(called(key));
@@ -287,8 +311,8 @@ impl Policies {
         let body_bytes_max = list.iter().filter_map(Hooks::body_bytes_max).min();
         let cache = list.iter().position(|policy| matches!(policy, Policy::Cache(_)));
         let knows_clients = turns.keys().any(|kind| WHO.contains(kind));
-        let (list, names) = (list.into(), names.into());
-        Self { list, names, body_bytes_max, cache, knows_clients, states, seen }
+        let (list, names, withheld) = (list.into(), names.into(), withheld.clone());
+        Self { list, names, body_bytes_max, cache, knows_clients, withheld, states, seen }
     }
 
     /// What may be kept of answers; `None` if nothing.
@@ -322,6 +346,7 @@ impl Policies {
         facts: &Facts<'_>,
         notes: &Notes,
     ) -> Result<()> {
+        self.withheld.take_off(header)?;
         self.list.iter().try_for_each(|policy| policy.on_upstream_request(header, facts))?;
         for (name, value) in &notes.to_origin {
             header.insert_header(name, value)?;
@@ -343,7 +368,13 @@ impl Policies {
             response.header.append_header(SET_COOKIE, cookie)?;
         }
         let entered = self.entered(response.notes).iter();
-        entered.rev().try_for_each(|policy| policy.on_response(response))
+        entered.rev().try_for_each(|policy| policy.on_response(response))?;
+        let header = &mut *response.header;
+        let is_own_cookie = response.is_own && header.headers.contains_key(SET_COOKIE);
+        if is_own_cookie || !response.notes.cookies.is_empty() {
+            withheld::keep_for_one(header)?;
+        }
+        Ok(())
     }
 
     /// The body of an answer of our own: that of the last policy which has one.

@@ -15,6 +15,7 @@ use crate::{
         contract::{Build, Facts, Flow, Hooks, Notes, Request, Response},
         identity::Identity,
         state::{Heir, States},
+        withheld::Withheld,
     },
     yaml,
 };
@@ -128,6 +129,7 @@ fn built<C: DeserializeOwned, P>(
         folder: Path::new("."),
         allow_faults: true,
         route: "shop",
+        withheld: &Withheld::default(),
         span: Span::default(),
         tells: &|_, _| true,
         seen: &mut Vec::new(),

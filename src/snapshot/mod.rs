@@ -120,6 +120,7 @@ pub fn assemble(
         traces: Traces::of(&file, predecessor, problems),
         folder: file.folder.clone(),
         allow_faults: file.allow_faults,
+        withheld: route::withheld(&file),
         predecessors: old_routes.map(|(_, old)| (old.name.clone(), old.clone())).collect(),
     };
     let routes = match &file.routes {

@@ -17,7 +17,7 @@ use crate::{
     diagnostic::{Problem, Problems, suggest},
     downstream::config::Config,
     observe::{requests::Requests, tally::Tally},
-    policy::{Around, Policies},
+    policy::{Around, Policies, Withheld},
     routing::{rule::Rule, table::Table},
     snapshot::{Ledger, mirror::Mirror, rules, split::Split, traces::Traces},
     traces::Tracing,
@@ -79,14 +79,27 @@ pub(super) struct Shared {
     pub(super) folder: PathBuf,
     /// Whether there may be faults on purpose.
     pub(super) allow_faults: bool,
+    /// Cookies that no origin is sent.
+    pub(super) withheld: Withheld,
     /// The routes of the configuration before, by name.
     pub(super) predecessors: HashMap<String, Arc<Route>>,
 }
 
 impl Shared {
     fn around<'a>(&'a self, route: &'a str) -> Around<'a> {
-        Around { folder: &self.folder, allow_faults: self.allow_faults, route }
+        let Self { folder, allow_faults, withheld, .. } = self;
+        Around { folder, allow_faults: *allow_faults, route, withheld }
     }
+}
+
+/// The cookies of all routes that let people sign in.
+pub(super) fn withheld(file: &File) -> Withheld {
+    let routes = file.routes.iter().flatten().flatten();
+    let all = routes.flat_map(|route| {
+        let policies = route.policies.iter();
+        policies.filter_map(|policy| policy.value.withheld(&route.name.value))
+    });
+    all.collect()
 }
 
 type Upstreams = BTreeMap<String, Arc<Upstream>>;

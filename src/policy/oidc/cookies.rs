@@ -4,9 +4,7 @@
 //! paths (RFC 6265bis §4.1.3.2), so that no other host below the same domain can plant one.
 
 use aws_lc_rs::digest::{SHA256, digest};
-use http::{HeaderValue, header::COOKIE};
-use pingora::Result;
-use pingora_http::RequestHeader;
+use http::HeaderValue;
 
 use crate::policy::{contract::Facts, variable::cookies};
 
@@ -29,6 +27,11 @@ impl Cookies {
         let digits = digest.as_ref().iter().take(4);
         let digits = digits.fold(0_u32, |all, byte| all << 8 | u32::from(*byte));
         Self { base: format!("__Host-crestline-{digits:08x}") }
+    }
+
+    /// With what all their names begin.
+    pub(super) fn into_base(self) -> String {
+        self.base
     }
 
     fn part(&self, at: usize) -> String {
@@ -107,28 +110,6 @@ impl Cookies {
     ) -> Option<HeaderValue> {
         set(&self.slot(state), text, seconds)
     }
-
-    /// Takes them off what an origin is sent: what lets somebody in here is not for it.
-    pub(super) fn take_off(&self, header: &mut RequestHeader) -> Result<()> {
-        let is_ours = |field: &HeaderValue| {
-            memchr::memmem::find(field.as_bytes(), self.base.as_bytes()).is_some()
-        };
-        if !header.headers.get_all(COOKIE).iter().any(is_ours) {
-            return Ok(());
-        }
-        let fields: Vec<_> = header.headers.get_all(COOKIE).iter().cloned().collect();
-        header.remove_header(&COOKIE);
-        for field in fields {
-            let pairs = field.as_bytes().split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
-            let others = pairs.filter(|pair| !pair.starts_with(self.base.as_bytes()));
-            let others: Vec<_> = others.collect();
-            let left = others.join(&b"; "[..]);
-            if let Some(left) = HeaderValue::from_bytes(&left).ok().filter(|it| !it.is_empty()) {
-                header.append_header(COOKIE, left)?;
-            }
-        }
-        Ok(())
-    }
 }
 
 /// The only cookie of a name; of two, neither counts.
@@ -200,17 +181,5 @@ mod tests {
             let given = Given::request("GET", "/").field("cookie", &field);
             assert_eq!(cookies.session(&given.facts()), None, "{field}");
         }
-    }
-
-    #[test]
-    fn origins_get_the_other_cookies() {
-        let cookies = Cookies::of("shop");
-        let mut header = RequestHeader::build("GET", b"/", None).unwrap();
-        let field = format!("a=1; {0}=1x; {0}-sign-in-2=y;b=2", cookies.base);
-        header.append_header(COOKIE, field).unwrap();
-        header.append_header(COOKIE, format!("{}-1=z", cookies.base)).unwrap();
-        cookies.take_off(&mut header).unwrap();
-        let left: Vec<_> = header.headers.get_all(COOKIE).iter().collect();
-        assert_eq!(left, ["a=1; b=2"]);
     }
 }

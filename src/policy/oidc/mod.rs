@@ -179,9 +179,8 @@ impl Config {
                 }
             },
         };
-        let realm = self.realm.as_deref().unwrap_or(cx.route);
         let issuer = self.issuer.to_string();
-        let owner = [realm, &issuer, &self.client_id];
+        let owner = [self.realm(cx.route), &issuer, &self.client_id];
         let scopes = ["openid"].into_iter().chain(self.scopes.iter().map(String::as_str));
         let scopes: BTreeSet<_> = scopes.collect();
         let tell = self.tell.iter().map(|(name, claim)| (name.to_header(), claim.clone()));
@@ -205,11 +204,24 @@ impl Config {
             after_sign_out: self.after_sign_out.value.clone(),
             origin,
             seal: Seal::new(self.keys.iter().map(|key| key.0.as_str()), &owner),
-            cookies: Cookies::of(&owner.join("\n")),
+            cookies: self.cookies(cx.route),
             issuer,
             require: self.require.clone().into_iter().collect(),
             tell: tell.collect(),
         })
+    }
+
+    fn realm<'a>(&'a self, route: &'a str) -> &'a str {
+        self.realm.as_deref().unwrap_or(route)
+    }
+
+    fn cookies(&self, route: &str) -> Cookies {
+        Cookies::of(&[self.realm(route), &self.issuer.to_string(), &self.client_id].join("\n"))
+    }
+
+    /// With what the names of its cookies begin on a route.
+    pub fn withheld(&self, route: &str) -> String {
+        self.cookies(route).into_base()
     }
 
     fn check(&self, cx: &mut Build<'_>) -> Option<()> {
@@ -307,6 +319,8 @@ impl Policy {
                     let no_store = HeaderValue::from_static("no-store");
                     request.notes.to_client.push((CACHE_CONTROL, no_store));
                     request.notes.cookies.extend(fields);
+                } else {
+                    log::error!("a renewed session is too long for cookies, and ends soon");
                 }
                 self.admit((*new).clone(), request)
             }
@@ -355,7 +369,7 @@ impl Hooks for Policy {
         for (name, _) in &self.tell {
             header.remove_header(name);
         }
-        self.cookies.take_off(header)
+        Ok(())
     }
 
     fn errand(&self) -> Option<Arc<dyn Errand>> {

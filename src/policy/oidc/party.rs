@@ -40,6 +40,9 @@ const TURNING_IN_MAX: usize = 64;
 
 static TURNING_IN: Semaphore = Semaphore::const_new(TURNING_IN_MAX);
 
+/// Errors that say nothing of the session or the code (RFC 6749 §4.1.2.1, RFC 8628 §3.5).
+const FOR_NOW: [&str; 3] = ["temporarily_unavailable", "server_error", "slow_down"];
+
 /// The largest answer.
 const BYTES_MAX: usize = 256 * 1024;
 
@@ -210,7 +213,11 @@ impl Party {
                 .map_err(|why| away(format!("it answered nonsense: {why}")));
         }
         let refused = serde_json::from_slice::<Refused>(&text).ok();
-        match refused.filter(|_| status.is_client_error()) {
+        let is_busy = matches!(status.as_u16(), 408 | 425 | 429);
+        match refused.filter(|_| status.is_client_error() && !is_busy) {
+            Some(refused) if FOR_NOW.contains(&&*refused.error) => {
+                Err(away(format!("it answered {status}: {:?}", refused.error)))
+            }
             Some(refused) if refused.error == "invalid_client" => {
                 let why = "it does not know the client: see `client_id`, `client_secret`";
                 Err(away(why.to_owned()))

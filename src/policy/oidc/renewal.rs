@@ -52,7 +52,8 @@ struct Known {
 
 struct Entry {
     since: Instant,
-    state: watch::Receiver<State>,
+    /// With when it came to that.
+    state: watch::Receiver<(State, Instant)>,
 }
 
 /// What came of a renewal.
@@ -67,14 +68,14 @@ pub(super) enum State {
 
 /// What has come so far of the renewal of a session; begins it if nobody did.
 pub(super) fn now(party: &Arc<Party>, session: &Session) -> State {
-    ALL.of(party, session).map_or(State::Away, |state| state.borrow().clone())
+    ALL.of(party, session).map_or(State::Away, |state| state.borrow().0.clone())
 }
 
 /// What came of it in the end.
 pub(super) async fn end(party: &Arc<Party>, session: &Session) -> State {
     let Some(mut state) = ALL.of(party, session) else { return State::Away };
-    let ended = state.wait_for(|state| !matches!(state, State::UnderWay)).await;
-    ended.map_or(State::Away, |state| state.clone())
+    let ended = state.wait_for(|(state, _)| !matches!(state, State::UnderWay)).await;
+    ended.map_or(State::Away, |state| state.0.clone())
 }
 
 impl Known {
@@ -87,22 +88,28 @@ impl Known {
 }
 
 impl Renewals {
-    fn of(&self, party: &Arc<Party>, session: &Session) -> Option<watch::Receiver<State>> {
+    fn of(
+        &self,
+        party: &Arc<Party>,
+        session: &Session,
+    ) -> Option<watch::Receiver<(State, Instant)>> {
         let now = Instant::now();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.forget_old(now);
         if let Some(entry) = known.entries.get(&session.id) {
-            let is_away = matches!(*entry.state.borrow(), State::Away);
-            let kept = if is_away { PAUSE } else { KNOWN_FOR };
-            if now.duration_since(entry.since) < kept {
+            let is_known = match &*entry.state.borrow() {
+                (State::Away, turned) => now.duration_since(*turned) < PAUSE,
+                _ => now.duration_since(entry.since) < KNOWN_FOR,
+            };
+            if is_known {
                 return Some(entry.state.clone());
             }
         }
         let place = self.places.clone().try_acquire_owned().ok()?;
-        if KNOWN_MAX <= known.entries.len() {
+        if KNOWN_MAX <= known.entries.len() && !known.entries.contains_key(&session.id) {
             return None;
         }
-        let (tell, state) = watch::channel(State::UnderWay);
+        let (tell, state) = watch::channel((State::UnderWay, now));
         known.entries.insert(session.id.clone(), Entry { since: now, state: state.clone() });
         drop(known);
         let (party, session) = (party.clone(), session.clone());
@@ -129,7 +136,7 @@ impl Renewals {
                     State::Away
                 }
             };
-            tell.send_replace(state);
+            tell.send_replace((state, Instant::now()));
             drop(place);
         });
         Some(state)

@@ -15,6 +15,7 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Method,
     header::{ACCEPT, CACHE_CONTROL, LOCATION, REFERRER_POLICY, SET_COOKIE, WWW_AUTHENTICATE},
 };
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -37,6 +38,18 @@ use crate::{
 const LIFE: u64 = 10 * 60;
 /// A longer address is not gone back to.
 const TARGET_BYTES_MAX: usize = 2048;
+/// Bytes that browsers send in a query as they are, and that no URI holds (RFC 3986 §2).
+const ODD: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'<')
+    .add(b'>')
+    .add(b'\\')
+    .add(b'^')
+    .add(b'`')
+    .add(b'{')
+    .add(b'|')
+    .add(b'}');
 /// A longer code is none.
 const CODE_BYTES_MAX: usize = 4096;
 
@@ -91,7 +104,9 @@ fn is_page(method: &Method, headers: &HeaderMap) -> bool {
 }
 
 fn sent(policy: &Policy, facts: &Facts<'_>, authorization: &str) -> Option<Reply> {
-    let target = Some(location::target(facts)).filter(|target| target.len() <= TARGET_BYTES_MAX);
+    // What no URI holds is escaped, or there would be no way back.
+    let target = utf8_percent_encode(&location::target(facts), ODD).to_string();
+    let target = Some(target).filter(|target| target.len() <= TARGET_BYTES_MAX);
     let sign_in = SignIn {
         state: random::<16>()?,
         nonce: random::<16>()?,
