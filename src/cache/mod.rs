@@ -31,7 +31,7 @@ pub use store::{Store, collect};
 
 use crate::cache::lock::Fetches;
 
-/// So many shards with [`PREDICTED`] keys each are remembered as not worth keeping.
+/// So many shards with `PREDICTED` keys each are remembered as not worth keeping.
 pub const SHARDS: usize = 16;
 const PREDICTED: usize = 4_096;
 
