@@ -103,6 +103,19 @@ pub trait Written {
 /// A file that was read, and what stands for what it held.
 pub(super) type Seen = (PathBuf, u64);
 
+/// What the file says of all policies.
+#[derive(Clone, Copy, Debug)]
+pub struct Around<'a> {
+    /// The folder of the main file.
+    pub folder: &'a Path,
+    /// Whether there may be faults on purpose.
+    pub allow_faults: bool,
+    /// The name of the route.
+    pub route: &'a str,
+    /// Cookies that no origin is sent.
+    pub withheld: &'a Withheld,
+}
+
 /// What a policy is given when it is built.
 pub struct Build<'a> {
     /// What is wrong with it; a policy with a problem need not be built.

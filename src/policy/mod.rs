@@ -76,6 +76,7 @@ use pingora_http::RequestHeader;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub use contract::Around;
 pub use withheld::Withheld;
 
 use crate::{
@@ -233,19 +234,6 @@ policies! {
     SecurityHeaders = security_headers,
 }
 
-/// What the file says of all policies.
-#[derive(Clone, Copy, Debug)]
-pub struct Around<'a> {
-    /// The folder of the main file.
-    pub folder: &'a Path,
-    /// Whether there may be faults on purpose.
-    pub allow_faults: bool,
-    /// The name of the route.
-    pub route: &'a str,
-    /// Cookies that no origin is sent.
-    pub withheld: &'a Withheld,
-}
-
 /// The policies of a route, in the order written.
 #[derive(Debug, Default)]
 pub struct Policies {
@@ -305,7 +293,7 @@ impl Policies {
             };
             if let Some(policy) = config.build(&mut cx) {
                 list.push(policy);
-                names.push(called(key));
+                names.push(state::called(key));
             }
         }
         let body_bytes_max = list.iter().filter_map(Hooks::body_bytes_max).min();
@@ -406,9 +394,4 @@ impl Policies {
     fn entered(&self, notes: &Notes) -> &[Policy] {
         &self.list[..notes.entered.min(self.list.len())]
     }
-}
-
-/// A policy's kind, with its turn if it is not the first of it.
-fn called((kind, turn): (&str, usize)) -> String {
-    if turn == 0 { kind.to_owned() } else { format!("{kind}_{}", turn + 1) }
 }

@@ -38,6 +38,11 @@ impl Heir<'_> {
     }
 }
 
+/// A policy's kind, with its turn if it is not the first of it.
+pub(super) fn called((kind, turn): (&str, usize)) -> String {
+    if turn == 0 { kind.to_owned() } else { format!("{kind}_{}", turn + 1) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
