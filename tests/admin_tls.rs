@@ -4,7 +4,7 @@ use std::fs;
 
 use rcgen::{CertificateParams, DistinguishedName, DnType};
 
-use crate::support::{Authority, Client, Crestline, Origin, Pair, curl, get};
+use crate::support::{Authority, Client, Crestline, Origin, Pair, curl_with_certificate, get};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
@@ -49,19 +49,8 @@ async fn status(
     client: Option<&str>,
     more: &[&str],
 ) -> u16 {
-    let in_folder = |name: &str| proxy.folder().join(name).display().to_string();
-    let (url, resolve) =
-        (format!("https://admin.test:{port}{path}"), format!("admin.test:{port}:127.0.0.1"));
-    let ca = in_folder("a.pem");
-    let mut all = vec!["--cacert", &ca, "--resolve", &resolve, "-o", "/dev/null"];
-    all.extend(["-w", "%{http_code}"]);
-    let files = client.map(|name| [".pem", ".key"].map(|end| in_folder(&format!("{name}{end}"))));
-    if let Some([cert, key]) = &files {
-        all.extend(["--cert", cert, "--key", key]);
-    }
-    all.extend(more);
-    all.push(&url);
-    String::from_utf8(curl(&all).await.stdout).unwrap().parse().unwrap()
+    let url = format!("https://admin.test:{port}{path}");
+    curl_with_certificate(proxy, &url, client, more).await
 }
 
 #[tokio::test]

@@ -81,6 +81,9 @@ async fn a_browser_signs_in_comes_back_and_signs_out() {
     assert_eq!(browser.get(&proxy, "/blog").await.status, 200);
     let got = origin.last().fields;
     assert_eq!(got.get("cookie"), Some("theme=dark"), "nor for those of other routes");
+    // The way back of another tab, which came too late.
+    let late = browser.get(&proxy, "/oidc/callback?code=code+1&state=abc").await;
+    assert_eq!((late.status, late.get("location")), (303, Some("http://a.test/")));
 
     // Nobody else's page signs out; one of this site does, at the provider too.
     let session = browser.clone();

@@ -4,7 +4,9 @@ use std::fs;
 
 use rcgen::{CertificateParams, DistinguishedName, DnType, SanType};
 
-use crate::support::{Authority, Crestline, Origin, Pair, Session, curl, soon};
+use crate::support::{
+    Authority, Crestline, Origin, Pair, Session, curl, curl_with_certificate, soon,
+};
 
 /// A name with what could pose as another one.
 fn alice(params: &mut CertificateParams) {
@@ -66,19 +68,7 @@ impl World {
 /// The status that curl is given at an address as this client, or as none; 0 without an answer.
 async fn status(proxy: &Crestline, address: &str, client: Option<&str>, more: &[&str]) -> u16 {
     let port = address.rsplit(':').next().unwrap();
-    let in_folder = |name: &str| proxy.folder().join(name).display().to_string();
-    let url = format!("https://a.test:{port}/");
-    let resolve = format!("a.test:{port}:127.0.0.1");
-    let ca = in_folder("a.pem");
-    let mut all = vec!["--cacert", &ca, "--resolve", &resolve, "-o", "/dev/null"];
-    all.extend(["-w", "%{http_code}"]);
-    let files = client.map(|name| [".pem", ".key"].map(|end| in_folder(&format!("{name}{end}"))));
-    if let Some([cert, key]) = &files {
-        all.extend(["--cert", cert, "--key", key]);
-    }
-    all.extend(more);
-    all.push(&url);
-    String::from_utf8(curl(&all).await.stdout).unwrap().parse().unwrap()
+    curl_with_certificate(proxy, &format!("https://a.test:{port}/"), client, more).await
 }
 
 /// Waits until so many handshakes of a listener have failed by the client's certificate, and no

@@ -103,13 +103,12 @@ pub(super) fn certificates(old: &Snapshot, new: &Snapshot) -> Vec<String> {
         before.link() != now.link() && old.written(name) == new.written(name)
     };
     let upstreams = new.upstreams.keys().filter(|name| differs(name));
-    let admin = match (&old.admin, &new.admin) {
-        (Some(before), Some(now)) if old.file.admin == new.file.admin => {
-            let token = (!before.has_token_of(now)).then_some("token");
-            token.into_iter().chain((!before.has_certificates_of(now)).then_some("certificates"))
-        }
-        _ => None.into_iter().chain(None),
-    };
+    let admin = old.admin.as_ref().zip(new.admin.as_ref());
+    let admin = admin.filter(|_| old.file.admin == new.file.admin).into_iter();
+    let admin = admin.flat_map(|(before, now)| {
+        let token = (!before.has_token_of(now)).then_some("token");
+        token.into_iter().chain((!before.has_certificates_of(now)).then_some("certificates"))
+    });
     listeners
         .chain(upstreams.map(|name| format!("certificates of upstream {name} changed")))
         .chain(admin.map(|what| format!("{what} of admin changed")))

@@ -1,7 +1,12 @@
 //! What a token says of somebody (RFC 7519 §4): looked at, and put into words.
 
-use http::HeaderValue;
+use std::{collections::BTreeMap, sync::Arc};
+
+use http::{HeaderName, HeaderValue};
+use pingora_http::RequestHeader;
 use serde_json::{Map, Value};
+
+use crate::{field::Name, policy::contract::Request};
 
 /// Claims by their names.
 pub(super) type Claims = Map<String, Value>;
@@ -38,6 +43,43 @@ pub(super) fn value(claim: &Value) -> Option<HeaderValue> {
         Value::Null | Value::Object(_) => return None,
     };
     HeaderValue::try_from(text).ok()
+}
+
+/// What an operator wants of claims, and which of them origins are told.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    require: Box<[(String, String)]>,
+    tell: Box<[(HeaderName, String)]>,
+}
+
+impl Wanted {
+    pub(super) fn new(require: &BTreeMap<String, String>, tell: &BTreeMap<Name, String>) -> Self {
+        let tell = tell.iter().map(|(name, claim)| (name.to_header(), claim.clone()));
+        Self { require: require.clone().into_iter().collect(), tell: tell.collect() }
+    }
+
+    /// Whether all that is required is there.
+    pub(super) fn is_in(&self, claims: &Claims) -> bool {
+        self.require.iter().all(|(name, wanted)| has(claims, name, wanted))
+    }
+
+    /// Tells of claims that were proved: origins in fields, and what comes after this policy.
+    pub(super) fn tell(&self, claims: Claims, request: &mut Request<'_>) {
+        for (field, name) in &self.tell {
+            if let Some(value) = claims.get(name).and_then(value) {
+                request.notes.to_origin.push((field.clone(), value));
+            }
+        }
+        request.facts.who.tell_claims(Arc::new(claims));
+    }
+
+    /// Takes off what a client says itself in those fields. What was proved is put in after all
+    /// policies.
+    pub(super) fn cleanse(&self, header: &mut RequestHeader) {
+        for (name, _) in &self.tell {
+            header.remove_header(name);
+        }
+    }
 }
 
 #[cfg(test)]

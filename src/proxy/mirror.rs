@@ -16,8 +16,7 @@ use pingora_proxy::Session;
 use tokio::time::{self, Instant};
 
 use crate::{
-    panics,
-    proxy::{context::Context, select, translate},
+    proxy::{aside, context::Context, select},
     snapshot::{Host, Mirror, Route},
     upstream::{
         Visit,
@@ -117,12 +116,7 @@ pub(crate) fn body(
 impl Copying {
     fn send(self: Box<Self>, connector: &Arc<Connector>) {
         let connector = connector.clone();
-        tokio::spawn(async move {
-            if let Err(panic) = panics::catch(Box::pin(self.run(&connector))).await {
-                panic.count_task();
-                log::error!("mirror: panicked: {panic}");
-            }
-        });
+        aside::spawn("mirror", async move { self.run(&connector).await });
     }
 
     async fn run(mut self: Box<Self>, connector: &Connector) {
@@ -138,36 +132,22 @@ impl Copying {
 
     /// Sends the copy, and reads its answer.
     async fn exchange(&mut self, mirror: &Mirror, connector: &Connector) -> Result<u16> {
-        let (upstream, asked) = (&mirror.upstream, Instant::now());
+        let upstream = &mirror.upstream;
         let Self { client, head, .. } = &*self;
         let hints = Hints { client: *client, headers: Some(&head.headers), uri: Some(&head.uri) };
-        let Admission::Taken(in_flight) = upstream.admit(asked, &hints, |_| Visit::None) else {
+        let Admission::Taken(in_flight) = upstream.admit(Instant::now(), &hints, |_| Visit::None)
+        else {
             return Error::e_explain(ErrorType::ConnectError, "no backend has a place");
         };
         let peer = upstream.peer_for(in_flight.member(), || self.sender, None);
-        let (mut session, _) = connector.get_http_session(&*peer).await?;
-        session.set_read_timeout(Some(mirror.timeout));
-        session.set_write_timeout(Some(mirror.timeout));
         let mut head = self.head.clone();
         if matches!(self.route.host, Host::Upstream) {
             head.insert_header(header::HOST, &in_flight.member().host)?;
         }
         self.mark(&mut head)?;
-        translate::frame(&mut head, &session, &peer)?;
-        session.write_request_header(Box::new(head)).await?;
-        if !self.body.is_empty() {
-            session.write_request_body(mem::take(&mut self.body).freeze(), false).await?;
-        }
-        session.finish_request_body().await?;
-        let status = loop {
-            session.read_response_header().await?;
-            let status = session.response_header().map_or(0, |answer| answer.status.as_u16());
-            if 200 <= status {
-                break status;
-            }
-        };
-        let now = Instant::now();
-        in_flight.took(now.saturating_duration_since(asked), now);
+        let body = mem::take(&mut self.body).freeze();
+        let asking = aside::ask(connector, &peer, &in_flight, head, body, mirror.timeout);
+        let (mut session, status) = asking.await?;
         let mut read = 0;
         while let Some(piece) = session.read_response_body().await? {
             read += piece.len();

@@ -3,6 +3,7 @@
 //! Hooks stand in the order in which Pingora runs them. They load the snapshot once, at the
 //! routing of a request; from then on the request carries its route.
 
+mod aside;
 mod cache_key;
 mod cached;
 mod caught;

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use bytes::Bytes;
 use http::{HeaderMap, Method, Version, header};
 use pingora::{Error, ErrorType, Result};
 use pingora_cache::{CacheKey, CacheMeta, filters, storage::Storage as _, trace::Span};
@@ -20,9 +21,8 @@ use tokio::time::{self, Instant};
 
 use crate::{
     cache::{self, Entry, Subject},
-    panics,
     policy::cache::{Asked, renew},
-    proxy::{cache_key, cached, context::Context, hop_by_hop, respond, select, translate},
+    proxy::{aside, cache_key, cached, context::Context, hop_by_hop, respond, select, translate},
     snapshot::Route,
     upstream::{Visit, backend::InFlight, link::config::Http, load::Admission, outcome::Outcome},
 };
@@ -65,12 +65,9 @@ pub(crate) fn begin(
         Err(why) => return log::debug!("cache: nothing is renewed: {why}"),
     };
     let connector = connector.clone();
-    tokio::spawn(async move {
+    aside::spawn("cache", async move {
         let _turn = turn;
-        if let Err(panic) = panics::catch(Box::pin(renewal.run(&connector))).await {
-            panic.count_task();
-            log::error!("cache: panicked: {panic}");
-        }
+        renewal.run(&connector).await;
     });
 }
 
@@ -130,26 +127,12 @@ impl Renewal {
     /// Asks for the answer, and keeps what comes.
     async fn exchange(&self, connector: &Connector, began: Instant) -> Result<u16> {
         let timeouts = self.route.upstream.timeouts();
-        let (mut session, _) = connector.get_http_session(&*self.peer).await?;
-        session.set_read_timeout(Some(timeouts.first_byte));
-        session.set_write_timeout(Some(timeouts.first_byte));
-        let mut head = self.head.clone();
-        let sent = head.headers.clone();
-        translate::frame(&mut head, &session, &self.peer)?;
-        session.write_request_header(Box::new(head)).await?;
-        session.finish_request_body().await?;
-        let status = loop {
-            session.read_response_header().await?;
-            let status = session.response_header().map_or(0, |answer| answer.status.as_u16());
-            if 200 <= status {
-                break status;
-            }
-        };
-        let now = Instant::now();
-        self.place.took(now.saturating_duration_since(began), now);
+        let (peer, head, within) = (&*self.peer, self.head.clone(), timeouts.first_byte);
+        let asking = aside::ask(connector, peer, &self.place, head, Bytes::new(), within);
+        let (mut session, status) = asking.await?;
         session.set_read_timeout(Some(timeouts.between_bytes));
         if status < 500 {
-            self.keep(&mut session, &sent, began).await?;
+            self.keep(&mut session, &self.head.headers, began).await?;
         }
         if session.response_done() {
             connector.release_http_session(session, &*self.peer, Some(timeouts.idle)).await;

@@ -8,13 +8,14 @@ use pingora_core::{protocols::http::client::HttpSession, upstreams::peer::HttpPe
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use crate::{
+    downstream::connection::Connection,
     observe::request_id::X_REQUEST_ID,
     policy::{
         body::BodyFilters,
         contract::{Facts, Response},
     },
     proxy::{context::Context, forward, respond},
-    snapshot::Host,
+    snapshot::{Host, Route},
     upstream::{link::config::Http, outcome::NO_HTTP2},
 };
 
@@ -45,14 +46,11 @@ pub(crate) fn request(
     let mut parts: ReqParts = mem::replace(header, blank()).into();
     let is_http2 = [sent.version, parts.version] == [Version::HTTP_2; 2];
     let headers = &mut parts.headers;
-    let host = headers.get(header::HOST).cloned();
-    forward::cleanse(headers, connection, &route.vouched);
-    forward::introduce(headers, connection, &ctx.id, host.as_ref())?;
+    let host = begin(headers, sent.version, connection, route, ctx)?;
     match (&ctx.trace, &route.traces) {
         (Some(trace), Some(traces)) => traces.tell(trace, ctx.attempt.number, headers),
         _ => forward::continue_trace(headers),
     }
-    forward::join_cookies(headers, sent.version)?;
     if is_http2 && sent.headers.get(header::TE).is_some_and(|te| te == "trailers") {
         // gRPC asks for it; where there is a body, Pingora takes it off as of HTTP/1.
         headers.insert(header::TE, TRAILERS);
@@ -76,16 +74,29 @@ pub(crate) fn request(
     }
 }
 
+/// Makes what every origin is sent, whoever it is: without what no client may say, and with who
+/// asks. Answers with the host that the client asked for.
+fn begin(
+    headers: &mut HeaderMap,
+    version: Version,
+    connection: &Connection,
+    route: &Route,
+    ctx: &Context,
+) -> Result<Option<HeaderValue>> {
+    let host = headers.get(header::HOST).cloned();
+    forward::cleanse(headers, connection, &route.vouched);
+    forward::introduce(headers, connection, &ctx.id, host.as_ref())?;
+    forward::join_cookies(headers, version)?;
+    Ok(host)
+}
+
 /// The fields that the origin would be sent, as far as they do not depend on a backend.
 pub(crate) fn fields(sent: &RequestHeader, ctx: &Context) -> Result<HeaderMap> {
     let (Some(connection), Some(route)) = (&ctx.connection, &ctx.route) else {
         return Error::e_explain(ErrorType::InternalError, "a request without a route");
     };
     let mut parts: ReqParts = sent.clone().into();
-    let host = parts.headers.get(header::HOST).cloned();
-    forward::cleanse(&mut parts.headers, connection, &route.vouched);
-    forward::introduce(&mut parts.headers, connection, &ctx.id, host.as_ref())?;
-    forward::join_cookies(&mut parts.headers, sent.version)?;
+    begin(&mut parts.headers, sent.version, connection, route, ctx)?;
     let mut header: RequestHeader = parts.into();
     if let Some(facts) = ctx.facts(sent) {
         let facts = Facts { backend: None, ..facts };

@@ -30,7 +30,6 @@ pub struct Access {
     /// What clients are shown; `None` in plaintext.
     pub tls: Option<Arc<Current>>,
     token: Option<Digest>,
-    takes_certificates: bool,
 }
 
 impl Access {
@@ -55,7 +54,6 @@ impl Access {
             address: address.unwrap_or(Address::Socket(written.address.value.0)),
             tls,
             token: token.map(|token| hash(token.as_bytes())),
-            takes_certificates: written.takes_certificates(),
         })
     }
 
@@ -66,7 +64,7 @@ impl Access {
 
     /// Whether certificates of clients are taken.
     pub fn takes_certificates(&self) -> bool {
-        self.takes_certificates
+        self.tls.as_ref().is_some_and(|tls| tls.now().clients().is_some())
     }
 
     /// Whether this is the token, in a time that does not tell how much of it is right.

@@ -40,7 +40,10 @@ pub(crate) use self::{
     provider::{Browser, Provider},
     redis::Redis,
     signer::Signer,
-    tls::{Authority, Pair, Session, TlsClient, TlsEnding, connect_http2, s_client},
+    tls::{
+        Authority, Pair, Session, TlsClient, TlsEnding, connect_http2, curl_with_certificate,
+        s_client,
+    },
     wire::Ending,
 };
 

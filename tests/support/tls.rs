@@ -18,7 +18,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client};
 
-use super::soon;
+use super::{client::curl, crestline::Crestline, soon};
 
 /// A certificate that vouches for itself, and its key.
 pub(crate) struct Pair {
@@ -275,4 +275,28 @@ pub(crate) async fn s_client(address: &str, arguments: &[&str]) -> String {
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     )
+}
+
+/// The status that curl is given for a URL whose host is this machine, as the client with this
+/// certificate or as none; 0 without an answer. Beside the proxy's file lie its own certificate,
+/// `a.pem`, and the clients'.
+pub(crate) async fn curl_with_certificate(
+    proxy: &Crestline,
+    url: &str,
+    client: Option<&str>,
+    more: &[&str],
+) -> u16 {
+    let in_folder = |name: &str| proxy.folder().join(name).display().to_string();
+    let place = url.strip_prefix("https://").and_then(|rest| rest.split('/').next()).unwrap();
+    let resolve = format!("{place}:127.0.0.1");
+    let ca = in_folder("a.pem");
+    let mut all = vec!["--cacert", &ca, "--resolve", &resolve, "-o", "/dev/null"];
+    all.extend(["-w", "%{http_code}"]);
+    let files = client.map(|name| [".pem", ".key"].map(|end| in_folder(&format!("{name}{end}"))));
+    if let Some([cert, key]) = &files {
+        all.extend(["--cert", cert, "--key", key]);
+    }
+    all.extend(more);
+    all.push(url);
+    String::from_utf8(curl(&all).await.stdout).unwrap().parse().unwrap()
 }

@@ -36,9 +36,10 @@ static TAGS: [HeaderName; 2] =
     [HeaderName::from_static("cache-tag"), HeaderName::from_static("surrogate-key")];
 
 /// Answers to `GET` and `HEAD` are kept as long as the origin says (`CDN-Cache-Control`,
-/// `Cache-Control`, `Expires`), and given again (RFC 9111). All policies of the route, wherever they stand, are asked before an
-/// answer that is kept is given; what they do to answers is done to it each time. What is kept of
-/// a route is its own, outlives reloads, and shares the memory of `cache:` at the top.
+/// `Cache-Control`, `Expires`), and given again (RFC 9111). All policies of the route, wherever they
+/// stand, are asked before an answer that is kept is given; what they do to answers is done to it
+/// each time. What is kept of a route is its own, outlives reloads, and shares the memory of
+/// `cache:` at the top.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "Cache")]

@@ -47,9 +47,10 @@ impl Keys {
         Self(Vec::new())
     }
 
-    /// Whether one of them could verify such a token.
-    pub(in crate::policy) fn has(&self, id: Option<&str>, algorithm: Algorithm) -> bool {
-        self.fit(id, algorithm).next().is_some()
+    /// Whether one of them has the name that such a token says, so that no newer one is meant.
+    pub(in crate::policy) fn names(&self, id: Option<&str>, algorithm: Algorithm) -> bool {
+        let mut named = self.0.iter().filter(|entry| entry.algorithms.contains(&algorithm));
+        id.is_some() && named.any(|entry| entry.id.as_deref() == id)
     }
 
     /// Those that could verify such a token.
@@ -104,7 +105,10 @@ mod tests {
             { "kty": "new" }
         ] }"#;
         let keys = Keys::read(set.as_bytes()).unwrap();
-        assert!(keys.has(Some("a"), Algorithm::ES256) && keys.has(None, Algorithm::ES256));
+        let fits = |id, algorithm| keys.fit(id, algorithm).next().is_some();
+        assert!(fits(Some("a"), Algorithm::ES256) && fits(None, Algorithm::ES256));
+        assert!(keys.names(Some("a"), Algorithm::ES256) && !keys.names(None, Algorithm::ES256));
+        assert!(!keys.names(Some("c"), Algorithm::ES256));
         for (id, algorithm) in [
             (Some("secret"), Algorithm::HS256),
             (Some("a"), Algorithm::HS256),
@@ -112,7 +116,7 @@ mod tests {
             (Some("a"), Algorithm::RS256),
             (Some("b"), Algorithm::ES256),
         ] {
-            assert!(!keys.has(id, algorithm), "{id:?} {algorithm:?}");
+            assert!(!fits(id, algorithm), "{id:?} {algorithm:?}");
         }
         for text in ["", "{}", r#"{ "keys": [{ "kty": "oct", "k": "c2VjcmV0" }] }"#] {
             assert!(Keys::read(text.as_bytes()).is_err(), "{text}");

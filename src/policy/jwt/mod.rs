@@ -16,7 +16,7 @@ use serde::{Deserialize, Deserializer};
 use crate::{
     field::{Lookup, Name},
     policy::{
-        claims::{self, Claims},
+        claims::{Claims, Wanted},
         contract::{Build, Facts, Flow, Hooks, Request, Written},
         errand::Errand,
         jwks::Source,
@@ -127,8 +127,7 @@ impl<'de> Deserialize<'de> for From {
 pub struct Policy {
     source: Source,
     rules: Rules,
-    require: Box<[(String, String)]>,
-    tell: Box<[(HeaderName, String)]>,
+    wanted: Wanted,
     from: From,
     forward: bool,
 }
@@ -143,7 +142,6 @@ impl Config {
             cx.problem("a token in a cookie is not taken off its field", help);
             return None;
         }
-        let tell = self.tell.iter().map(|(name, claim)| (name.to_header(), claim.clone()));
         Some(Policy {
             source: source::build(&self.keys, cx)?,
             rules: Rules {
@@ -152,8 +150,7 @@ impl Config {
                 audience: self.audience.clone().into(),
                 leeway: self.leeway.0.as_secs(),
             },
-            require: self.require.clone().into_iter().collect(),
-            tell: tell.collect(),
+            wanted: Wanted::new(&self.require, &self.tell),
             from: self.from.clone(),
             forward: self.forward,
         })
@@ -206,8 +203,7 @@ impl Policy {
             token::No::Token => No::Token,
             token::No::Keys => No::Keys,
         })?;
-        let has_all = self.require.iter().all(|(name, wanted)| claims::has(&claims, name, wanted));
-        if has_all { Ok(claims) } else { Err(No::Claim) }
+        if self.wanted.is_in(&claims) { Ok(claims) } else { Err(No::Claim) }
     }
 }
 
@@ -228,12 +224,7 @@ impl Hooks for Policy {
         };
         let (reason, reply) = match Box::pin(self.claims(&request.facts)).await {
             Ok(claims) => {
-                for (field, name) in &self.tell {
-                    if let Some(value) = claims.get(name).and_then(claims::value) {
-                        request.notes.to_origin.push((field.clone(), value));
-                    }
-                }
-                request.facts.who.tell_claims(Arc::new(claims));
+                self.wanted.tell(claims, request);
                 return Flow::Continue;
             }
             // RFC 6750 §3.1.
@@ -252,11 +243,8 @@ impl Hooks for Policy {
         Flow::Respond(reply)
     }
 
-    /// What the token says is put in after all policies; a client's own words are not.
     fn on_upstream_request(&self, header: &mut RequestHeader, _: &Facts<'_>) -> Result<()> {
-        for (name, _) in &self.tell {
-            header.remove_header(name);
-        }
+        self.wanted.cleanse(header);
         match &self.from {
             _ if self.forward => {}
             From::Bearer => drop(header.remove_header(&AUTHORIZATION)),
@@ -293,8 +281,7 @@ mod tests {
                 audience: Box::new([]),
                 leeway: 0,
             },
-            require: Box::new([]),
-            tell: Box::new([]),
+            wanted: Wanted::new(&BTreeMap::new(), &BTreeMap::new()),
             from: "cookie.t".parse().unwrap(),
             forward: true,
         };

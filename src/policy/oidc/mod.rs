@@ -19,7 +19,7 @@ use std::{
     sync::Arc,
 };
 
-use http::{HeaderName, HeaderValue, header::CACHE_CONTROL};
+use http::{HeaderValue, header::CACHE_CONTROL};
 use pingora::Result;
 use pingora_http::RequestHeader;
 use schemars::JsonSchema;
@@ -29,7 +29,7 @@ use crate::{
     client::endpoint::Endpoint,
     field::Name,
     policy::{
-        claims,
+        claims::Wanted,
         contract::{Build, Facts, Flow, Hooks, Request, Written},
         errand::Errand,
         location,
@@ -159,8 +159,7 @@ pub struct Policy {
     origin: Option<String>,
     seal: Seal,
     cookies: Cookies,
-    require: Box<[(String, String)]>,
-    tell: Box<[(HeaderName, String)]>,
+    wanted: Wanted,
 }
 
 impl Config {
@@ -183,7 +182,6 @@ impl Config {
         let owner = [self.realm(cx.route), &issuer, &self.client_id];
         let scopes = ["openid"].into_iter().chain(self.scopes.iter().map(String::as_str));
         let scopes: BTreeSet<_> = scopes.collect();
-        let tell = self.tell.iter().map(|(name, claim)| (name.to_header(), claim.clone()));
         Some(Policy {
             party: Arc::new(Party {
                 provider: Provider::of(&self.issuer),
@@ -206,8 +204,7 @@ impl Config {
             seal: Seal::new(self.keys.iter().map(|key| key.0.as_str()), &owner),
             cookies: self.cookies(cx.route),
             issuer,
-            require: self.require.clone().into_iter().collect(),
-            tell: tell.collect(),
+            wanted: Wanted::new(&self.require, &self.tell),
         })
     }
 
@@ -292,17 +289,11 @@ impl Policy {
 
     /// Lets go on who has signed in.
     fn admit(&self, session: Session, request: &mut Request<'_>) -> Flow {
-        let claims = session.claims;
-        if !self.require.iter().all(|(name, wanted)| claims::has(&claims, name, wanted)) {
+        if !self.wanted.is_in(&session.claims) {
             request.notes.reason = Some(Reason::SignInDenied);
             return Flow::Respond(Reply::status(403));
         }
-        for (field, name) in &self.tell {
-            if let Some(value) = claims.get(name).and_then(claims::value) {
-                request.notes.to_origin.push((field.clone(), value));
-            }
-        }
-        request.facts.who.tell_claims(Arc::new(claims));
+        self.wanted.tell(session.claims, request);
         Flow::Continue
     }
 
@@ -364,11 +355,8 @@ impl Hooks for Policy {
         }
     }
 
-    /// What the session says is put in after all policies; a client's own words are not.
     fn on_upstream_request(&self, header: &mut RequestHeader, _: &Facts<'_>) -> Result<()> {
-        for (name, _) in &self.tell {
-            header.remove_header(name);
-        }
+        self.wanted.cleanse(header);
         Ok(())
     }
 

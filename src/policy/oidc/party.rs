@@ -13,10 +13,7 @@ use http::{
 use http_body_util::Full;
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::{
-    sync::{Semaphore, SemaphorePermit},
-    time,
-};
+use tokio::time;
 
 use crate::{
     client::endpoint::Files,
@@ -34,12 +31,6 @@ use crate::{
 
 /// How long a question to a provider may take.
 pub(super) const WITHIN: Duration = Duration::from_secs(5);
-/// So many codes are turned in at a time, whatever route they are for; who brings one more is told
-/// to come back.
-const TURNING_IN_MAX: usize = 64;
-
-static TURNING_IN: Semaphore = Semaphore::const_new(TURNING_IN_MAX);
-
 /// Errors that say nothing of the session or the code (RFC 6749 §4.1.2.1, RFC 8628 §3.5).
 const FOR_NOW: [&str; 3] = ["temporarily_unavailable", "server_error", "slow_down"];
 
@@ -88,11 +79,6 @@ impl Granted {
 #[derive(Deserialize)]
 struct Refused {
     error: String,
-}
-
-/// A place among those who turn in a code.
-pub(super) fn turn() -> Result<SemaphorePermit<'static>, Failure> {
-    TURNING_IN.try_acquire().map_err(|_| Failure::Away("too many sign in at once".to_owned()))
 }
 
 impl Party {

@@ -13,6 +13,7 @@ use std::{
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::{
     policy::{
@@ -76,6 +77,11 @@ impl fmt::Display for Issuer {
     }
 }
 
+/// So many codes are turned in at one provider at a time, and so many sessions renewed, whatever
+/// route they are for.
+const TURNING_IN_MAX: usize = 64;
+const RENEWING_MAX: usize = 32;
+
 /// A provider.
 #[derive(Debug)]
 pub(super) struct Provider {
@@ -84,6 +90,9 @@ pub(super) struct Provider {
     /// Whether it gave no tokens when it was asked last.
     is_away: AtomicBool,
     task: Task,
+    turning_in: Semaphore,
+    /// Those who have a session renewed.
+    pub(super) renewing: Arc<Semaphore>,
 }
 
 /// What it tells of itself.
@@ -122,7 +131,14 @@ impl Provider {
             known: Fetched::new(format!("what the provider {issuer} tells of itself"), None),
             is_away: AtomicBool::new(false),
             task: Task::default(),
+            turning_in: Semaphore::new(TURNING_IN_MAX),
+            renewing: Arc::new(Semaphore::new(RENEWING_MAX)),
         })
+    }
+
+    /// A place among those who turn in a code; who finds none is told to come back.
+    pub(super) fn turn_in(&self) -> Option<SemaphorePermit<'_>> {
+        self.turning_in.try_acquire().ok()
     }
 
     /// What it told of itself; waits for it only if it never did.

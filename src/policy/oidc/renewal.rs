@@ -10,11 +10,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    sync::{Semaphore, watch},
-    task, time,
-    time::Instant,
-};
+use tokio::{sync::watch, task, time, time::Instant};
 
 use crate::{
     panics,
@@ -24,8 +20,6 @@ use crate::{
     },
 };
 
-/// So many renewals are under way at a time, whatever route they are for.
-const UNDER_WAY_MAX: usize = 32;
 /// So many are known at a time.
 const KNOWN_MAX: usize = 16_384;
 /// How long it is known what came of one: longer than it takes a browser to have the new session.
@@ -34,12 +28,10 @@ const KNOWN_FOR: Duration = Duration::from_secs(120);
 const PAUSE: Duration = Duration::from_secs(5);
 
 static ALL: LazyLock<Renewals> = LazyLock::new(|| Renewals {
-    places: Arc::new(Semaphore::new(UNDER_WAY_MAX)),
     known: Mutex::new(Known { entries: HashMap::new(), looked: Instant::now() }),
 });
 
 struct Renewals {
-    places: Arc<Semaphore>,
     known: Mutex<Known>,
 }
 
@@ -105,7 +97,7 @@ impl Renewals {
                 return Some(entry.state.clone());
             }
         }
-        let place = self.places.clone().try_acquire_owned().ok()?;
+        let place = party.provider.renewing.clone().try_acquire_owned().ok()?;
         if KNOWN_MAX <= known.entries.len() && !known.entries.contains_key(&session.id) {
             return None;
         }

@@ -24,9 +24,9 @@ use crate::{
         location,
         oidc::{
             Policy,
-            party::{self, Failure},
+            party::Failure,
             seal::Purpose,
-            session::now,
+            session::{Standing, now},
             words::{challenge, random},
         },
     },
@@ -185,11 +185,13 @@ async fn try_end(policy: &Policy, facts: &Facts<'_>) -> Result<Reply, Failure> {
     let back = Back::read(facts.query().unwrap_or_default());
     let state = back.state.as_deref().filter(|_| !back.is_odd);
     let state = state.ok_or_else(|| denied("there is no state"))?;
-    let sign_in =
-        kept(policy, state, facts).ok_or_else(|| denied("this browser has no such state"))?;
-    let _turn = party::turn()?;
+    let Some(sign_in) = kept(policy, state, facts) else {
+        return signed_in(policy, facts).ok_or_else(|| denied("this browser has no such state"));
+    };
+    let turn = policy.party.provider.turn_in();
+    let _turn = turn.ok_or_else(|| Failure::Away("too many sign in at once".to_owned()))?;
     if !USED.is_first(state) {
-        return Err(denied("the state was used already"));
+        return signed_in(policy, facts).ok_or_else(|| denied("the state was used already"));
     }
     let known = policy.party.provider.known().await;
     let says_issuer = known.is_some_and(|known| known.says_issuer);
@@ -216,6 +218,14 @@ async fn try_end(policy: &Policy, facts: &Facts<'_>) -> Result<Reply, Failure> {
     let done = policy.cookies.keep_sign_in(state, "", 0);
     reply.fields.extend(fields.into_iter().chain(done).map(|field| (SET_COOKIE, field)));
     Ok(reply)
+}
+
+/// What a browser is told whose way back does not count, and which has signed in all the same, as
+/// by another tab: it is sent to the site.
+fn signed_in(policy: &Policy, facts: &Facts<'_>) -> Option<Reply> {
+    policy.session(facts).filter(|session| session.standing(now()) == Standing::Good)?;
+    let place = location::value(&policy.absolute(facts, "/"), facts)?;
+    Some(Reply::status(303).with(LOCATION, place))
 }
 
 /// The sign-in of this state that the browser has kept.
