@@ -31,9 +31,9 @@ const ATTACKS: [Attack; 4] = [
     Attack { name: "idle", flags: &["-H", "-i", "240"] },
 ];
 
-/// What one connection may take at most, in KiB: ten of Pingora's buffers of 64 KiB, where an answer
-/// waits for its client. Four wait for their turn, four are being written, and one is read.
-const MEMORY_EACH: u64 = 640;
+/// What one connection may take at most, in KiB: a buffer of 64 KiB in which an answer waits for its
+/// client, others that were used for a moment, and what it needs itself.
+const MEMORY_EACH: u64 = 400;
 /// What an allocator of several threads may keep beyond that, in KiB.
 const MEMORY_KEPT: u64 = 16 * 1024;
 /// A test that others run beside must not fail for what they do: this is far from what is aimed at.

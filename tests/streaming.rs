@@ -7,7 +7,9 @@ use tokio::{
     time::Instant,
 };
 
-use crate::support::{Crestline, Ending, Origin, PATIENCE, Pattern, curl, get, post, request};
+use crate::support::{
+    Client, Crestline, Ending, Origin, PATIENCE, Pattern, curl, get, post, request,
+};
 
 const MEBIBYTE: usize = 1024 * 1024;
 
@@ -141,6 +143,54 @@ async fn a_download_of_100_mib_arrives_unchanged() {
     }
     assert_eq!(place, 100 * MEBIBYTE);
     assert_eq!(client.exchange(get("/")).await.body.len(), 100 * MEBIBYTE, "once more on it");
+}
+
+/// To a client that takes little at a time, one buffer goes after the other, and no more is held;
+/// all else is as for others.
+#[tokio::test]
+async fn a_client_that_takes_little_at_a_time_is_given_little_at_a_time() {
+    const CLIENTS: u64 = 100;
+    fn body(path: &str) -> Vec<u8> {
+        let periods = if path == "/held" { 32 } else { 2 };
+        Pattern::new().at(0, 60_000).repeat(periods)
+    }
+    let origin = Origin::with(async |exchange| {
+        let path = exchange.request.target.clone();
+        exchange.answer("200 OK", &format!("X-Asked: {path}\r\n"), body(&path)).await
+    });
+    let dead = Origin::refusing();
+    let proxy = Crestline::start(&format!(
+        "
+        upstreams:
+          app: {{ backends: [\"{dead}\", \"{origin}\"], health_check: off }}
+        routes: [{{ name: all, policies: [{{ response_headers: {{ set: {{ x-by: crestline }} }} }}], upstream: app }}]
+        "
+    ))
+    .await;
+    let mut client = Client::connect_narrow(proxy.address()).await;
+    for path in ["/one", "/two"] {
+        let answer = client.exchange(get(path)).await;
+        assert_eq!((answer.status, answer.get("x-by")), (200, Some("crestline")));
+        assert_eq!(answer.get("x-asked"), Some(path));
+        assert!(answer.body == body(path), "{path}: all of it, in order");
+    }
+    proxy.access_line(|line| line["attempts"] == 2 && line["reason"] == "ok").await;
+
+    let before = proxy.memory();
+    let mut clients = Vec::new();
+    for _ in 0..CLIENTS {
+        let mut client = Client::connect_narrow(proxy.address()).await;
+        client.send(get("/held")).await;
+        assert_eq!(client.head().await.status, 200);
+        clients.push(client);
+    }
+    let mut most = 0;
+    for _ in 0..50 {
+        assert_eq!(proxy.get("/one").await.status, 200, "others are answered");
+        most = proxy.memory().max(most);
+    }
+    let each = most.saturating_sub(before) / CLIENTS;
+    assert!(each < 400, "{each} KiB for each, where Pingora's proxy would hold ten of 64");
 }
 
 #[tokio::test]

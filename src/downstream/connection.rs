@@ -5,7 +5,7 @@ use std::{
     net::IpAddr,
     ops::Deref,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{
             AtomicBool, AtomicU32, AtomicU64,
             Ordering::{AcqRel, Acquire, Relaxed},
@@ -74,7 +74,14 @@ pub struct Connection {
     is_stalled: AtomicBool,
     /// Whether pieces of an answer are sent as they come, although nobody reads in between.
     is_eager: AtomicBool,
+    /// Whether the client takes little at a time, once that was looked at.
+    is_narrow: OnceLock<bool>,
 }
+
+/// Who offers room for less than this when its first request is here takes little at a time: clients
+/// that mean to read offer some ten thousand bytes at least, and those that attack by reading
+/// slowly a few hundred.
+const NARROW: u32 = 4 * 1024;
 
 /// The value that stands for a client without an address (RFC 7239 §6.3).
 const UNKNOWN: HeaderValue = HeaderValue::from_static("unknown");
@@ -115,6 +122,7 @@ impl Connection {
             requests: AtomicU32::new(0),
             is_stalled: AtomicBool::new(false),
             is_eager: AtomicBool::new(false),
+            is_narrow: OnceLock::new(),
         }
     }
 
@@ -203,6 +211,12 @@ impl Connection {
     /// Notes whether the client takes what is written.
     pub fn set_stalled(&self, is_stalled: bool) {
         self.is_stalled.store(is_stalled, Relaxed);
+    }
+
+    /// Whether the client takes little at a time, by the room that it offers (`window`, in bytes)
+    /// when this is first asked.
+    pub fn is_narrow(&self, window: impl FnOnce() -> Option<u32>) -> bool {
+        *self.is_narrow.get_or_init(|| window().is_some_and(|window| (1..NARROW).contains(&window)))
     }
 
     /// Has pieces of an answer sent as they come, or not: an answer that another request fetches is

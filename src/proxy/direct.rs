@@ -4,6 +4,10 @@
 //! of the two is passed on. Pingora's proxy has one exchange with an origin at a time. This is for
 //! requests that are idempotent and have no body.
 //!
+//! Narrow clients: Pingora's proxy reads ten buffers of an answer ahead of a client that takes
+//! nothing. To one that takes little at a time from the beginning, one buffer is passed on after
+//! the other.
+//!
 //! Upgrades: where an origin agrees to one before Pingora's proxy has passed on that the request
 //! has no body, the proxy takes that for the end of the tunnel.
 //!
@@ -83,6 +87,8 @@ enum Lost {
 pub(crate) enum Kind {
     /// To a second backend as well, where the first has not answered for so long.
     Hedged(Duration),
+    /// For a client that takes little at a time.
+    Narrow,
     /// For a tunnel, of which there is one.
     Upgrade,
 }
@@ -97,8 +103,20 @@ pub(crate) fn kind(session: &mut Session, ctx: &Context) -> Option<Kind> {
         let is_passed_on = hop_by_hop::asks_for_websocket(session.req_header());
         return (is_passed_on && upstream.link().http() != Http::Two).then_some(Kind::Upgrade);
     }
-    let after = upstream.retry_policy().hedge_after?;
-    session.req_header().method.is_idempotent().then_some(Kind::Hedged(after))
+    if !session.req_header().method.is_idempotent() {
+        return None;
+    }
+    match upstream.retry_policy().hedge_after {
+        Some(after) => Some(Kind::Hedged(after)),
+        None => is_narrow(session, ctx).then_some(Kind::Narrow),
+    }
+}
+
+/// Whether the client takes little at a time.
+fn is_narrow(session: &Session, ctx: &Context) -> bool {
+    let window =
+        || session.digest()?.socket_digest.as_ref()?.tcp_info().map(|tcp| tcp.tcpi_snd_wnd);
+    ctx.connection.as_ref().is_some_and(|connection| connection.is_narrow(window))
 }
 
 /// Asks the backend that has a place reserved, and perhaps another after a while; passes on what
@@ -139,7 +157,7 @@ async fn race(
     runners.push(begin(proxy, session, ctx)?);
     let mut hedge_at = match kind {
         Kind::Hedged(patience) => Some(Instant::now() + patience),
-        Kind::Upgrade => None,
+        Kind::Narrow | Kind::Upgrade => None,
     };
     let first = runners[0].begun.at;
     loop {

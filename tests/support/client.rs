@@ -43,6 +43,15 @@ impl Client {
         Self { wire: Wire::new(stream), body: Body::Length(0) }
     }
 
+    /// A connection whose client offers hardly any room for what it is sent.
+    pub(crate) async fn connect_narrow(address: &str) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(256).unwrap();
+        let connecting = socket.connect(address.parse().unwrap());
+        let stream = soon("a connection", connecting).await.unwrap();
+        Self { wire: Wire::new(stream), body: Body::Length(0) }
+    }
+
     /// A connection that may be refused.
     pub(crate) async fn try_connect(address: &str) -> io::Result<Self> {
         let stream = soon("a connection", TcpStream::connect(address)).await?;
