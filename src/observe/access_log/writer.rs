@@ -19,7 +19,7 @@ use crate::observe::access_log::{
     target::{Out, Shape},
 };
 
-/// How long a line waits at most before it is written.
+/// How long a line waits at most before it is written, where the target takes it.
 const FLUSH_EVERY: Duration = Duration::from_millis(50);
 
 /// The writer of a log.
@@ -44,7 +44,7 @@ impl Writer {
     pub(super) fn run(mut self) {
         let mut is_last = false;
         while !is_last {
-            thread::sleep(FLUSH_EVERY);
+            thread::park_timeout(FLUSH_EVERY); // or until a shard has much
             is_last = self.log.finish.load(Relaxed);
             if self.log.reopen.swap(false, Relaxed) {
                 self.open_anew();
