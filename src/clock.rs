@@ -6,7 +6,7 @@ use std::{
     pin::Pin,
     sync::LazyLock,
     task::{Context, Poll, ready},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use tokio::time::{self, Instant, Sleep};
@@ -23,6 +23,18 @@ pub fn millis(at: Instant) -> u64 {
 /// Nanoseconds since then; enough for 584 years.
 pub fn nanos(at: Instant) -> u64 {
     u64::try_from(at.saturating_duration_since(*EPOCH).as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The first use, by the clock of the system.
+static WALL: LazyLock<(SystemTime, Instant)> =
+    LazyLock::new(|| (SystemTime::now(), Instant::now()));
+
+/// Microseconds since 1970, which other processes can tell, too: by the clock of the system as it
+/// stood when this process first asked, and never back from there.
+pub fn stamp() -> u64 {
+    let (wall, began) = *WALL;
+    let since = wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default() + began.elapsed();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// A duration in four bytes, for what is kept of many requests: whole microseconds, and at most

@@ -31,7 +31,7 @@
 //!     client                           other services, asked by HTTP
 //!     metrics                          what is counted, as Prometheus reads it
 //!  0  clock  counter  diagnostic       time | counts | problems with a place
-//!     systemd                          the service manager
+//!     folder  systemd                  folders to write to | the service manager
 //!     units                            quantities
 //! ```
 
@@ -50,6 +50,7 @@ pub mod downstream;
 pub mod drain;
 pub mod explain;
 pub mod field;
+pub mod folder;
 pub mod handover;
 pub mod http1;
 pub mod http2;

@@ -20,6 +20,7 @@ mod bounds;
 mod breaks;
 mod browser;
 mod cache;
+mod cache_disk;
 mod clients;
 mod command_line;
 mod compression;

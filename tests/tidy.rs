@@ -11,10 +11,11 @@ use std::{
 };
 
 /// Modules by floor. Floors count upward; those of one floor do not know each other.
-const FLOORS: [(&str, u32); 38] = [
+const FLOORS: [(&str, u32); 39] = [
     ("clock", 0),
     ("counter", 0),
     ("diagnostic", 0),
+    ("folder", 0),
     ("systemd", 0),
     ("yaml", 1),
     ("drain", 1),

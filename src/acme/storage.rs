@@ -11,11 +11,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::Access;
-
-use crate::acme::{
-    config::Directory,
-    pair::{Pair, PairError},
+use crate::{
+    acme::{
+        config::Directory,
+        pair::{Pair, PairError},
+    },
+    folder,
 };
 
 /// Nobody else may read keys, nor the names of those who have them.
@@ -64,26 +65,7 @@ impl Storage {
 
     /// Whether certificates can be kept here; nothing is made yet.
     pub(super) fn check(&self) -> io::Result<()> {
-        let mut folder = self.folder.as_path();
-        loop {
-            match fs::metadata(folder) {
-                Ok(found) if !found.is_dir() => {
-                    let its = if folder == self.root { "it" } else { "what it lies in" };
-                    return Err(io::Error::other(format!("{its} is no folder")));
-                }
-                Ok(_) => {
-                    return Ok(rustix::fs::access(folder, Access::WRITE_OK | Access::EXEC_OK)?);
-                }
-                Err(why) if why.kind() == ErrorKind::NotFound => {}
-                Err(why) if why.kind() == ErrorKind::NotADirectory => {}
-                Err(why) => return Err(why),
-            }
-            folder = match folder.parent() {
-                Some(parent) if parent == Path::new("") => Path::new("."),
-                Some(parent) => parent,
-                None => return Err(ErrorKind::NotFound.into()),
-            };
-        }
+        folder::check(&self.folder, &self.root)
     }
 
     /// The certificate for these names; `None` if there is none yet.

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 /// Pieces that are smaller on average are joined to pieces of [`PIECE`]: small ones cost more than
 /// they hold, and may be parts of large buffers that they keep alive.
 const SMALL: usize = 32 * 1024;
-const PIECE: usize = 64 * 1024;
+pub(super) const PIECE: usize = 64 * 1024;
 
 /// A body.
 #[derive(Clone, Debug, Default)]

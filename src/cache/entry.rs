@@ -10,7 +10,6 @@ use std::{
 
 use pingora_cache::{CacheMeta, key::HashBinary};
 use pingora_http::ResponseHeader;
-use tokio::time::Instant;
 
 use crate::cache::body::Body;
 
@@ -28,8 +27,8 @@ pub struct Subject {
     pub url: Box<str>,
     /// The largest body that is kept.
     pub length_max: u64,
-    /// When it was asked for.
-    pub asked: Instant,
+    /// When it was asked for, as [`crate::cache::Store::now`] tells.
+    pub asked: u64,
 }
 
 /// The head of an answer, and how long it is good for.

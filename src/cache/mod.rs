@@ -1,7 +1,7 @@
 //! Answers of origins that are kept, for the requests of all routes that have a `cache`.
 //!
 //! There is one store in a process, within one bound in bytes, and it outlives every
-//! configuration. Pingora drives it through its `Storage`; what may be kept, and for how long, is
+//! configuration; with a disk beside it, what it keeps outlives the process. Pingora drives it through its `Storage`; what may be kept, and for how long, is
 //! for the policy to say.
 //!
 //! INVARIANT: an answer is shown as whole only after its last byte came, and as long as it said
@@ -9,10 +9,13 @@
 
 mod body;
 pub mod config;
+mod disk;
 mod entry;
+mod figures;
 mod growing;
 mod lock;
 mod miss;
+mod orders;
 mod purge;
 mod reader;
 mod storage;
@@ -25,9 +28,10 @@ use std::{sync::LazyLock, time::Duration};
 use pingora_cache::{lock::CacheKeyLockImpl, predictor::Predictor};
 
 pub use entry::{Entry, Head, Subject};
-pub use purge::{Purge, Purged};
+pub use figures::collect;
+pub use purge::{Purge, Purged, TAGS};
 pub use reader::Reader;
-pub use store::{Store, collect};
+pub use store::Store;
 
 use crate::cache::lock::Fetches;
 
@@ -51,6 +55,11 @@ static PREDICTOR: LazyLock<Predictor<SHARDS>> =
 /// The one store.
 pub fn store() -> &'static Store {
     &STORE
+}
+
+/// Opens and closes the disk that configurations name, for ever.
+pub async fn keep_disk() {
+    disk::keeper::run(&STORE).await;
 }
 
 /// Who is fetching what, so that others wait.

@@ -1,12 +1,14 @@
 //! Answers that are to be removed, by order of the operator.
 
+use http::HeaderName;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::cache::entry::{Entry, Subject};
 
 /// The fields by which origins tag their answers.
-const TAGS: [&str; 2] = ["cache-tag", "surrogate-key"];
+pub static TAGS: [HeaderName; 2] =
+    [HeaderName::from_static("cache-tag"), HeaderName::from_static("surrogate-key")];
 
 /// Which answers are removed: those that meet all that is named here.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -93,7 +95,7 @@ fn canonical(url: &str) -> Option<String> {
 
 fn has_tag(entry: &Entry, wanted: &str) -> bool {
     let headers = &entry.head.header.headers;
-    let values = TAGS.iter().flat_map(|name| headers.get_all(*name));
+    let values = TAGS.iter().flat_map(|name| headers.get_all(name));
     let texts = values.filter_map(|value| value.to_str().ok());
     let mut tags = texts.flat_map(|text| text.split([',', ' ', '\t']));
     tags.any(|tag| tag == wanted)

@@ -19,6 +19,8 @@ pub struct Reader {
     source: Source,
     /// What becomes of the end: see [`Reader::mark_end`].
     mark: Mark,
+    /// Whether it was found on the disk.
+    pub is_from_disk: bool,
 }
 
 #[derive(Debug)]
@@ -39,11 +41,17 @@ enum Mark {
 impl Reader {
     pub(super) fn whole(entry: Arc<Entry>) -> Self {
         let to = entry.body.length;
-        Self { source: Source::Whole { entry, at: 0, to, piece: 0, start: 0 }, mark: Mark::None }
+        let source = Source::Whole { entry, at: 0, to, piece: 0, start: 0 };
+        Self { source, mark: Mark::None, is_from_disk: false }
+    }
+
+    pub(super) fn found_on_disk(entry: Arc<Entry>) -> Self {
+        Self { is_from_disk: true, ..Self::whole(entry) }
     }
 
     pub(super) fn following(growing: Arc<Growing>) -> Self {
-        Self { source: Source::Growing { growing, next: 0 }, mark: Mark::None }
+        let source = Source::Growing { growing, next: 0 };
+        Self { source, mark: Mark::None, is_from_disk: false }
     }
 
     /// The answer that is read.

@@ -33,7 +33,11 @@ impl Storage for Store {
         key: &CacheKey,
         _trace: &SpanHandle,
     ) -> Result<Option<(CacheMeta, HitHandler)>> {
-        let reader = self.find(hash_of(key));
+        let hash = hash_of(key);
+        let reader = match self.find(hash) {
+            None if self.disk.get().is_some() => self.find_on_disk(hash).await,
+            found => found,
+        };
         Ok(reader.map(|reader| (reader.entry().head.meta(), Box::new(reader) as HitHandler)))
     }
 
@@ -98,7 +102,10 @@ impl Storage for Store {
         meta: &CacheMeta,
         _trace: &SpanHandle,
     ) -> Result<bool> {
-        Ok(self.renew(hash_of(key), Head::of(meta, key.variance_bin().is_none())))
+        let hash = hash_of(key);
+        let Some(old) = self.whole(hash).await else { return Ok(false) };
+        self.renew(hash, &old, Head::of(meta, key.variance_bin().is_none()));
+        Ok(true)
     }
 
     fn as_any(&self) -> &(dyn Any + Send + Sync + 'static) {

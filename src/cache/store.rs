@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{
@@ -15,17 +16,15 @@ use arc_swap::ArcSwap;
 use http::{HeaderValue, header::CONTENT_LENGTH};
 use moka::{notification::RemovalCause, sync::Cache};
 use pingora_cache::{CacheKey, CacheMeta, key::CacheHashKey};
-use tokio::time::Instant;
 
-use crate::{
-    cache::{
-        config::Config,
-        entry::{Entry, Head, Subject},
-        growing::Growing,
-        purge::{Purge, Purged},
-        reader::Reader,
-    },
-    metrics::{Family, Page},
+use crate::cache::{
+    config::Config,
+    disk::slot::Slot,
+    entry::{Entry, Head, Subject},
+    growing::Growing,
+    orders::Orders,
+    purge::{Purge, Purged},
+    reader::Reader,
 };
 
 /// So many variants of a URL are kept; with another, the oldest goes.
@@ -33,24 +32,6 @@ pub(super) const VARIANTS_MAX: usize = 64;
 /// Of so many URLs it is known which variants they have.
 const VARIED_MAX: u64 = 65_536;
 const SHARDS: usize = 64;
-
-const MEMORY: Family<0> =
-    Family::gauge("crestline_cache_bytes", "Memory that kept answers take", []);
-const MEMORY_MAX: Family<0> =
-    Family::gauge("crestline_cache_max_bytes", "Memory that kept answers may take", []);
-const ENTRIES: Family<0> = Family::gauge("crestline_cache_entries", "Answers that are kept", []);
-const COMING: Family<0> = Family::gauge(
-    "crestline_cache_incoming_bytes",
-    "Memory that answers take which are still coming",
-    [],
-);
-const EVICTIONS: Family<0> = Family::counter(
-    "crestline_cache_evictions_total",
-    "Answers that gave way to others, or did not get in",
-    [],
-);
-const PURGED: Family<0> =
-    Family::counter("crestline_cache_purged_total", "Answers that were removed by order", []);
 
 /// Answers that are coming, of some keys.
 #[derive(Debug, Default)]
@@ -72,70 +53,77 @@ pub struct Store {
     memory: AtomicU64,
     shards: [Shard; SHARDS],
     /// Bytes reserved for what is coming.
-    incoming: AtomicU64,
+    pub(super) incoming: AtomicU64,
     /// The variants of URLs that have some.
     variants: Cache<[u8; 16], Arc<Mutex<VecDeque<u128>>>>,
-    evictions: Arc<AtomicU64>,
-    purged: AtomicU64,
-    /// The last purges: what was asked for before one is not kept after it.
-    orders: Mutex<Orders>,
-    /// How many of them there are, so that a look at none takes no lock.
-    orders_count: AtomicUsize,
+    pub(super) evictions: Arc<AtomicU64>,
+    pub(super) purged: AtomicU64,
+    pub(super) orders: Orders,
+    pub(super) disk: Arc<Slot>,
 }
-
-/// Purges of which answers may still come that were asked for before.
-#[derive(Default)]
-struct Orders {
-    last: VecDeque<(Instant, Purge)>,
-    /// When the last one was that is not known any more: it counts for all answers.
-    forgotten: Option<Instant>,
-}
-
-/// So many purges are remembered.
-const ORDERS_MAX: usize = 64;
 
 impl Default for Store {
     fn default() -> Self {
-        let evictions = Arc::default();
+        let (evictions, disk) = (Arc::default(), Arc::default());
         let memory = Config::default().memory.0;
         Self {
-            whole: ArcSwap::from_pointee(cache_of(memory, &evictions)),
+            whole: ArcSwap::from_pointee(cache_of(memory, &evictions, &disk)),
             memory: memory.into(),
             shards: std::array::from_fn(|_| Shard::default()),
             incoming: AtomicU64::new(0),
             variants: Cache::new(VARIED_MAX),
             evictions,
             purged: AtomicU64::new(0),
-            orders: Mutex::default(),
-            orders_count: AtomicUsize::new(0),
+            orders: Orders::default(),
+            disk,
         }
     }
 }
 
-fn cache_of(memory: u64, evictions: &Arc<AtomicU64>) -> Cache<u128, Arc<Entry>> {
-    let evictions = evictions.clone();
+fn cache_of(memory: u64, evictions: &Arc<AtomicU64>, disk: &Arc<Slot>) -> Cache<u128, Arc<Entry>> {
+    let (evictions, disk) = (evictions.clone(), disk.clone());
     Cache::builder()
         .weigher(|_, entry: &Arc<Entry>| entry.weight())
         .max_capacity(memory)
-        .eviction_listener(move |_, _, cause| {
+        .eviction_listener(move |hash, entry, cause| {
             if cause == RemovalCause::Size {
                 evictions.fetch_add(1, Relaxed);
+                if let Some(disk) = disk.get().as_ref().filter(|disk| !disk.has(*hash)) {
+                    disk.keep(*hash, &entry);
+                }
             }
         })
         .build()
 }
 
 impl Store {
-    /// Follows a configuration. What there is stays, as far as there is room.
-    pub fn follow(&self, config: Config) {
+    /// Follows a configuration, whose paths are seen from `folder`. What there is stays, as far as
+    /// there is room.
+    pub fn follow(&self, config: &Config, folder: &Path) {
+        self.disk.want(config.disk.as_ref().map(|disk| disk.place(folder)));
         let memory = config.memory.0;
         if self.memory.swap(memory, SeqCst) == memory {
             return;
         }
-        let (old, new) = (self.whole.load_full(), cache_of(memory, &self.evictions));
+        let (old, new) = (self.whole.load_full(), cache_of(memory, &self.evictions, &self.disk));
         old.iter().for_each(|(hash, entry)| new.insert(*hash, entry));
         self.whole.store(Arc::new(new));
         old.invalidate_all();
+    }
+
+    /// Has the disk closed for good, so that another process may have it.
+    pub fn leave_disk(&self) {
+        self.disk.leave();
+    }
+
+    /// The same, and waits until all is written: the last act of a process.
+    pub fn finish(&self) {
+        self.disk.finish();
+    }
+
+    /// What is whole in memory.
+    pub(super) fn in_memory(&self) -> Arc<Cache<u128, Arc<Entry>>> {
+        self.whole.load_full()
     }
 
     /// The bytes that it may have.
@@ -147,7 +135,7 @@ impl Store {
         &self.shards[usize::from(hash.to_be_bytes()[15]) % SHARDS]
     }
 
-    /// Finds an answer; one that is coming before the one that it replaces.
+    /// Finds an answer in memory; one that is coming before the one that it replaces.
     pub fn find(&self, hash: u128) -> Option<Reader> {
         let shard = self.shard(hash);
         if 0 < shard.count.load(SeqCst)
@@ -156,6 +144,26 @@ impl Store {
             return Some(Reader::following(growing.clone()));
         }
         self.whole.load().get(&hash).map(Reader::whole)
+    }
+
+    /// Finds one on the disk, and takes it into the memory.
+    pub(super) async fn find_on_disk(&self, hash: u128) -> Option<Reader> {
+        let disk = self.disk.take()?;
+        let entry = disk.find(hash).await?;
+        if let Some(newer) = self.find(hash) {
+            return Some(newer);
+        }
+        let whole = self.whole.load();
+        whole.insert(hash, entry.clone());
+        // An order that came meanwhile has not seen it, or has already removed it.
+        if self.was_removed(&entry) {
+            self.remove(hash);
+            return None;
+        }
+        if !disk.has(hash) {
+            whole.remove(&hash); // it was removed by its name
+        }
+        Some(Reader::found_on_disk(entry))
     }
 
     /// Reserves bytes for what is coming: a quarter of all at most.
@@ -206,25 +214,50 @@ impl Store {
             return;
         }
         let entry = Arc::new(Entry::new(head, growing.entry.subject.clone(), body));
-        self.whole.load().insert(hash, entry);
+        self.insert(hash, &entry);
         self.withdraw(hash, growing);
+        if growing.entry.is_purged() {
+            self.remove(hash); // just now
+        }
+    }
+
+    fn insert(&self, hash: u128, entry: &Arc<Entry>) {
+        self.whole.load().insert(hash, entry.clone());
+        if let Some(disk) = &*self.disk.get() {
+            disk.keep(hash, entry);
+        }
     }
 
     /// Gives an answer another head.
-    pub(super) fn renew(&self, hash: u128, head: Head) -> bool {
-        let whole = self.whole.load();
-        let Some(old) = whole.get(&hash) else { return false };
-        whole.insert(hash, Arc::new(Entry::new(head, old.subject.clone(), old.body.clone())));
-        true
+    pub(super) fn renew(&self, hash: u128, old: &Entry, head: Head) {
+        let new = Arc::new(Entry::new(head, old.subject.clone(), old.body.clone()));
+        self.insert(hash, &new);
+        if self.was_removed(&new) {
+            self.remove(hash);
+        }
+    }
+
+    /// What is kept whole, wherever it lies.
+    pub(super) async fn whole(&self, hash: u128) -> Option<Arc<Entry>> {
+        if let Some(entry) = self.whole.load().get(&hash) {
+            return Some(entry);
+        }
+        self.find_on_disk(hash).await?.whole_entry().cloned()
     }
 
     /// Gives an answer another head, unless it is not the one that is kept any more.
     pub fn renew_as(&self, key: &CacheKey, old: &Arc<Entry>, meta: &CacheMeta) -> bool {
         let hash = u128::from_be_bytes(key.combined_bin());
-        let is_it = self.whole.load().get(&hash).is_some_and(|kept| Arc::ptr_eq(&kept, old));
+        let is_it = match self.whole.load().get(&hash) {
+            Some(kept) => Arc::ptr_eq(&kept, old),
+            None => self.disk.get().as_ref().is_some_and(|disk| disk.has(hash)),
+        };
         let mut head = Head::of(meta, key.variance_bin().is_none());
         head.be_variant(old.variance());
-        is_it && self.renew(hash, head)
+        if is_it {
+            self.renew(hash, old, head);
+        }
+        is_it
     }
 
     /// Removes the answers to a URL, since something of it was changed. Variants go with the first,
@@ -238,7 +271,14 @@ impl Store {
     }
 
     pub(super) fn remove(&self, hash: u128) -> bool {
-        self.whole.load().remove(&hash).is_some()
+        let was_there = self.whole.load().remove(&hash).is_some();
+        let disk = self.disk.get();
+        // What waits to be written is in memory, too, or has just left it.
+        let on_disk = disk.as_ref().filter(|disk| was_there || disk.has(hash));
+        if let Some(disk) = on_disk {
+            disk.remove(hash);
+        }
+        was_there || on_disk.is_some()
     }
 
     /// Notes a variant of a URL.
@@ -256,31 +296,28 @@ impl Store {
         }
     }
 
+    /// The time of what is asked for now.
+    pub fn now(&self) -> u64 {
+        self.orders.now()
+    }
+
     /// Whether an answer that begins to come may be what a purge was to remove.
     pub(super) fn was_purged_since(&self, subject: &Subject) -> bool {
-        if self.orders_count.load(SeqCst) == 0 {
-            return false;
-        }
-        let orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = |at: Instant| subject.asked <= at;
-        orders.forgotten.is_some_and(since)
-            || orders.last.iter().any(|(at, purge)| since(*at) && purge.may_meet(subject))
+        self.orders.were_given_since(subject.asked, |purge| purge.may_meet(subject))
     }
 
-    fn note_order(&self, purge: &Purge) {
-        let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
-        if orders.last.len() == ORDERS_MAX
-            && let Some((at, _)) = orders.last.pop_front()
-        {
-            orders.forgotten = Some(at);
-        }
-        orders.last.push_back((Instant::now(), purge.clone()));
-        self.orders_count.store(orders.last.len(), SeqCst);
+    /// Whether an answer that is whole was to be removed since it was asked for.
+    fn was_removed(&self, entry: &Entry) -> bool {
+        self.orders.were_given_since(entry.subject.asked, |purge| purge.meets(entry))
     }
 
-    /// Removes answers; those that are coming, or were asked for already, are not kept.
+    /// Removes answers; those that are coming, or were asked for already, are not kept. Those on the
+    /// disk alone are removed when they are found.
     pub fn purge(&self, purge: &Purge) -> Purged {
-        self.note_order(purge);
+        let order = self.orders.give(purge);
+        if let Some(disk) = &*self.disk.get() {
+            disk.note(&order, &self.orders);
+        }
         let mut purged = 0;
         for shard in &self.shards {
             let mut coming = shard.coming();
@@ -292,22 +329,9 @@ impl Store {
         }
         let whole = self.whole.load();
         for (hash, _) in whole.iter().filter(|(_, entry)| purge.meets(entry)) {
-            purged += u64::from(whole.remove(&*hash).is_some());
+            purged += u64::from(self.remove(*hash));
         }
         self.purged.fetch_add(purged, Relaxed);
         Purged { purged }
     }
-}
-
-/// Writes what the store has.
-pub fn collect(page: &mut Page) {
-    let store = crate::cache::store();
-    let whole = store.whole.load();
-    whole.run_pending_tasks();
-    page.family(&MEMORY).add([], whole.weighted_size());
-    page.family(&MEMORY_MAX).add([], store.memory());
-    page.family(&ENTRIES).add([], whole.entry_count());
-    page.family(&COMING).add([], store.incoming.load(SeqCst));
-    page.family(&EVICTIONS).add([], store.evictions.load(Relaxed));
-    page.family(&PURGED).add([], store.purged.load(Relaxed));
 }

@@ -1,6 +1,7 @@
 //! The store, driven as Pingora drives it.
 
 use std::{
+    path::Path,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -13,9 +14,9 @@ use pingora_cache::{
     trace::Span,
 };
 use pingora_http::ResponseHeader;
-use tokio::time::Instant;
 
 use super::*;
+use crate::clock;
 
 fn leaked() -> &'static Store {
     Box::leak(Box::default())
@@ -24,7 +25,7 @@ fn leaked() -> &'static Store {
 fn key(url: &str) -> CacheKey {
     let mut key = CacheKey::new(url, "");
     let subject =
-        Subject { route: "shop".into(), url: url.into(), length_max: 1_000, asked: Instant::now() };
+        Subject { route: "shop".into(), url: url.into(), length_max: 1_000, asked: clock::stamp() };
     key.extensions.insert(Arc::new(subject));
     key
 }
@@ -151,7 +152,8 @@ async fn a_store_that_shrinks_keeps_what_has_room() {
     let mut miss = begin(store, &key("http://f/"), &[]).await;
     push(&mut miss, "kept").await;
     miss.finish().await.unwrap();
-    store.follow(config::Config { memory: crate::units::ByteSize(64 * 1024) });
+    let memory = crate::units::ByteSize(64 * 1024);
+    store.follow(&config::Config { memory, disk: None }, Path::new(""));
     assert_eq!(store.memory(), 64 * 1024);
     assert_eq!(found(store, &key("http://f/")).await.as_deref(), Some("kept"));
 }

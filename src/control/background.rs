@@ -17,6 +17,7 @@ use tokio::{
 };
 
 use crate::{
+    cache,
     control::{Control, lock, outlets, reminders, renewal, signals, tasks, watcher},
     overload::{self, Sampler},
 };
@@ -77,8 +78,10 @@ impl BackgroundService for Background {
         let again = control.clone();
         let renewal =
             tokio::spawn(async move { tasks::keep("acme", || renewal::run(again.clone())).await });
+        tokio::spawn(tasks::keep("cache", cache::keep_disk));
         ready.notify_ready();
         let _ = shutdown.wait_for(|stopping| *stopping).await;
+        cache::store().leave_disk(); // a successor waits for it
         renewal.abort(); // its answers might not be found any longer; a successor orders
         // Checks go on while requests in flight finish: they may still need another backend.
         std::future::pending::<()>().await;

@@ -107,7 +107,7 @@ impl Control {
         let now = SystemTime::now();
         let first = live.load();
         process_log::follow(&first.file.process_log);
-        cache::store().follow(first.file.cache);
+        cache::store().follow(&first.file.cache, &first.file.folder);
         let history = History::new(Version {
             number: first.version,
             since: now,
@@ -237,7 +237,7 @@ impl Control {
         let before = self.live.swap(new.clone());
         keepers.settle(&new.upstreams, prepared).await;
         process_log::follow(&new.file.process_log);
-        cache::store().follow(new.file.cache);
+        cache::store().follow(&new.file.cache, &new.file.folder);
         info!("reload: {receipt}");
         self.begin_probation(&before, &new, terms);
         self.outlets.retire(&before, &new);
@@ -296,8 +296,9 @@ impl Control {
         Ok((new, Receipt { from: old.version, to, repeats, changes, warnings }, texts))
     }
 
-    /// Writes and sends what waits to be logged or exported: the last act of a process.
-    pub fn finish_logs(&self) {
+    /// Writes and sends what waits to be kept, logged or exported: the last act of a process.
+    pub fn finish(&self) {
+        cache::store().finish();
         self.outlets.finish(&self.live.load());
     }
 

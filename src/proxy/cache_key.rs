@@ -12,10 +12,9 @@ use pingora_cache::{
     key::{CacheHashKey, HashBinary},
 };
 use pingora_http::RequestHeader;
-use tokio::time::Instant;
 
 use crate::{
-    cache::Subject,
+    cache::{self, Subject},
     policy::cache::told_by_proxies,
     proxy::{cached, context::Context, select, translate},
 };
@@ -59,7 +58,7 @@ pub(crate) fn key_for(request: &RequestHeader, ctx: &Context, is_known: bool) ->
         route: route.name.as_str().into(),
         url: url.into(),
         length_max,
-        asked: Instant::now(),
+        asked: cache::store().now(),
     }));
     Ok(key)
 }

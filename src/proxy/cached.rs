@@ -39,6 +39,8 @@ pub(crate) struct State {
     news: Option<HeaderMap>,
     /// Whether it is given what is kept although that is stale.
     is_stale: bool,
+    /// What `Cache-Status` tells beside of what was found.
+    detail: &'static str,
     /// Whether the body that is sent ends in a piece without bytes.
     marks_end: bool,
     /// Whether there is no backend, so that only what is kept can be given.
@@ -65,6 +67,7 @@ pub(crate) fn begin(session: &mut Session, ctx: &mut Context) {
         verdict: None,
         news: None,
         is_stale: false,
+        detail: "",
         marks_end: false,
         has_no_backend: false,
     }));
@@ -83,6 +86,9 @@ pub(crate) fn hit(
     let (rules, now) = (route.policies.cache()?, SystemTime::now());
     let state = ctx.cache.as_mut()?;
     let Ask::Use(ask) = &state.ask else { return None };
+    let reader = handler.as_any().downcast_ref::<Reader>();
+    let is_from_disk = reader.is_some_and(|reader| reader.is_from_disk);
+    state.detail = if is_from_disk { "; detail=disk" } else { "" };
     if !rules.suits(ask, meta, now) {
         return Some(ForcedFreshness::ForceExpired);
     }
@@ -91,7 +97,6 @@ pub(crate) fn hit(
     }
     if meta.serve_stale_while_revalidate(now) {
         state.is_stale = true;
-        let reader = handler.as_any().downcast_ref::<Reader>();
         if let Some(entry) = reader.and_then(Reader::whole_entry)
             && entry.begin_renewal()
         {
@@ -266,7 +271,7 @@ fn verdict(session: &Session, state: &State) -> (Verdict, String) {
         }
         (_, CachePhase::Hit | CachePhase::Stale | CachePhase::StaleUpdating) => {
             let verdict = if state.is_stale { Verdict::Stale } else { Verdict::Hit };
-            (verdict, format!("crestline; hit; ttl={}", left()))
+            (verdict, format!("crestline; hit; ttl={}{}", left(), state.detail))
         }
         (_, CachePhase::Revalidated | CachePhase::RevalidatedNoCache(_)) => {
             (Verdict::Revalidated, "crestline; fwd=stale; fwd-status=304".to_owned())

@@ -103,7 +103,7 @@ fn prepare(
         route: entry.subject.route.clone(),
         url: entry.subject.url.clone(),
         length_max: entry.subject.length_max,
-        asked: now,
+        asked: cache::store().now(),
     }));
     let is_known = cached::is_known(ctx);
     Ok(Some(Renewal { route, entry, key, peer, place, head, is_known }))

@@ -49,7 +49,7 @@ impl LastActs {
         (self.admin_place, self.pid_file) = (admin_place, Some(pid_file));
     }
 
-    /// Removes what the process is found by, and writes out what waits to be logged.
+    /// Removes what the process is found by, and writes out what waits to be written.
     pub(super) fn perform(&self) {
         if let Some(place) = &self.admin_place {
             place.clear();
@@ -57,7 +57,7 @@ impl LastActs {
         if let Some(pid_file) = &self.pid_file {
             pid_file.clear();
         }
-        self.control.finish_logs();
+        self.control.finish();
     }
 
     /// Ends the process here and now.

@@ -128,6 +128,7 @@ pub fn assemble(
         None => route::only(&file, &upstreams, &shared, problems),
     };
     relay::check_routes(&file, problems);
+    file.cache.check(&file.folder, problems);
     let access_log = file.access_log.build(&file.folder, problems);
     let acme = acme::of(&file, predecessor, problems);
     let tickets = predecessor.map(|old| old.tickets.clone()).unwrap_or_default();

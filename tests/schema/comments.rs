@@ -241,6 +241,7 @@ const IN_WORDS: &[(&str, &str)] = &[
     ("ListenerTls.client_certificates", "there is no value for none"),
     ("ListenerTls.key_log", "there is no value for none"),
     ("Backend.zone", "there is no value for none"),
+    ("CacheStore.disk", "there is no value for none"),
     ("Certificate.ocsp", "there is no value for none"),
     ("Ejection.failure_share", "there is no value for none"),
     ("Ejection.latency_factor", "there is no value for none"),

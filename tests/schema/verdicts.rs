@@ -130,6 +130,7 @@ const UNSEEN: &[(&str, &str)] = &[
     ("admin_token_missing", "whether a file is there"),
     ("balance_backups", "what several elements have in common"),
     ("balance_zone", "keys that mean nothing without another"),
+    ("cache_disk", "whether a path is a folder, and whether a size is too small"),
     ("ejection_window", "keys that mean nothing without another"),
     ("discovery_tls_unnamed", "which keys need another"),
     ("fill_empty", "what a variable holds"),

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use http::{HeaderName, StatusCode};
+use http::StatusCode;
 use pingora_cache::CacheMeta;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
@@ -25,15 +25,12 @@ pub use judgement::{Asked, renew};
 pub use request::{Ask, Use, told_by_proxies};
 
 use crate::{
+    cache::TAGS,
     counter::Counter,
     policy::contract::{Build, Hooks, Response, Written},
     units::{self, ByteSize},
     yaml::{self, Spanned},
 };
-
-/// The fields by which origins tag answers, for whoever purges them.
-static TAGS: [HeaderName; 2] =
-    [HeaderName::from_static("cache-tag"), HeaderName::from_static("surrogate-key")];
 
 /// Answers to `GET` and `HEAD` are kept as long as the origin says (`CDN-Cache-Control`,
 /// `Cache-Control`, `Expires`), and given again (RFC 9111). All policies of the route, wherever they
