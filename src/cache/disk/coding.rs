@@ -137,7 +137,7 @@ mod tests {
         assert_eq!(new.headers(), old.headers());
         let lives = |meta: &CacheMeta| {
             let stale = (meta.stale_while_revalidate_sec(), meta.stale_if_error_sec());
-            (meta.age(), stale, meta.headers().get_all("set-cookie").iter().count())
+            (meta.epoch(), stale, meta.headers().get_all("set-cookie").iter().count())
         };
         assert_eq!(lives(&new), lives(&old));
     }

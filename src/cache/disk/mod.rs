@@ -42,6 +42,8 @@ const BLOCK: u32 = 16 * 1024 * 1024;
 const WEIGHT_MAX: u32 = BLOCK - 64 * 1024;
 /// Fewer blocks than this, and one that gives way takes too much with it.
 pub(super) const MAX_LEAST: u64 = 8 * BLOCK as u64;
+/// So many locks share what is looked for.
+const SHARDS: usize = 64;
 /// So many files are read or written at a time.
 const THREADS_MAX: usize = 8;
 
@@ -220,8 +222,8 @@ async fn open(
         .with_name("crestline")
         .with_policy(HybridCachePolicy::WriteOnInsertion)
         .with_flush_on_close(false)
-        .memory(1)
-        .with_shards(1)
+        .memory(SHARDS)
+        .with_shards(SHARDS)
         .with_filter(|_, _| false) // the memory is the store's
         .storage()
         .with_engine_config(engine)

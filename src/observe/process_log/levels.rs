@@ -25,6 +25,7 @@ const MODULES: &[&str] = &[
     "drain",
     "explain",
     "field",
+    "folder",
     "handover",
     "http1",
     "http2",

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use http::HeaderName;
 use pingora_cache::{CacheMeta, NoCacheReason};
 use pingora_http::ResponseHeader;
 
