@@ -34,10 +34,9 @@ fn yaml(origin: &Origin, cache: &str) -> String {
         "
         cache: {cache}
         listeners: [{{ address: \"127.0.0.1:0\" }}]
-        upstreams: {{ app: {{ backends: [\"{}\"], health_check: off }} }}
+        upstreams: {{ app: {{ backends: [\"{origin}\"], health_check: off }} }}
         routes: [{{ name: shop, policies: [{{ cache: {{}} }}], upstream: app }}]
-        ",
-        origin
+        "
     )
 }
 
@@ -95,7 +94,7 @@ async fn what_is_on_the_disk_outlives_the_process() {
     client.exchange(get("/1/changed")).await;
     assert_eq!(origin.count(), 5, "it was changed in the time of the other process");
     assert!(2.0 <= proxy.metric("crestline_cache_disk_found_total").await);
-    assert_eq!(proxy.metric("crestline_cache_disk_max_bytes").await, 134_217_728.0);
+    proxy.measures("crestline_cache_disk_max_bytes", 134_217_728.0).await;
 }
 
 /// A process that is killed leaves what it had written.
@@ -186,7 +185,7 @@ async fn without_its_disk_it_keeps_answers_in_memory() {
     }
     let second = Crestline::start(&yaml).await;
     second.logs("cache: waits for").await;
-    assert_eq!(second.metric("crestline_cache_disk_open").await, 0.0);
+    second.measures("crestline_cache_disk_open", 0.0).await;
     let text = second.get("/1/page").await.text().to_owned();
     assert_eq!(second.get("/1/page").await.text(), text, "kept in memory");
     stopped(first).await;

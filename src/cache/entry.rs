@@ -27,6 +27,8 @@ pub struct Subject {
     pub url: Box<str>,
     /// The largest body that is kept.
     pub length_max: u64,
+    /// Whether the request that fetches it wants all of it, so that others may follow.
+    pub wants_all: bool,
     /// When it was asked for, as [`crate::cache::Store::now`] tells.
     pub asked: u64,
 }

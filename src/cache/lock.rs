@@ -17,6 +17,8 @@ use pingora_cache::{
     lock::{CacheKeyLock, LockStatus, LockStub, Locked, WritePermit},
 };
 
+use crate::cache::STORE;
+
 const SHARDS: usize = 64;
 
 /// All fetches that others may wait for.
@@ -57,7 +59,13 @@ impl CacheKeyLock for Fetches {
         if let Some(stub) = shard.get(&hash).filter(|stub| !is_dead(stub)) {
             return Locked::Read(stub.read_lock());
         }
-        let (permit, stub) = WritePermit::new(self.lasts, stale_writer, Extensions::new());
+        let (mut permit, stub) = WritePermit::new(self.lasts, stale_writer, Extensions::new());
+        if !stale_writer && STORE.is_followed(hash) {
+            // It has begun to come since the caller looked, and nobody waits for its fetch any more.
+            let reading = stub.read_lock();
+            permit.unlock(LockStatus::Done);
+            return Locked::Read(reading);
+        }
         shard.insert(hash, stub);
         Locked::Write(permit)
     }
@@ -80,7 +88,7 @@ impl CacheKeyLock for Fetches {
 
     fn custom_lock_status(&self, why: &'static str) -> LockStatus {
         match why {
-            "head" => LockStatus::TransientError, // another may fetch what this one did not
+            "head" | "part" => LockStatus::TransientError, // another may fetch what this one did not
             _ => LockStatus::GiveUp,
         }
     }

@@ -41,9 +41,16 @@ impl Miss {
             self.store.withdraw(self.hash, &growing);
             growing.end(End::Broken);
             growing.clear();
-            FETCHES.tell(&self.key, LockStatus::GiveUp);
         }
         self.store.give_back(std::mem::take(&mut self.reserved));
+    }
+
+    /// Keeps what came, which is all of it.
+    pub(super) fn keep(&mut self) {
+        if let Some(growing) = self.growing.take() {
+            self.store.keep(self.hash, &growing);
+            growing.end(End::Whole);
+        }
     }
 
     /// Whether there is room for so many bytes.
@@ -66,11 +73,15 @@ impl Miss {
 impl HandleMiss for Miss {
     async fn write_body(&mut self, piece: Bytes, _is_last: bool) -> Result<()> {
         self.length += piece.len() as u64;
-        if !self.has_room() {
+        if self.growing.is_some() && !self.has_room() {
             self.give_up();
+            FETCHES.tell(&self.key, LockStatus::GiveUp);
         }
         if let Some(growing) = self.growing.as_ref().filter(|_| !piece.is_empty()) {
             growing.push(piece);
+        }
+        if self.told == Some(self.length) {
+            self.keep(); // its client has all of it, and may not wait until its stream ends
         }
         Ok(())
     }
@@ -79,10 +90,7 @@ impl HandleMiss for Miss {
         if self.told.is_some_and(|told| told != self.length) {
             self.give_up();
         }
-        if let Some(growing) = self.growing.take() {
-            self.store.keep(self.hash, &growing);
-            growing.end(End::Whole);
-        }
+        self.keep();
         Ok(MissFinishType::Created(usize::try_from(self.length).unwrap_or(usize::MAX)))
     }
 }

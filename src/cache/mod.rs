@@ -44,7 +44,7 @@ const FETCH_MAX: Duration = Duration::from_secs(60);
 
 /// Why an answer is not kept that may well be kept the next time. These words are not remembered
 /// of their keys.
-pub const PASSING: [&str; 3] = ["status", "head", "length"];
+pub const PASSING: [&str; 4] = ["status", "head", "part", "length"];
 
 // Pingora wants these for ever; each is made once.
 static STORE: LazyLock<Store> = LazyLock::new(Store::default);

@@ -77,12 +77,16 @@ impl Storage for Store {
             self.note_variant(key.primary_bin(), hash);
         }
         let entry = Entry::new(head, subject, Body::default());
-        let growing = Arc::new(Growing::new(entry, told.is_some()));
+        let is_followed = told.is_some() && entry.subject.wants_all;
+        let growing = Arc::new(Growing::new(entry, is_followed));
         self.show(hash, &growing);
-        if told.is_some() {
+        if is_followed {
             FETCHES.tell(key, LockStatus::Done);
         }
         miss.growing = Some(growing);
+        if told == Some(0) {
+            miss.keep();
+        }
         Ok(Box::new(miss))
     }
 

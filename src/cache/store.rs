@@ -166,6 +166,13 @@ impl Store {
         Some(Reader::found_on_disk(entry))
     }
 
+    /// Whether an answer is coming that others may follow.
+    pub(super) fn is_followed(&self, hash: u128) -> bool {
+        let shard = self.shard(hash);
+        0 < shard.count.load(SeqCst)
+            && shard.coming().get(&hash).is_some_and(|growing| growing.is_followed)
+    }
+
     /// Reserves bytes for what is coming: a quarter of all at most.
     pub(super) fn reserve(&self, bytes: u64) -> bool {
         let max = self.memory() / 4;

@@ -24,8 +24,13 @@ fn leaked() -> &'static Store {
 
 fn key(url: &str) -> CacheKey {
     let mut key = CacheKey::new(url, "");
-    let subject =
-        Subject { route: "shop".into(), url: url.into(), length_max: 1_000, asked: clock::stamp() };
+    let subject = Subject {
+        route: "shop".into(),
+        url: url.into(),
+        length_max: 1_000,
+        wants_all: true,
+        asked: clock::stamp(),
+    };
     key.extensions.insert(Arc::new(subject));
     key
 }
@@ -100,6 +105,20 @@ async fn what_was_cut_short_leaves_nothing_behind() {
     push(&mut miss, "hello").await;
     miss.finish().await.unwrap();
     assert_eq!(found(store, &key).await, None, "it was told to be longer");
+}
+
+#[tokio::test]
+async fn what_is_as_long_as_it_said_is_whole_before_its_end() {
+    for (url, told, body) in [("http://i/1", "4", "here"), ("http://i/2", "0", "")] {
+        let (store, key) = (leaked(), key(url));
+        let mut miss = begin(store, &key, &[("content-length", told)]).await;
+        if !body.is_empty() {
+            push(&mut miss, body).await;
+        }
+        drop(miss);
+        assert_eq!(found(store, &key).await.as_deref(), Some(body));
+        assert!(store.reserve(store.memory() / 4), "nothing stays reserved");
+    }
 }
 
 #[tokio::test]
@@ -193,4 +212,17 @@ async fn who_waits_is_told_before_the_fetch_is_over() {
     fetches.release(&key, second, LockStatus::Done);
     let Locked::Write(third) = fetches.lock(&key, false) else { panic!("it is free again") };
     fetches.release(&key, third, LockStatus::Done);
+}
+
+#[tokio::test]
+async fn nobody_fetches_what_has_begun_to_come_since_the_look() {
+    let (store, key) = (store(), key("http://j/"));
+    let miss = begin(store, &key, &[("content-length", "4")]).await;
+    let fetches = Fetches::new(FETCH_MAX);
+    let Locked::Read(told) = fetches.lock(&key, false) else { panic!("it is coming") };
+    told.wait().await;
+    assert_eq!(told.lock_status(), LockStatus::Done, "so that it is looked for again");
+    let Locked::Write(permit) = fetches.lock(&key, true) else { panic!("another is asked for") };
+    fetches.release(&key, permit, LockStatus::Done);
+    drop(miss);
 }

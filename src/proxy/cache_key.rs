@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderName, header};
 use pingora::{Error, ErrorType, Result};
 use pingora_cache::{
     CacheKey, VarianceBuilder,
@@ -19,6 +19,9 @@ use crate::{
     proxy::{cached, context::Context, select, translate},
 };
 
+/// Fields by which a client may have enough before an answer is whole.
+const PARTIAL: [HeaderName; 3] = [header::RANGE, header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE];
+
 /// The key of a request: its route, and its URL as the origin is asked for it. Clients that are
 /// known have keys of their own.
 pub(crate) fn key(request: &RequestHeader, ctx: &Context) -> Result<CacheKey> {
@@ -31,11 +34,14 @@ pub(crate) fn key_for(request: &RequestHeader, ctx: &Context, is_known: bool) ->
         return Error::e_explain(ErrorType::InternalError, "a request without a route");
     };
     let length_max = route.policies.cache().map_or(0, |rules| rules.object_max);
-    let host = select::authority(request).to_ascii_lowercase();
+    let (scheme, host) = (facts.scheme(), select::authority(request));
     let target = ctx.target.as_ref().unwrap_or(&request.uri);
     let target = target.path_and_query().map_or("/", |target| target.as_str());
-    let url = format!("{}://{host}{target}", facts.scheme());
-    let mut primary = Vec::with_capacity(route.name.len() + url.len() + 2);
+    let mut url = String::with_capacity(scheme.len() + 3 + host.len() + target.len());
+    url.extend([scheme, "://", host]);
+    url.make_ascii_lowercase();
+    url.push_str(target);
+    let mut primary = Vec::with_capacity(url.len() + route.name.len() + 4);
     // None of these has a zero byte, but for the name of the route, which comes last.
     primary.extend_from_slice(url.as_bytes());
     primary.push(0);
@@ -58,6 +64,7 @@ pub(crate) fn key_for(request: &RequestHeader, ctx: &Context, is_known: bool) ->
         route: route.name.as_str().into(),
         url: url.into(),
         length_max,
+        wants_all: !PARTIAL.iter().any(|name| request.headers.contains_key(name)),
         asked: cache::store().now(),
     }));
     Ok(key)

@@ -3,15 +3,18 @@
 //! A request that may be answered with what is kept gets a key; what Pingora finds for it is
 //! judged once more; what the origin answers is judged by the rules of the route.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use pingora::{Error, ErrorSource, ErrorType, OrErr as _, Result};
 use pingora_cache::{
     CacheMeta, CacheOptionOverrides, CachePhase, ForcedFreshness, NoCacheReason, RespCacheable,
     key::CacheHashKey, storage::HitHandler,
 };
-use pingora_http::ResponseHeader;
+use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 use tokio::time::Instant;
 
@@ -49,7 +52,8 @@ pub(crate) struct State {
 
 /// Has Pingora look for an answer, if the request may be answered with one.
 pub(crate) fn begin(session: &mut Session, ctx: &mut Context) {
-    let Some(route) = ctx.route.clone() else { return };
+    let route = ctx.route.as_ref().filter(|route| route.policies.cache().is_some());
+    let Some(route) = route.cloned() else { return };
     let Some(rules) = route.policies.cache() else { return };
     let has_body = !session.is_body_empty();
     let Some(facts) = ctx.facts(session.req_header()) else { return };
@@ -118,11 +122,23 @@ pub(crate) fn miss(session: &mut Session, ctx: &Context) -> Option<Reply> {
         }
         return Some(Reply::status(504));
     }
-    if session.cache.enabled() && session.req_header().method == Method::HEAD {
-        // Pingora would have the origin send the body, to keep it.
-        session.cache.disable(NoCacheReason::Custom("head"));
+    // Pingora would have the origin send all of the body, to keep it.
+    let reason = match session.req_header() {
+        _ if !session.cache.enabled() => None,
+        request if request.method == Method::HEAD => Some("head"),
+        request if session.cache.phase() == CachePhase::Miss => is_part(request).then_some("part"),
+        _ => None,
+    };
+    if let Some(reason) = reason {
+        session.cache.disable(NoCacheReason::Custom(reason));
     }
     None
+}
+
+/// Whether a part is asked for, and not the whole as if it were one, as players of videos begin.
+fn is_part(request: &RequestHeader) -> bool {
+    let range = request.headers.get(header::RANGE);
+    range.is_some_and(|range| range.as_bytes() != b"bytes=0-")
 }
 
 /// Judges what the origin answered.
@@ -246,6 +262,16 @@ pub(crate) fn told(
     }
 }
 
+/// Keeps an answer whose body is ended by trailers: Pingora does so at the end of the stream, which
+/// it does not wait for where a client of HTTP/1 has all.
+pub(crate) async fn end(session: &mut Session) {
+    if let CachePhase::Miss | CachePhase::Expired = session.cache.phase()
+        && let Err(why) = session.cache.finish_miss_handler().await
+    {
+        log::debug!("cache: an answer with trailers is not kept: {why}");
+    }
+}
+
 /// Whether a piece of a body is the mark that it ends.
 pub(crate) fn is_end(piece: Option<&bytes::Bytes>, ctx: &Context) -> bool {
     ctx.cache.as_ref().is_some_and(|state| state.marks_end)
@@ -257,9 +283,10 @@ fn verdict(session: &Session, state: &State) -> (Verdict, String) {
     let cache = &session.cache;
     let left = || {
         let until = cache.cache_meta().fresh_until();
+        let whole = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
         match until.duration_since(SystemTime::now()) {
-            Ok(left) => left.as_secs().to_string(),
-            Err(since) => format!("-{}", since.duration().as_secs()),
+            Ok(left) => whole(left),
+            Err(since) => -whole(since.duration()),
         }
     };
     let waited = if cache.lock_duration().is_some() { "; collapsed" } else { "" };
@@ -271,7 +298,7 @@ fn verdict(session: &Session, state: &State) -> (Verdict, String) {
         }
         (_, CachePhase::Hit | CachePhase::Stale | CachePhase::StaleUpdating) => {
             let verdict = if state.is_stale { Verdict::Stale } else { Verdict::Hit };
-            (verdict, format!("crestline; hit; ttl={}{}", left(), state.detail))
+            (verdict, format!("crestline; hit; ttl={}", left()) + state.detail)
         }
         (_, CachePhase::Revalidated | CachePhase::RevalidatedNoCache(_)) => {
             (Verdict::Revalidated, "crestline; fwd=stale; fwd-status=304".to_owned())
@@ -294,6 +321,14 @@ pub(crate) fn ended(ctx: &Context) -> Option<Verdict> {
         _ => Verdict::Bypass,
     });
     Some(verdict)
+}
+
+/// Lets another fetch what this request has not kept: its client had all that it wanted before.
+/// Pingora's proxy lets go of its turn only where it failed.
+pub(crate) fn close(session: &mut Session) {
+    if let CachePhase::Miss | CachePhase::Expired = session.cache.phase() {
+        session.cache.release_write_lock(NoCacheReason::UpstreamError);
+    }
 }
 
 /// Counts what became of a request that is over.

@@ -301,10 +301,11 @@ impl<P: Phases> ProxyHttp for Caught<P> {
 
     async fn response_trailer_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         _trailers: &mut HeaderMap,
         ctx: &mut Context,
     ) -> Result<Option<Bytes>> {
+        cached::end(session).await;
         if ctx.filters.is_empty() {
             return Ok(None);
         }

@@ -326,6 +326,7 @@ impl Phases for Proxy {
         }
         let status = log_line::status(session, ctx);
         reason::count(ctx.reason.unwrap_or(Reason::Ok));
+        cached::close(session);
         cached::count(ctx);
         let snapshot = self.live.load();
         story::trace_unrouted(session.req_header(), ctx, snapshot.traces.as_deref());

@@ -103,6 +103,7 @@ fn prepare(
         route: entry.subject.route.clone(),
         url: entry.subject.url.clone(),
         length_max: entry.subject.length_max,
+        wants_all: true,
         asked: cache::store().now(),
     }));
     let is_known = cached::is_known(ctx);

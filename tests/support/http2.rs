@@ -137,6 +137,39 @@ pub(crate) fn reply(mut respond: SendResponse<Bytes>, text: &'static str) {
     let _ = body.send_data(Bytes::from_static(text.as_bytes()), true);
 }
 
+/// A `GET` with such fields.
+pub(crate) fn ask(path: &str, fields: &[(&str, &str)]) -> Request<()> {
+    let request = Request::get(format!("http://a.test{path}"));
+    fields
+        .iter()
+        .fold(request, |request, (name, value)| request.header(*name, *value))
+        .body(())
+        .unwrap()
+}
+
+/// The head of an answer with such fields.
+pub(crate) fn head(status: u16, fields: &[(&str, &str)]) -> Response<()> {
+    let head = Response::builder().status(status);
+    fields.iter().fold(head, |head, (name, value)| head.header(*name, *value)).body(()).unwrap()
+}
+
+/// Answers with a length and in one piece, unless nobody listens any more.
+pub(crate) fn answer(
+    mut respond: SendResponse<Bytes>,
+    status: u16,
+    fields: &[(&str, &str)],
+    text: &str,
+) {
+    let mut head = head(status, fields);
+    if status != 304 {
+        head.headers_mut().insert("content-length", text.len().into());
+    }
+    let Ok(mut body) = respond.send_response(head, text.is_empty()) else { return };
+    if !text.is_empty() {
+        let _ = body.send_data(text.to_owned().into(), true);
+    }
+}
+
 /// Reads the next piece of a body; `None` at its end.
 pub(crate) async fn piece(body: &mut RecvStream) -> Option<Result<Bytes, h2::Error>> {
     let piece = poll_fn(|cx| body.poll_data(cx)).await?;
@@ -198,6 +231,18 @@ impl H2Client {
         H2Stream { up, answer }
     }
 
+    /// Sends a request that ends with its fields, as one without a body does.
+    pub(crate) async fn send(&self, request: Request<()>) -> client::ResponseFuture {
+        let mut ready = soon("room for a stream", self.0.clone().ready()).await.unwrap();
+        ready.send_request(request, true).unwrap().0
+    }
+
+    /// The same, and reads the answer, which must be whole.
+    pub(crate) async fn get(&self, request: Request<()>) -> H2Answer {
+        let answer = soon("an answer", self.send(request).await).await.unwrap();
+        soon("the rest of an answer", H2Answer::read(answer)).await
+    }
+
     /// Sends a request, and reads its answer, which must be whole.
     pub(crate) async fn ask(&self, request: Request<()>, body: impl Into<Bytes>) -> H2Answer {
         let H2Stream { mut up, answer } = self.begin(request).await;
@@ -208,6 +253,11 @@ impl H2Client {
 }
 
 impl H2Answer {
+    /// A field that is text.
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
+        self.head.headers().get(name).map(|value| value.to_str().unwrap())
+    }
+
     /// Reads what follows a head.
     pub(crate) async fn read(answer: Response<RecvStream>) -> Self {
         let (head, mut stream) = answer.into_parts();

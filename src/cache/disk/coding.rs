@@ -26,7 +26,7 @@ pub(super) struct Kept(pub(super) Arc<Entry>);
 impl Code for Kept {
     fn encode(&self, writer: &mut impl Write) -> Result<()> {
         let Self(entry) = self;
-        let Subject { route, url, length_max, asked } = &*entry.subject;
+        let Subject { route, url, length_max, wants_all: _, asked } = &*entry.subject;
         let (meta, header) = entry.head.meta().serialize().map_err(|why| wrong(&why))?;
         let mut write = |bytes: &[u8]| writer.write_all(bytes).map_err(Error::io_error);
         for number in [*asked, *length_max, entry.body.length] {
@@ -55,7 +55,7 @@ impl Code for Kept {
             left -= piece.len() as u64;
             pieces.push(Bytes::from(piece));
         }
-        let subject = Subject { route, url, length_max, asked };
+        let subject = Subject { route, url, length_max, wants_all: true, asked };
         let entry = Entry::new(Head::of(&meta, true), Arc::new(subject), Body::of(pieces));
         Ok(Self(Arc::new(entry)))
     }
@@ -113,8 +113,13 @@ mod tests {
         let mut meta = CacheMeta::new(now + Duration::from_secs(60), now, 7, 9, header);
         meta.set_variance([3; 16]);
         meta.set_epoch_override(now - Duration::from_secs(5));
-        let subject =
-            Subject { route: "shop".into(), url: "http://a/".into(), length_max: 5, asked: 6 };
+        let subject = Subject {
+            route: "shop".into(),
+            url: "http://a/".into(),
+            length_max: 5,
+            wants_all: true,
+            asked: 6,
+        };
         let body = Body::of((0..100).map(|n| Bytes::from(vec![n; 3_000])).collect());
         Kept(Arc::new(Entry::new(Head::of(&meta, true), Arc::new(subject), body)))
     }
@@ -127,9 +132,9 @@ mod tests {
 
     #[test]
     fn an_answer_comes_back_as_it_was() {
-        let (old, bytes) = (kept(), encoded(&kept()));
-        let Kept(new) = Kept::decode(&mut &bytes[..]).unwrap();
-        let Kept(old) = old;
+        let kept = kept();
+        let Kept(new) = Kept::decode(&mut &encoded(&kept)[..]).unwrap();
+        let Kept(old) = kept;
         assert_eq!(new.subject, old.subject);
         assert_eq!(new.body.pieces.concat(), old.body.pieces.concat());
         assert_eq!(new.variance(), Some([3; 16]));

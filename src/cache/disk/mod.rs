@@ -17,6 +17,7 @@ use std::{
         Arc, LazyLock, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use foyer::{
@@ -24,7 +25,7 @@ use foyer::{
     HybridCachePolicy, RecoverMode, Spawner,
 };
 use log::{debug, error};
-use tokio::runtime;
+use tokio::{runtime, time};
 
 use crate::cache::{
     disk::{
@@ -42,6 +43,8 @@ const BLOCK: u32 = 16 * 1024 * 1024;
 const WEIGHT_MAX: u32 = BLOCK - 64 * 1024;
 /// Fewer blocks than this, and one that gives way takes too much with it.
 pub(super) const MAX_LEAST: u64 = 8 * BLOCK as u64;
+/// A disk that takes longer to give an answer is slower than most origins.
+const READ_MAX: Duration = Duration::from_secs(1);
 /// So many locks share what is looked for.
 const SHARDS: usize = 64;
 /// So many files are read or written at a time.
@@ -128,7 +131,11 @@ impl Disk {
         if !self.has(hash) {
             return None; // without a task on another thread
         }
-        match self.answers.get(&hash).await {
+        let found = match time::timeout(READ_MAX, self.answers.get(&hash)).await {
+            Ok(found) => found.map_err(|why| why.to_string()),
+            Err(_) => Err("the disk is slow".to_owned()),
+        };
+        match found {
             Ok(Some(found)) => {
                 self.found.fetch_add(1, Relaxed);
                 let kept = found.value().clone();

@@ -10,6 +10,9 @@ use http::{HeaderMap, HeaderName, header::CACHE_CONTROL};
 /// Longer times than this mean for ever (RFC 9111, section 1.2.2).
 const FOREVER: u64 = 2_147_483_648;
 
+/// No name of a directive that counts is longer than this: `stale-while-revalidate`.
+const NAME_MAX: usize = 22;
+
 /// What stands there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each directive stands there or not")]
@@ -83,12 +86,16 @@ impl Directives {
 
     fn add(&mut self, directive: &[u8]) {
         let mut parts = directive.splitn(2, |byte| *byte == b'=');
-        let name = parts.next().unwrap_or_default().trim_ascii().to_ascii_lowercase();
+        let name = parts.next().unwrap_or_default().trim_ascii();
+        let mut lower = [0; NAME_MAX];
+        let Some(lower) = lower.get_mut(..name.len()) else { return };
+        lower.copy_from_slice(name);
+        lower.make_ascii_lowercase();
         let value = parts.next().map(|value| unquoted(value.trim_ascii()));
         let time = |place: &mut Option<Duration>| {
             place.get_or_insert(value.map_or(Duration::ZERO, seconds));
         };
-        match &*name {
+        match &*lower {
             b"no-store" => self.no_store = true,
             b"no-cache" => match value {
                 Some(names) => self.withhold(names),

@@ -77,6 +77,11 @@ impl Rules {
     ) -> Result<CacheMeta, NoCacheReason> {
         let said = Directives::of_answer(&answer.headers);
         check(answer, &said, asked)?;
+        let length = answer.headers.get(header::CONTENT_LENGTH);
+        let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        if length.is_some_and(|length| self.object_max < length) {
+            return Err(NoCacheReason::ResponseTooLarge);
+        }
         let lifetime = self.lifetime(answer, &said).ok_or(NoCacheReason::OriginNotCache)?;
         let epoch = now.checked_sub(age(answer, asked, now)).unwrap_or(now);
         let fresh_until = match lifetime {
