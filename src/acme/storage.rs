@@ -1,13 +1,12 @@
 //! The folder in which accounts and certificates are kept.
 //!
-//! INVARIANT: a file is written whole under another name, forced to the disk, and then renamed:
-//! whatever is found under its own name was complete, and a certificate lies in one file with its
-//! key, so that they always fit. What was cut off is written over the next time.
+//! INVARIANT: whatever is found under its own name was complete, and a certificate lies in one file
+//! with its key, so that they always fit. What was cut off is written over the next time. Nobody
+//! else may read keys, nor the names of those who have them.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
-    io::{self, ErrorKind, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    fs::{self, File, TryLockError},
+    io::{self, ErrorKind},
     path::{Path, PathBuf},
 };
 
@@ -18,10 +17,6 @@ use crate::{
     },
     folder,
 };
-
-/// Nobody else may read keys, nor the names of those who have them.
-const FILE_MODE: u32 = 0o600;
-const FOLDER_MODE: u32 = 0o700;
 
 /// So much of a name is in that of its file, which may take 255 bytes.
 const SHOWN_MAX: usize = 200;
@@ -115,8 +110,8 @@ impl Storage {
 
     /// Locks the storage against other processes, a successor for one; `None` if one has it.
     pub(super) fn lock(&self) -> io::Result<Option<Lock>> {
-        self.make()?;
-        let file = open(&self.folder.join("lock"))?;
+        folder::make(&self.folder)?;
+        let file = folder::open(&self.folder.join("lock"))?;
         match file.try_lock() {
             Ok(()) => Ok(Some(Lock(file))),
             Err(TryLockError::WouldBlock) => Ok(None),
@@ -135,26 +130,10 @@ impl Storage {
         self.folder.join(name)
     }
 
-    fn make(&self) -> io::Result<()> {
-        let mut builder = DirBuilder::new();
-        builder.recursive(true).mode(FOLDER_MODE).create(&self.root)?;
-        builder.create(&self.folder)
-    }
-
     fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        self.make()?;
-        let draft = path.with_extension("new");
-        let mut file = open(&draft)?;
-        file.set_len(0)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&draft, path)?;
-        File::open(&self.folder)?.sync_all()
+        folder::make(&self.folder)?;
+        folder::replace(path, bytes).map(drop)
     }
-}
-
-fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create(true).truncate(false).mode(FILE_MODE).open(path)
 }
 
 fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {

@@ -1,8 +1,8 @@
 //! Answers of origins that are kept, for the requests of all routes that have a `cache`.
 //!
 //! There is one store in a process, within one bound in bytes, and it outlives every
-//! configuration; with a disk beside it, what it keeps outlives the process. Pingora drives it through its `Storage`; what may be kept, and for how long, is
-//! for the policy to say.
+//! configuration; with a disk beside it, what it keeps outlives the process. Pingora drives it
+//! through its `Storage`; what may be kept, and for how long, is for the policy to say.
 //!
 //! INVARIANT: an answer is shown as whole only after its last byte came, and as long as it said
 //! it was; what was cut short leaves nothing behind.

@@ -4,15 +4,13 @@
 //! before it is read.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
-    io::{self, ErrorKind, Write},
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    fs::{self, File, TryLockError},
+    io::{self, ErrorKind},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
-/// What was answered to some is nobody else's business.
-pub(super) const FILE_MODE: u32 = 0o600;
-const FOLDER_MODE: u32 = 0o700;
+use crate::folder;
 
 /// What `format` says of a folder whose content is not to be trusted.
 const DISTRUSTED: &str = "begin anew\n";
@@ -43,11 +41,8 @@ impl Folder {
     /// Takes a folder, made if it is missing, and emptied if it was of another size.
     pub(super) fn take(path: &Path, max: u64) -> Result<Self, FolderError> {
         let at = |what| move |why| FolderError::Io(what, why);
-        let made = DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(path);
-        made.map_err(at("it cannot be made"))?;
-        let mut options = OpenOptions::new();
-        options.create(true).truncate(false).write(true).mode(FILE_MODE);
-        let lock = options.open(path.join("lock")).map_err(at("`lock`"))?;
+        folder::make(path).map_err(at("it cannot be made"))?;
+        let lock = folder::open(&path.join("lock")).map_err(at("`lock`"))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(FolderError::Taken),
@@ -82,13 +77,7 @@ impl Folder {
     }
 
     fn write_format(&self, text: &str) -> io::Result<()> {
-        let new = self.path.join("format.new");
-        let mut options = OpenOptions::new();
-        let options = options.create(true).truncate(true).write(true).mode(FILE_MODE);
-        let mut file = options.open(&new)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(new, self.format())
+        folder::replace(&self.format(), text.as_bytes()).map(drop)
     }
 
     /// Has the next process begin anew.

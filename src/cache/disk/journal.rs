@@ -3,17 +3,16 @@
 //! A line of JSON for each, forced to the disk before whoever ordered is told that it is done.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io::{self, ErrorKind, Write},
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 
-use crate::cache::{
-    disk::folder::FILE_MODE,
-    orders::{KNOWN_MAX, Known, Order},
+use crate::{
+    cache::orders::{KNOWN_MAX, Known, Order},
+    folder,
 };
 
 /// It is written anew when it has so many lines.
@@ -64,17 +63,11 @@ impl Journal {
     /// # Errors
     /// If it cannot be written; then what was there stays.
     pub(super) fn begin(path: PathBuf, known: &Known) -> io::Result<Self> {
-        let new = path.with_extension("new");
         let mut text = line(&Line::Forgotten(known.forgotten))?;
         for order in &known.orders {
             text.extend(line(&Line::Order(order.clone()))?);
         }
-        let mut options = OpenOptions::new();
-        options.create(true).truncate(true).write(true).mode(FILE_MODE);
-        let mut file = options.open(&new)?;
-        file.write_all(&text)?;
-        file.sync_all()?;
-        fs::rename(&new, &path)?;
+        let file = folder::replace(&path, &text)?;
         Ok(Self { path, file, lines: known.orders.len() + 1 })
     }
 
@@ -102,6 +95,8 @@ fn line(line: &Line) -> io::Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::OpenOptions;
+
     use super::*;
     use crate::cache::Purge;
 

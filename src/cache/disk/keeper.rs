@@ -53,7 +53,9 @@ async fn open(store: &Store, place: Place, told: &mut Option<String>) -> Option<
             info!("cache: answers are kept in {path}, too");
             warn_of_room(&disk);
             *told = None;
-            store.disk.set(Some(Arc::new(disk)));
+            let disk = Arc::new(disk);
+            store.disk.set(Some(disk.clone()));
+            disk.catch_up(&store.orders);
             return None;
         }
         Err(why) => why,

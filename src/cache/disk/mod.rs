@@ -63,6 +63,8 @@ pub(super) struct Disk {
     place: Place,
     answers: HybridCache<u128, Kept>,
     journal: Mutex<Journal>,
+    /// The time of the last order that was known when it was opened.
+    noted: u64,
     folder: Folder,
     /// Answers that were found.
     pub(super) found: AtomicU64,
@@ -107,18 +109,21 @@ impl Disk {
         let known = orders.join(told.map_err(OpenError::Journal)?);
         let journal = Journal::begin(folder.purges(), &known).map_err(OpenError::Journal)?;
         let answers = open(&folder, place.max, runtime.handle()).await;
-        let disk = Self {
+        Ok(Self {
             place,
             answers: answers.map_err(OpenError::Answers)?,
             journal: Mutex::new(journal),
+            noted: known.orders.back().map_or(0, |order| order.at),
             folder,
             found: AtomicU64::new(0),
             failed: AtomicU64::new(0),
-        };
-        // Those that were given while it was opened.
-        let last = known.orders.back().map_or(0, |order| order.at);
-        orders.after(last).iter().for_each(|order| disk.note(order, orders));
-        Ok(disk)
+        })
+    }
+
+    /// Notes the orders that were given while it was opened. Call it when it is in use, so that
+    /// later ones come here by themselves.
+    fn catch_up(&self, orders: &Orders) {
+        orders.after(self.noted).iter().for_each(|order| self.note(order, orders));
     }
 
     /// Where it lies.
@@ -238,4 +243,21 @@ async fn open(
         .with_spawner(Spawner::from(runtime.clone()))
         .build()
         .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::Purge;
+
+    #[tokio::test]
+    async fn an_order_that_comes_while_it_is_opened_is_noted() {
+        let (root, orders) = (tempfile::tempdir().unwrap(), Orders::default());
+        let place = Place { path: root.path().to_owned(), max: MAX_LEAST };
+        let disk = Disk::open(place, &orders).await.unwrap();
+        let order = orders.give(&Purge { all: true, ..Purge::default() });
+        disk.catch_up(&orders);
+        disk.close().await;
+        assert_eq!(Journal::read(&disk.folder.purges()).unwrap().orders, [order]);
+    }
 }

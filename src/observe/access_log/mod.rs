@@ -68,8 +68,8 @@ pub struct AccessLog {
     reopen: AtomicBool,
     finish: AtomicBool,
     writer: Mutex<Option<Running>>,
-    /// The writer's thread, to be woken.
-    waked: OnceLock<Thread>,
+    /// The thread that is woken when much waits.
+    woken: OnceLock<Thread>,
     target: Target,
 }
 
@@ -94,7 +94,7 @@ impl AccessLog {
             reopen: AtomicBool::new(false),
             finish: AtomicBool::new(false),
             writer: Mutex::default(),
-            waked: OnceLock::new(),
+            woken: OnceLock::new(),
             target,
         })
     }
@@ -153,7 +153,7 @@ impl AccessLog {
 
     /// Has the writer look at once.
     fn wake(&self) {
-        if let Some(writer) = self.waked.get() {
+        if let Some(writer) = self.woken.get() {
             writer.unpark();
         }
     }
@@ -185,7 +185,7 @@ impl AccessLog {
             let _end = end;
             writer.run();
         })?;
-        let _ = self.waked.set(thread.thread().clone());
+        let _ = self.woken.set(thread.thread().clone());
         *self.writer.lock().unwrap_or_else(PoisonError::into_inner) =
             Some(Running { thread, ended });
         Ok(())
