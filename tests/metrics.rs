@@ -270,9 +270,11 @@ async fn a_dead_backend_shows_and_connections_are_counted() {
     let from = |from: &str| {
         format!("crestline_upstream_connections_total{{upstream=\"app\",from=\"{from}\"}}")
     };
-    proxy.measures(&from("new"), 1.0).await;
-    proxy.measures(&from("pool"), 3.0).await;
-    proxy.measures("crestline_upstream_connect_seconds_count{upstream=\"app\"}", 1.0).await;
+    // One that has only just been let go may not be in the pool yet, and another is made.
+    let new = proxy.metric(&from("new")).await;
+    assert!((1.0..4.0).contains(&new), "{new} of 4");
+    proxy.measures(&from("pool"), 4.0 - new).await;
+    proxy.measures("crestline_upstream_connect_seconds_count{upstream=\"app\"}", new).await;
     proxy.measures("crestline_connections", 1.0).await;
     proxy.measures("crestline_connections_accepted_total", 1.0).await;
     drop(client);
