@@ -308,7 +308,7 @@ async fn a_stale_answer_is_renewed_beside_over_http2() {
         let renewed = fresh(&mut client, path, "old").await;
         assert_eq!(renewed.text(), text, "{path}");
         let all = origin.requests();
-        assert_eq!(all.len() - before, asked, "{path}");
+        assert_eq!(all.len() - before, asked, "{path}: {:#?}", &all[before..]);
         let beside = &all[before + 1];
         assert_eq!(beside.uri(), &*format!("http://a.test{path}"));
         assert!(!["host", "range"].iter().any(|name| beside.headers().contains_key(*name)));

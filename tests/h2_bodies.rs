@@ -184,3 +184,28 @@ async fn an_answer_that_is_not_taken_is_given_up_and_counted() {
         assert_eq!(line["reason"], "write_timeout");
     }
 }
+
+/// As browsers do with what is left, before there is an answer and amid it.
+#[tokio::test]
+async fn a_stream_that_its_client_resets_is_logged_as_one_that_it_left() {
+    let (waiting, gate) = Origin::gated("");
+    let sends = Origin::with(|mut exchange| async move {
+        exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nfour").await;
+        exchange.hang().await
+    });
+    for (origin, status) in [(&waiting, 499), (&sends, 200)] {
+        let proxy = bounded(origin, "", "").await;
+        let client = H2Client::connect(&proxy).await;
+        let answer = client.send(ask()).await;
+        if status == 200 {
+            let mut body = soon("a head", answer).await.unwrap().into_body();
+            soon("a piece", piece(&mut body)).await.unwrap().unwrap();
+        } else {
+            eventually("it is asked", || origin.count() == 1).await;
+            drop(answer);
+        }
+        let line = &proxy.access_log(1).await[0];
+        assert_eq!((&line["status"], &line["reason"]), (&status.into(), &"client_abort".into()));
+    }
+    drop(gate);
+}

@@ -22,6 +22,7 @@ mod browser;
 mod cache;
 mod cache_beside;
 mod cache_disk;
+mod cache_followers;
 mod cache_origins;
 mod cache_parts;
 mod clients;

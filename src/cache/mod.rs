@@ -22,6 +22,7 @@ mod storage;
 mod store;
 #[cfg(test)]
 mod tests;
+mod writer;
 
 use std::{sync::LazyLock, time::Duration};
 
@@ -29,9 +30,11 @@ use pingora_cache::{lock::CacheKeyLockImpl, predictor::Predictor};
 
 pub use entry::{Entry, Head, Subject};
 pub use figures::collect;
+pub use growing::{BROKEN, LATE};
 pub use purge::{Purge, Purged, TAGS};
 pub use reader::Reader;
 pub use store::Store;
+pub use writer::Writer;
 
 use crate::cache::lock::Fetches;
 

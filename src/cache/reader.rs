@@ -11,10 +11,9 @@ use pingora_cache::{
     trace::SpanHandle,
 };
 
-use crate::cache::{entry::Entry, growing::Growing};
+use crate::cache::{entry::Entry, growing::Follower, writer::Writer};
 
 /// A reader of one body.
-#[derive(Debug)]
 pub struct Reader {
     source: Source,
     /// What becomes of the end: see [`Reader::mark_end`].
@@ -23,12 +22,11 @@ pub struct Reader {
     pub is_from_disk: bool,
 }
 
-#[derive(Debug)]
 enum Source {
     /// From a byte to another of a whole body; `piece` begins at `start`.
     Whole { entry: Arc<Entry>, at: u64, to: u64, piece: usize, start: u64 },
     /// The pieces of one that is coming.
-    Growing { growing: Arc<Growing>, next: usize },
+    Growing(Follower),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,16 +47,15 @@ impl Reader {
         Self { is_from_disk: true, ..Self::whole(entry) }
     }
 
-    pub(super) fn following(growing: Arc<Growing>) -> Self {
-        let source = Source::Growing { growing, next: 0 };
-        Self { source, mark: Mark::None, is_from_disk: false }
+    pub(super) fn following(follower: Follower) -> Self {
+        Self { source: Source::Growing(follower), mark: Mark::None, is_from_disk: false }
     }
 
     /// The answer that is read.
     pub fn entry(&self) -> &Entry {
         match &self.source {
             Source::Whole { entry, .. } => entry,
-            Source::Growing { growing, .. } => &growing.entry,
+            Source::Growing(follower) => follower.entry(),
         }
     }
 
@@ -66,8 +63,34 @@ impl Reader {
     pub fn whole_entry(&self) -> Option<&Arc<Entry>> {
         match &self.source {
             Source::Whole { entry, .. } => Some(entry),
-            Source::Growing { .. } => None,
+            Source::Growing(_) => None,
         }
+    }
+
+    /// What the request that fetches it has left with it, while it is coming.
+    pub fn extension<T: Clone + Send + Sync + 'static>(&self) -> Option<&T> {
+        match &self.source {
+            Source::Whole { .. } => None,
+            Source::Growing(follower) => follower.extensions().get(),
+        }
+    }
+
+    /// Whether it follows one that is coming, and nobody has said yet how that may be fetched once
+    /// more.
+    pub fn wants_refetch(&self) -> bool {
+        matches!(&self.source, Source::Growing(follower) if follower.wants_refetch())
+    }
+
+    /// Says how: it is done if the fetch that is followed ends too early, or hardly goes on.
+    pub fn set_refetch(&self, refetch: impl Fn(Writer) + Send + Sync + 'static) {
+        if let Source::Growing(follower) = &self.source {
+            follower.set_refetch(Arc::new(refetch));
+        }
+    }
+
+    /// Whether it follows one that broke off.
+    pub fn is_broken(&self) -> bool {
+        matches!(&self.source, Source::Growing(follower) if follower.is_broken())
     }
 
     /// Has the body end in a piece without bytes: Pingora does not tell filters that a body ends
@@ -78,11 +101,7 @@ impl Reader {
 
     async fn next(&mut self) -> Result<Option<Bytes>> {
         match &mut self.source {
-            Source::Growing { growing, next } => {
-                let piece = growing.piece(*next).await?;
-                *next += 1;
-                Ok(piece)
-            }
+            Source::Growing(follower) => follower.piece().await,
             Source::Whole { entry, at, to, piece, start } => {
                 let (from, to) = (*at, *to);
                 while let Some(bytes) = entry.body.pieces.get(*piece) {

@@ -3,6 +3,7 @@
 use std::{any::Any, sync::Arc};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use pingora::Result;
 use pingora_cache::{
@@ -20,6 +21,7 @@ use crate::cache::{
     growing::Growing,
     miss::Miss,
     store::Store,
+    writer::Writer,
 };
 
 fn hash_of(key: &impl CacheHashKey) -> u128 {
@@ -52,15 +54,7 @@ impl Storage for Store {
         let hash = hash_of(key);
         let told = meta.headers().get(CONTENT_LENGTH);
         let told = told.and_then(|told| told.to_str().ok()?.parse::<u64>().ok());
-        let mut miss = Miss {
-            store: self,
-            key: key.clone(),
-            hash,
-            growing: None,
-            told,
-            length: 0,
-            reserved: 0,
-        };
+        let mut miss = Miss { key: key.clone(), writer: None, length: 0 };
         let subject = key.extensions.get::<Arc<Subject>>().cloned();
         let length = told.unwrap_or(0);
         let Some(subject) = subject.filter(|subject| length <= subject.length_max) else {
@@ -71,22 +65,20 @@ impl Storage for Store {
             FETCHES.tell(key, LockStatus::GiveUp);
             return Ok(Box::new(miss));
         }
-        miss.reserved = length;
         let head = Head::of(meta, key.variance_bin().is_none());
         if head.variance().is_some() {
             self.note_variant(key.primary_bin(), hash);
         }
         let entry = Entry::new(head, subject, Body::default());
-        let is_followed = told.is_some() && entry.subject.wants_all;
-        let growing = Arc::new(Growing::new(entry, is_followed));
-        self.show(hash, &growing);
-        if is_followed {
+        let growing =
+            Arc::new(Growing::new(self, hash, entry, told, length, meta.extensions().clone()));
+        self.show(&growing);
+        if growing.is_followed() {
             FETCHES.tell(key, LockStatus::Done);
         }
-        miss.growing = Some(growing);
-        if told == Some(0) {
-            miss.keep();
-        }
+        let mut writer = Writer::first(growing);
+        writer.write(&Bytes::new()); // it may be all
+        miss.writer = Some(writer);
         Ok(Box::new(miss))
     }
 

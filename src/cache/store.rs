@@ -18,10 +18,11 @@ use moka::{notification::RemovalCause, sync::Cache};
 use pingora_cache::{CacheKey, CacheMeta, key::CacheHashKey};
 
 use crate::cache::{
+    body::Body,
     config::Config,
     disk::slot::Slot,
     entry::{Entry, Head, Subject},
-    growing::Growing,
+    growing::{Follower, Growing},
     orders::Orders,
     purge::{Purge, Purged},
     reader::Reader,
@@ -34,7 +35,7 @@ const VARIED_MAX: u64 = 65_536;
 const SHARDS: usize = 64;
 
 /// Answers that are coming, of some keys.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Shard {
     /// How many there are, so that a look at none takes no lock.
     count: AtomicUsize,
@@ -139,9 +140,10 @@ impl Store {
     pub fn find(&self, hash: u128) -> Option<Reader> {
         let shard = self.shard(hash);
         if 0 < shard.count.load(SeqCst)
-            && let Some(growing) = shard.coming().get(&hash).filter(|growing| growing.is_followed)
+            && let Some(growing) = shard.coming().get(&hash).filter(|growing| growing.is_followed())
+            && let Some(follower) = Follower::of(growing)
         {
-            return Some(Reader::following(growing.clone()));
+            return Some(Reader::following(follower));
         }
         self.whole.load().get(&hash).map(Reader::whole)
     }
@@ -170,7 +172,7 @@ impl Store {
     pub(super) fn is_followed(&self, hash: u128) -> bool {
         let shard = self.shard(hash);
         0 < shard.count.load(SeqCst)
-            && shard.coming().get(&hash).is_some_and(|growing| growing.is_followed)
+            && shard.coming().get(&hash).is_some_and(|growing| growing.is_followed())
     }
 
     /// Reserves bytes for what is coming: a quarter of all at most.
@@ -188,43 +190,58 @@ impl Store {
         self.incoming.fetch_sub(bytes, SeqCst);
     }
 
-    /// Shows an answer that is coming to those who follow.
-    pub(super) fn show(&self, hash: u128, growing: &Arc<Growing>) {
-        let shard = self.shard(hash);
+    /// Shows an answer that is coming to those who follow. One that it replaces is not kept any more.
+    pub(super) fn show(&self, growing: &Arc<Growing>) {
+        let shard = self.shard(growing.hash);
         let mut coming = shard.coming();
-        coming.insert(hash, growing.clone());
+        if let Some(older) = coming.insert(growing.hash, growing.clone()) {
+            older.entry.purge();
+        }
         shard.count.store(coming.len(), SeqCst);
     }
 
-    /// Shows it to nobody any more; whether it was shown.
-    pub(super) fn withdraw(&self, hash: u128, growing: &Arc<Growing>) -> bool {
-        let shard = self.shard(hash);
-        let mut coming = shard.coming();
-        let is_it = coming.get(&hash).is_some_and(|shown| Arc::ptr_eq(shown, growing));
-        if is_it {
-            coming.remove(&hash);
+    /// Shows one again that broke off and goes on, unless another came instead, or it was purged.
+    pub(super) fn show_again(&self, growing: &Arc<Growing>) {
+        let shard = self.shard(growing.hash);
+        {
+            let mut coming = shard.coming();
+            let shown = coming.entry(growing.hash).or_insert_with(|| growing.clone());
+            if !Arc::ptr_eq(shown, growing) {
+                growing.entry.purge();
+            }
             shard.count.store(coming.len(), SeqCst);
         }
-        is_it
+        if growing.entry.is_purged() || self.was_removed(&growing.entry) {
+            growing.entry.purge();
+            self.withdraw(growing);
+        }
+    }
+
+    /// Shows it to nobody any more.
+    pub(super) fn withdraw(&self, growing: &Arc<Growing>) {
+        let shard = self.shard(growing.hash);
+        let mut coming = shard.coming();
+        if coming.get(&growing.hash).is_some_and(|shown| Arc::ptr_eq(shown, growing)) {
+            coming.remove(&growing.hash);
+            shard.count.store(coming.len(), SeqCst);
+        }
     }
 
     /// Keeps an answer that is whole, unless it was purged as it came.
-    pub(super) fn keep(&self, hash: u128, growing: &Arc<Growing>) {
-        if growing.entry.is_purged() {
-            self.withdraw(hash, growing);
-            return;
+    pub(super) fn keep(&self, growing: &Arc<Growing>, body: Body) {
+        if growing.entry.is_purged() || self.was_removed(&growing.entry) {
+            return self.withdraw(growing);
         }
-        let body = growing.body();
         let mut head = growing.entry.head.again();
         let length = HeaderValue::from(body.length);
         if head.has_body() && head.header.insert_header(CONTENT_LENGTH, length).is_err() {
-            return;
+            return self.withdraw(growing);
         }
         let entry = Arc::new(Entry::new(head, growing.entry.subject.clone(), body));
-        self.insert(hash, &entry);
-        self.withdraw(hash, growing);
+        self.insert(growing.hash, &entry);
+        self.withdraw(growing);
         if growing.entry.is_purged() {
-            self.remove(hash); // just now
+            self.remove(growing.hash); // just now
         }
     }
 
@@ -255,16 +272,21 @@ impl Store {
     /// Gives an answer another head, unless it is not the one that is kept any more.
     pub fn renew_as(&self, key: &CacheKey, old: &Arc<Entry>, meta: &CacheMeta) -> bool {
         let hash = u128::from_be_bytes(key.combined_bin());
-        let is_it = match self.whole.load().get(&hash) {
-            Some(kept) => Arc::ptr_eq(&kept, old),
-            None => self.disk.get().as_ref().is_some_and(|disk| disk.has(hash)),
-        };
+        let is_it = self.keeps(key, old)
+            || !self.whole.load().contains_key(&hash)
+                && self.disk.get().as_ref().is_some_and(|disk| disk.has(hash));
         let mut head = Head::of(meta, key.variance_bin().is_none());
         head.be_variant(old.variance());
         if is_it {
             self.renew(hash, old, head);
         }
         is_it
+    }
+
+    /// Whether an answer is the one that is kept in memory.
+    pub fn keeps(&self, key: &CacheKey, entry: &Arc<Entry>) -> bool {
+        let kept = self.whole.load().get(&u128::from_be_bytes(key.combined_bin()));
+        kept.is_some_and(|kept| Arc::ptr_eq(&kept, entry))
     }
 
     /// Removes the answers to a URL, since something of it was changed. Variants go with the first,

@@ -159,7 +159,13 @@ pub(crate) fn judge(answer: &ResponseHeader, ctx: &mut Context) -> Result<RespCa
         None => rules.judge(answer, asked, SystemTime::now()),
     };
     Ok(match judged {
-        Ok(meta) => RespCacheable::Cacheable(meta),
+        Ok(mut meta) => {
+            // Who follows may have it fetched once more, from another.
+            if let Some(in_flight) = &ctx.in_flight {
+                meta.extensions_mut().insert(in_flight.member().state.clone());
+            }
+            RespCacheable::Cacheable(meta)
+        }
         Err(why) => RespCacheable::Uncacheable(why),
     })
 }
@@ -345,6 +351,12 @@ pub(crate) fn count(ctx: &Context) {
 /// Whether a request may be answered with what is kept, so that Pingora's proxy sends it.
 pub(crate) fn is_in_use(session: &Session) -> bool {
     session.cache.enabled() || session.cache.bypassing()
+}
+
+/// Whether its client would have no origin asked.
+pub(crate) fn wants_only_what_is_kept(ctx: &Context) -> bool {
+    let ask = ctx.cache.as_ref().map(|state| &state.ask);
+    matches!(ask, Some(Ask::Use(Use { only_if_cached: true, .. })))
 }
 
 /// Whether what is made for it is for one client alone.

@@ -51,7 +51,7 @@ use crate::{
         Visit,
         attempts::{Begun, Contact},
         backend::{Availability, InFlight, Member},
-        link::config::Http,
+        link::{config::Http, send::send},
         load::Admission,
         outcome::{NO_HTTP2, Outcome},
     },
@@ -248,8 +248,7 @@ async fn head_of_answer(
     session.set_read_timeout(peer.options.read_timeout);
     session.set_write_timeout(peer.options.write_timeout);
     translate::frame(&mut head, session, peer)?;
-    session.write_request_header(Box::new(head)).await?;
-    session.finish_request_body().await?;
+    send(session, head).await?;
     for _ in 0..=INTERIM_MAX {
         session.read_response_header().await?;
         let status = session.response_header().map_or(0, |answer| answer.status.as_u16());

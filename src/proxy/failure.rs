@@ -9,6 +9,7 @@ use pingora::{Error, ErrorSource, ErrorType, ImmutStr, RetryType};
 use pingora_core::protocols::http::v2::client::PING_TIMEDOUT;
 
 use crate::{
+    cache,
     downstream::error::{BadBody, BodyTooSlow, OriginSilent},
     reason::Reason,
     tls::origin::Fault,
@@ -29,7 +30,7 @@ pub(crate) fn of_exchange(error: &Error, is_reused: bool, is_answered: bool) -> 
     if error.esource == ErrorSource::Downstream {
         return Outcome::ClientLeft;
     }
-    if error.esource == ErrorSource::Internal {
+    if error.esource == ErrorSource::Internal || is_followed(error) {
         return Outcome::Internal;
     }
     if let Some(fault) = tls_fault(error) {
@@ -58,6 +59,11 @@ pub(crate) fn of_exchange(error: &Error, is_reused: bool, is_answered: bool) -> 
         ErrorType::HTTPStatus(_) => Outcome::Internal,
         _ => Outcome::Nonsense,
     }
+}
+
+/// Whether what another fetched did not go on: the origin of this request has no part in that.
+fn is_followed(error: &Error) -> bool {
+    matches!(error.etype, cache::BROKEN | cache::LATE)
 }
 
 /// How an attempt ended on a stream of HTTP/2.
@@ -137,6 +143,11 @@ pub(crate) fn verdict(error: &Error, last: Option<Outcome>) -> Verdict {
     if let Some(status) = status_of(error) {
         return status;
     }
+    match error.etype {
+        cache::BROKEN => return say(502, Reason::OriginTruncated),
+        cache::LATE => return say(504, Reason::OriginTimeout),
+        _ => {}
+    }
     if let Some((status, reason)) = last.and_then(Outcome::no_connection) {
         return say(status, reason);
     }
@@ -193,6 +204,9 @@ fn of_client(error: &Error) -> Verdict {
         ErrorType::ReadError | ErrorType::WriteError => {
             Verdict { status: None, reason: Reason::ClientAbort }
         }
+        ErrorType::H2Error if has_left_http2(error) => {
+            Verdict { status: None, reason: Reason::ClientAbort }
+        }
         _ => say(400, Reason::BadRequest),
     }
 }
@@ -213,6 +227,18 @@ fn has_timed_out(error: &Error) -> bool {
     // Over HTTP/2 all that was under way on the connection ends with it.
     let cause = cause.or_else(|| http2(error)?.get_io());
     cause.is_some_and(|cause| cause.kind() == io::ErrorKind::TimedOut)
+}
+
+/// Whether a client reset its stream, or ended its connection: Pingora says the one in words.
+fn has_left_http2(error: &Error) -> bool {
+    match (http2(error), &error.context) {
+        (Some(said), _) => said.is_io() || said.is_remote(),
+        (None, Some(said)) => {
+            let said = said.as_str();
+            said.starts_with("Client closed H2") || said == "cannot reserve capacity"
+        }
+        _ => false,
+    }
 }
 
 /// Finds an error of ours that travelled inside an I/O error.

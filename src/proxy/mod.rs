@@ -18,6 +18,7 @@ mod log_line;
 mod mirror;
 mod pass;
 mod queue;
+mod refetch;
 mod renewal;
 mod respond;
 mod select;
@@ -60,7 +61,8 @@ const DRAIN: Duration = Duration::from_secs(2);
 /// Crestline's application on Pingora.
 pub struct Proxy {
     live: Live,
-    /// Makes the connections of what Pingora's proxy does not send: copies, and what is hedged.
+    /// Makes the connections of what Pingora's proxy does not send: copies, what is hedged, renewed
+    /// and fetched once more.
     direct: Arc<Connector>,
 }
 
@@ -197,9 +199,12 @@ impl Phases for Proxy {
         is_fresh: bool,
         ctx: &mut Context,
     ) -> Option<ForcedFreshness> {
-        cached::hit(meta, handler, is_fresh, ctx, |ctx, entry| {
+        let forced = cached::hit(meta, handler, is_fresh, ctx, |ctx, entry| {
             renewal::begin(&self.direct, session, meta, ctx, entry);
-        })
+        });
+        let is_given = forced.map_or(is_fresh, |forced| forced == ForcedFreshness::ForceFresh);
+        let is_there = !is_given || refetch::offer(&self.direct, session, handler, ctx);
+        if is_there { forced } else { Some(ForcedFreshness::ForceMiss) }
     }
 
     /// What the origin sent, before it is kept. This is where an answer may be turned down.
@@ -323,6 +328,11 @@ impl Phases for Proxy {
             let times = ctx.attempt.times(ctx.started, Instant::now());
             ctx.in_flight = None;
             ctx.attempts.record(member, Outcome::Status(status), times);
+        }
+        if let (Some(error), None) = (error, ctx.reason) {
+            // Amid what is kept, or is followed, nobody was told of it.
+            let Verdict { reason, .. } = failure::verdict(error, ctx.attempts.last());
+            ctx.reason = Some(failure::midway(reason));
         }
         let status = log_line::status(session, ctx);
         reason::count(ctx.reason.unwrap_or(Reason::Ok));

@@ -9,9 +9,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Version, header};
+use http::HeaderMap;
 use pingora::{Error, ErrorType, Result};
-use pingora_cache::{CacheKey, CacheMeta, filters, storage::Storage as _, trace::Span};
+use pingora_cache::{CacheKey, CacheMeta, storage::Storage as _, trace::Span};
 use pingora_core::{
     connectors::http::Connector, protocols::http::client::HttpSession, upstreams::peer::HttpPeer,
 };
@@ -22,9 +22,9 @@ use tokio::time::{self, Instant};
 use crate::{
     cache::{self, Entry, Subject},
     policy::cache::{Asked, renew},
-    proxy::{aside, cache_key, cached, context::Context, hop_by_hop, respond, select, translate},
+    proxy::{aside, aside::Failed, cache_key, cached, context::Context, respond, select},
     snapshot::Route,
-    upstream::{Visit, backend::InFlight, link::config::Http, load::Admission, outcome::Outcome},
+    upstream::{Visit, backend::InFlight, load::Admission, outcome::Outcome},
 };
 
 /// It may take so long, body and all.
@@ -41,12 +41,18 @@ struct Renewal {
     is_known: bool,
 }
 
-/// Gives the answer free for another try, however this one ends.
-struct Turn(Arc<Entry>);
+/// Gives the answer free for another try, however this one ends, unless another has its place: to
+/// those who have found it before, that one is no news.
+struct Turn {
+    entry: Arc<Entry>,
+    key: CacheKey,
+}
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.0.end_renewal();
+        if cache::store().keeps(&self.key, &self.entry) {
+            self.entry.end_renewal();
+        }
     }
 }
 
@@ -58,7 +64,7 @@ pub(crate) fn begin(
     ctx: &mut Context,
     entry: Arc<Entry>,
 ) {
-    let turn = Turn(entry.clone());
+    let turn = Turn { entry: entry.clone(), key: session.cache.cache_key().clone() };
     let renewal = match prepare(session, meta, ctx, entry) {
         Ok(Some(renewal)) => renewal,
         Ok(None) => return,
@@ -78,26 +84,15 @@ fn prepare(
     entry: Arc<Entry>,
 ) -> Result<Option<Renewal>> {
     let (Some(route), now) = (ctx.route.clone(), Instant::now()) else { return Ok(None) };
-    let sent = session.req_header();
-    let hints = select::hints(sent, ctx);
+    let hints = select::hints(session.req_header(), ctx);
     let Admission::Taken(place) = route.upstream.admit(now, &hints, |_| Visit::None) else {
         return Ok(None);
     };
     let peer = route.upstream.peer_for(place.member(), || select::sender(session, ctx), None);
-    let http = route.upstream.link().http();
-    let mut head = sent.clone();
-    hop_by_hop::strip(&mut head)?;
-    if sent.version == Version::HTTP_2 {
-        head.insert_header(header::HOST, select::authority(sent))?;
-    }
-    head.set_version(if http == Http::Two { Version::HTTP_2 } else { Version::HTTP_11 });
-    head.set_method(Method::GET);
-    filters::upstream::request_filter(&mut head, Some(meta));
     ctx.in_flight = Some(place);
-    let made = translate::request(sent, &mut head, ctx);
-    let place = ctx.in_flight.take();
-    made?;
-    let Some(place) = place else { return Ok(None) };
+    let head = aside::head(session, ctx, Some(meta));
+    let Some(place) = ctx.in_flight.take() else { return Ok(None) };
+    let head = head?;
     let mut key = session.cache.cache_key().clone();
     key.extensions.insert(Arc::new(Subject {
         route: entry.subject.route.clone(),
@@ -116,7 +111,7 @@ impl Renewal {
         let ended = time::timeout(WITHIN, self.exchange(connector, began)).await;
         let (outcome, why) = match ended {
             Ok(Ok(status)) => (Outcome::Status(status), None),
-            Ok(Err(why)) => (Outcome::of_connecting(&why), Some(why.to_string())),
+            Ok(Err(Failed { why, outcome })) => (outcome, Some(why.to_string())),
             Err(_) => (Outcome::Timeout, Some("too late".to_owned())),
         };
         if let Some(why) = why {
@@ -126,7 +121,7 @@ impl Renewal {
     }
 
     /// Asks for the answer, and keeps what comes.
-    async fn exchange(&self, connector: &Connector, began: Instant) -> Result<u16> {
+    async fn exchange(&self, connector: &Connector, began: Instant) -> Result<u16, Failed> {
         let timeouts = self.route.upstream.timeouts();
         let (peer, head, within) = (&*self.peer, self.head.clone(), timeouts.first_byte);
         let asking = aside::ask(connector, peer, &self.place, head, Bytes::new(), within);

@@ -28,9 +28,7 @@ pub(crate) fn request(
     header: &mut RequestHeader,
     ctx: &Context,
 ) -> Result<()> {
-    let (Some(connection), Some(route), Some(in_flight)) =
-        (&ctx.connection, &ctx.route, &ctx.in_flight)
-    else {
+    let (Some(connection), Some(route)) = (&ctx.connection, &ctx.route) else {
         return Error::e_explain(ErrorType::InternalError, "a request without a route");
     };
     if route.upstream.link().http() == Http::Two && header.version != Version::HTTP_2 {
@@ -61,16 +59,22 @@ pub(crate) fn request(
     if route.via {
         forward::add_via(headers);
     }
-    let backend = &in_flight.member().host;
-    match &route.host {
-        Host::Pass => forward::ensure_host(headers, backend),
-        Host::Upstream => drop(headers.insert(header::HOST, backend.clone())),
-        Host::Replace(host) => drop(headers.insert(header::HOST, host.clone())),
+    if let Some(in_flight) = &ctx.in_flight {
+        self::host(headers, route, &in_flight.member().host);
     }
     *header = parts.into();
     match ctx.facts(sent) {
         Some(facts) => route.policies.on_upstream_request(header, &facts, &ctx.notes),
         None => Ok(()),
+    }
+}
+
+/// Names the host that is asked, of which a backend has a name, too.
+pub(crate) fn host(headers: &mut HeaderMap, route: &Route, backend: &HeaderValue) {
+    match &route.host {
+        Host::Pass => forward::ensure_host(headers, backend),
+        Host::Upstream => drop(headers.insert(header::HOST, backend.clone())),
+        Host::Replace(host) => drop(headers.insert(header::HOST, host.clone())),
     }
 }
 

@@ -19,7 +19,7 @@ use pingora_load_balancing::{Backend, health_check::HealthCheck};
 use crate::{
     tls::origin,
     upstream::{
-        link::{self, dial::Dial},
+        link::{self, dial::Dial, send::send},
         outcome,
         target::Target,
     },
@@ -115,8 +115,7 @@ impl HealthCheck for HttpCheck {
         }
         session.set_write_timeout(peer.options.write_timeout);
         session.set_read_timeout(peer.options.write_timeout);
-        session.write_request_header(Box::new(request)).await?;
-        session.finish_request_body().await?;
+        send(&mut session, request).await?;
         session.read_response_header().await?;
         let answer = session
             .response_header()

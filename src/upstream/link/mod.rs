@@ -11,6 +11,7 @@
 
 pub mod config;
 pub mod dial;
+pub mod send;
 
 use std::{
     hash::{BuildHasher, RandomState},
