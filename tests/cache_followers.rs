@@ -176,8 +176,9 @@ async fn who_follows_gets_all_when_the_origin_breaks_off() {
 async fn who_follows_is_cut_short_where_the_origin_has_changed() {
     let (origin, gate) = acting(&[Act::Halts, Act::Otherwise]);
     let proxy = started(&origin).await;
-    let first = begun(&proxy).await;
+    let mut first = begun(&proxy).await;
     let mut follower = begun(&proxy).await;
+    first.bytes(LENGTH / 16).await; // where they differ, and more
     first.reset();
     gate.add_permits(1);
     let mut read = Vec::new();

@@ -28,8 +28,6 @@ const HURRY: Duration = Duration::from_secs(1);
 const TOO_LONG: Duration = Duration::from_secs(5);
 /// It is looked for that so often.
 const LOOK: Duration = Duration::from_millis(250);
-/// So often it is begun to fetch one answer once more: because it hardly goes on, or broke off.
-const REFETCHES_MAX: u8 = 2;
 
 /// The error of one who follows an answer that broke off.
 pub const BROKEN: ErrorType = ErrorType::Custom("the answer that was followed broke off");
@@ -66,10 +64,20 @@ struct State {
     /// Who may still add to it.
     writers: usize,
     refetch: Option<Refetch>,
-    /// How often it was begun.
-    refetches: u8,
+    refetched: Refetched,
+    /// Whether nobody may begin to follow it, since it broke off and does not go on yet.
+    is_hidden: bool,
     /// Bytes of the bound for what is coming that are reserved for it.
     reserved: u64,
+}
+
+/// Whether it was begun to fetch it once more; for each cause, once is enough.
+#[derive(Default)]
+struct Refetched {
+    /// It hardly went on.
+    beside: bool,
+    /// It broke off.
+    anew: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,7 +122,8 @@ impl Growing {
             is_kept: false,
             writers: 1,
             refetch: None,
-            refetches: 0,
+            refetched: Refetched::default(),
+            is_hidden: false,
             reserved,
         };
         let (state, more) = (Mutex::new(state), watch::Sender::new(()));
@@ -126,9 +135,19 @@ impl Growing {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether others may follow it.
+    /// Whether others may begin to follow it.
     pub(super) fn is_followed(&self) -> bool {
-        self.told.is_some() && self.entry.subject.wants_all
+        self.is_followed_as(&self.state())
+    }
+
+    fn is_followed_as(&self, state: &State) -> bool {
+        let is_there = state.end.is_none() && !state.is_hidden;
+        is_there && self.told.is_some() && self.entry.subject.wants_all
+    }
+
+    /// Lets others follow it again, since it goes on.
+    pub(super) fn unhide(&self) {
+        self.state().is_hidden = false;
     }
 
     /// Whether there is somebody who still needs more of it.
@@ -215,19 +234,21 @@ impl Growing {
         Some(Body::of(pieces))
     }
 
-    /// Lets a writer leave, one that has fetched it once more or not.
-    pub(super) fn leave(&self, is_again: bool) -> Left {
+    /// Lets a writer leave.
+    pub(super) fn leave(&self) -> Left {
         let mut state = self.state();
         state.writers -= 1;
         if state.end.is_some() || 0 < state.writers {
             return Left::Others;
         }
-        let is_over = is_again || state.followers == 0;
-        let refetch = if is_over { None } else { state.take_refetch() };
-        if refetch.is_none() {
-            state.end = Some(End::Broken); // nobody follows it from now on
-        }
-        refetch.map_or(Left::Nobody, Left::Refetch)
+        let is_over = state.followers == 0 || mem::replace(&mut state.refetched.anew, true);
+        let Some(refetch) = state.refetch.clone().filter(|_| !is_over) else {
+            state.end = Some(End::Broken); // nobody begins to follow it from now on
+            return Left::Nobody;
+        };
+        state.writers += 1;
+        state.is_hidden = true; // those who come now are better off on their own
+        Left::Refetch(refetch)
     }
 
     /// Has it fetched once more beside its only writer, if that is worth it for one who has waited
@@ -239,24 +260,18 @@ impl Growing {
         let lags =
             || TOO_LONG.as_millis() * u128::from(length) <= took.as_millis() * u128::from(left);
         let is_worth_it = STALL <= now || HURRY <= in_all && lags();
-        if !is_worth_it || state.end.is_some() || state.writers != 1 {
+        if !is_worth_it || state.end.is_some() || state.writers != 1 || state.refetched.beside {
             return;
         }
-        let Some(refetch) = state.take_refetch() else { return };
+        let Some(refetch) = state.refetch.clone() else { return };
+        state.refetched.beside = true;
+        state.writers += 1;
         drop(state);
-        refetch(Writer::again(self.clone()));
+        refetch(Writer::of(self.clone()));
     }
 }
 
 impl State {
-    /// How it is fetched once more, by one writer more, unless that was begun often enough.
-    fn take_refetch(&mut self) -> Option<Refetch> {
-        let refetch = self.refetch.clone().filter(|_| self.refetches < REFETCHES_MAX)?;
-        self.refetches += 1;
-        self.writers += 1;
-        Some(refetch)
-    }
-
     fn length(&self) -> u64 {
         self.pieces.last().map_or(0, |(end, _)| *end)
     }
@@ -282,10 +297,10 @@ impl State {
 }
 
 impl Follower {
-    /// One who begins with its first byte, unless it is over.
+    /// One who begins with its first byte, if that may be.
     pub(super) fn of(growing: &Arc<Growing>) -> Option<Self> {
         let mut state = growing.state();
-        if state.end.is_some() {
+        if !growing.is_followed_as(&state) {
             return None;
         }
         state.followers += 1;

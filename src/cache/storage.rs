@@ -4,7 +4,10 @@ use std::{any::Any, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::CONTENT_LENGTH;
+use http::{
+    HeaderMap, HeaderValue,
+    header::{CONTENT_LENGTH, ETAG, LAST_MODIFIED},
+};
 use pingora::Result;
 use pingora_cache::{
     CacheKey, CacheMeta,
@@ -26,6 +29,18 @@ use crate::cache::{
 
 fn hash_of(key: &impl CacheHashKey) -> u128 {
     u128::from_be_bytes(key.combined_bin())
+}
+
+/// Whether two heads may be of one answer, by what both of them say.
+fn may_be_one(one: &HeaderMap, other: &HeaderMap) -> bool {
+    let both = |name| Some((opaque(one.get(&name)?), opaque(other.get(name)?)));
+    let validators = both(ETAG).or_else(|| both(LAST_MODIFIED));
+    [validators, both(CONTENT_LENGTH)].into_iter().flatten().all(|(one, other)| one == other)
+}
+
+/// A value without the mark of a weak tag.
+fn opaque(value: &HeaderValue) -> &[u8] {
+    value.as_bytes().strip_prefix(b"W/").unwrap_or(value.as_bytes())
 }
 
 #[async_trait]
@@ -76,7 +91,7 @@ impl Storage for Store {
         if growing.is_followed() {
             FETCHES.tell(key, LockStatus::Done);
         }
-        let mut writer = Writer::first(growing);
+        let mut writer = Writer::of(growing);
         writer.write(&Bytes::new()); // it may be all
         miss.writer = Some(writer);
         Ok(Box::new(miss))
@@ -99,7 +114,10 @@ impl Storage for Store {
         _trace: &SpanHandle,
     ) -> Result<bool> {
         let hash = hash_of(key);
-        let Some(old) = self.whole(hash).await else { return Ok(false) };
+        // What was asked about may have given way to another, or be coming still.
+        let old = self.whole(hash).await;
+        let old = old.filter(|old| may_be_one(&old.head.header.headers, meta.headers()));
+        let Some(old) = old else { return Ok(false) };
         self.renew(hash, &old, Head::of(meta, key.variance_bin().is_none()));
         Ok(true)
     }

@@ -140,8 +140,7 @@ impl Store {
     pub fn find(&self, hash: u128) -> Option<Reader> {
         let shard = self.shard(hash);
         if 0 < shard.count.load(SeqCst)
-            && let Some(growing) = shard.coming().get(&hash).filter(|growing| growing.is_followed())
-            && let Some(follower) = Follower::of(growing)
+            && let Some(follower) = shard.coming().get(&hash).and_then(Follower::of)
         {
             return Some(Reader::following(follower));
         }
@@ -198,23 +197,6 @@ impl Store {
             older.entry.purge();
         }
         shard.count.store(coming.len(), SeqCst);
-    }
-
-    /// Shows one again that broke off and goes on, unless another came instead, or it was purged.
-    pub(super) fn show_again(&self, growing: &Arc<Growing>) {
-        let shard = self.shard(growing.hash);
-        {
-            let mut coming = shard.coming();
-            let shown = coming.entry(growing.hash).or_insert_with(|| growing.clone());
-            if !Arc::ptr_eq(shown, growing) {
-                growing.entry.purge();
-            }
-            shard.count.store(coming.len(), SeqCst);
-        }
-        if growing.entry.is_purged() || self.was_removed(&growing.entry) {
-            growing.entry.purge();
-            self.withdraw(growing);
-        }
     }
 
     /// Shows it to nobody any more.
@@ -293,8 +275,10 @@ impl Store {
     /// by which they are found, and are too old for the one that comes after it.
     pub fn invalidate(&self, key: &CacheKey) {
         let hash = u128::from_be_bytes(key.primary_bin());
-        if let Some(growing) = self.shard(hash).coming().get(&hash) {
+        let growing = self.shard(hash).coming().get(&hash).cloned();
+        if let Some(growing) = growing {
             growing.entry.purge();
+            self.withdraw(&growing);
         }
         self.remove(hash);
     }

@@ -32,24 +32,17 @@ static DESCRIPTION: [HeaderName; 9] = [
 /// is compared byte by byte, and the one that is ahead adds to it.
 ///
 /// With the last that leaves, an answer that is not whole is fetched once more if others follow
-/// it, unless that one has tried to; or it is broken off.
+/// it, once; or it is broken off.
 pub struct Writer {
     growing: Arc<Growing>,
     /// How many bytes it has written.
     at: u64,
-    /// Whether it fetches once more what another has begun to fetch.
-    is_again: bool,
 }
 
 impl Writer {
-    /// The first.
-    pub(super) fn first(growing: Arc<Growing>) -> Self {
-        Self { growing, at: 0, is_again: false }
-    }
-
-    /// Another, which is counted already.
-    pub(super) fn again(growing: Arc<Growing>) -> Self {
-        Self { growing, at: 0, is_again: true }
+    /// One that is counted already.
+    pub(super) fn of(growing: Arc<Growing>) -> Self {
+        Self { growing, at: 0 }
     }
 
     /// Begins with the first byte of another answer, if that may be the same one: those who come
@@ -62,7 +55,7 @@ impl Writer {
             && DESCRIPTION.iter().all(is_alike);
         if is_it {
             self.at = 0;
-            self.growing.store.show_again(&self.growing);
+            self.growing.unhide();
         }
         is_it
     }
@@ -113,13 +106,9 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        match self.growing.leave(self.is_again) {
+        match self.growing.leave() {
             Left::Others => {}
-            Left::Refetch(refetch) => {
-                // Those who come now are better off on their own until it goes on.
-                self.growing.store.withdraw(&self.growing);
-                refetch(Self::again(self.growing.clone()));
-            }
+            Left::Refetch(refetch) => refetch(Self::of(self.growing.clone())),
             Left::Nobody => {
                 self.growing.store.withdraw(&self.growing);
                 self.growing.end(End::Broken);

@@ -202,8 +202,7 @@ impl Phases for Proxy {
         let forced = cached::hit(meta, handler, is_fresh, ctx, |ctx, entry| {
             renewal::begin(&self.direct, session, meta, ctx, entry);
         });
-        let is_given = forced.map_or(is_fresh, |forced| forced == ForcedFreshness::ForceFresh);
-        let is_there = !is_given || refetch::offer(&self.direct, session, handler, ctx);
+        let is_there = refetch::offer(&self.direct, session, handler, ctx);
         if is_there { forced } else { Some(ForcedFreshness::ForceMiss) }
     }
 
@@ -331,7 +330,7 @@ impl Phases for Proxy {
         }
         if let (Some(error), None) = (error, ctx.reason) {
             // Amid what is kept, or is followed, nobody was told of it.
-            let Verdict { reason, .. } = failure::verdict(error, ctx.attempts.last());
+            let Verdict { reason, .. } = failure::verdict(error, None);
             ctx.reason = Some(failure::midway(reason));
         }
         let status = log_line::status(session, ctx);

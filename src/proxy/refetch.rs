@@ -22,7 +22,9 @@ use crate::{
         aside::{self, Failed},
         cache_key, cached,
         context::Context,
-        respond, select, translate,
+        respond,
+        select::{self, STALE_MAX},
+        translate,
     },
     snapshot::Route,
     upstream::{
@@ -95,10 +97,9 @@ impl Refetch {
         let (left, upstream) = (writer.left(), &self.route.upstream);
         let asking = async {
             let mut asked: Vec<_> = self.first.iter().cloned().collect();
-            let mut has_failed = true;
-            for _ in 0..=upstream.retry_policy().max {
+            let (mut has_failed, mut attempts, mut stale) = (true, 0, 0);
+            while attempts <= upstream.retry_policy().max {
                 let Some(place) = self.place(&asked, has_failed) else { return };
-                asked.push(place.member().state.clone());
                 let exchanged = self.exchange(connector, &place, &mut writer).await;
                 has_failed = exchanged.is_err();
                 let outcome = exchanged.map_or_else(
@@ -111,6 +112,12 @@ impl Refetch {
                 upstream.report(place.member(), outcome, Instant::now());
                 if !writer.is_wanted() {
                     return;
+                }
+                if outcome.is_blameless() && stale < STALE_MAX {
+                    stale += 1;
+                } else {
+                    attempts += 1;
+                    asked.push(place.member().state.clone());
                 }
             }
         };
@@ -161,6 +168,7 @@ impl Refetch {
         let (mut session, status) = asking.await?;
         session.set_read_timeout(Some(timeouts.between_bytes));
         if let Some(answer) = session.response_header()
+            && writer.is_wanted()
             && self.is_for_all(answer, began)
             && writer.begin(answer, cache_key::vary(&answer.headers, &self.head.headers))
         {

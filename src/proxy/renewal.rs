@@ -174,6 +174,7 @@ impl Renewal {
         if let Some(variance) = variance {
             meta.set_variance(variance);
         }
+        meta.extensions_mut().insert(self.place.member().state.clone());
         let trace = Span::inactive().handle();
         let mut miss = store.get_miss_handler(&self.key, &meta, &trace).await?;
         while let Some(piece) = session.read_response_body().await? {

@@ -38,7 +38,7 @@ use crate::{
 };
 
 /// So many pooled connections may turn out to be closed before they count as failures.
-const STALE_MAX: usize = 2;
+pub(crate) const STALE_MAX: usize = 2;
 
 /// Finds the route of a request; refuses what no rule may see, and what none is for.
 pub(crate) fn route(
