@@ -16,12 +16,14 @@ use crate::support::{
 const LENGTH: usize = 8 * 1024 * 1024;
 
 /// What an origin does with a request.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Act {
     /// It answers.
     Whole,
     /// It answers with something else, which is as long.
     Otherwise,
+    /// It answers with the same, for one client alone.
+    Private,
     /// It stops amid its answer until it is let go on.
     Halts,
     /// It stops, and breaks off.
@@ -29,8 +31,9 @@ enum Act {
 }
 
 /// An origin that does one after the other, and the last ever after; and what lets it go on.
-fn acting(acts: &'static [Act]) -> (Origin, Arc<Semaphore>) {
+fn acting(acts: &[Act]) -> (Origin, Arc<Semaphore>) {
     let (gate, count) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
+    let acts = acts.to_vec();
     let origin = Origin::with({
         let gate = gate.clone();
         move |exchange| {
@@ -43,9 +46,10 @@ fn acting(acts: &'static [Act]) -> (Origin, Arc<Semaphore>) {
 
 async fn act(mut exchange: Exchange, act: Act, gate: Arc<Semaphore>) -> After {
     let text = if act == Act::Otherwise { other() } else { text() };
-    let fields = "Cache-Control: max-age=600\r\n";
-    if let Act::Whole | Act::Otherwise = act {
-        return exchange.answer("200 OK", fields, text).await;
+    let for_all = if act == Act::Private { "private" } else { "public" };
+    let fields = format!("Cache-Control: {for_all}, max-age=600\r\n");
+    if let Act::Whole | Act::Otherwise | Act::Private = act {
+        return exchange.answer("200 OK", &fields, text).await;
     }
     let (first, rest) = text.split_at(LENGTH / 16);
     let head = format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: {LENGTH}\r\n\r\n");
@@ -171,31 +175,33 @@ async fn who_follows_gets_all_when_the_origin_breaks_off() {
     assert_eq!((broken.count(), good.count()), (1, 1));
 }
 
-/// No two answers are ever put together.
+/// No two answers are ever put together, and none that is one client's is given to others.
 #[tokio::test]
 async fn who_follows_is_cut_short_where_the_origin_has_changed() {
-    let (origin, gate) = acting(&[Act::Halts, Act::Otherwise]);
-    let proxy = started(&origin).await;
-    let mut first = begun(&proxy).await;
-    let mut follower = begun(&proxy).await;
-    first.bytes(LENGTH / 16).await; // where they differ, and more
-    first.reset();
-    gate.add_permits(1);
-    let mut read = Vec::new();
-    let ending = loop {
-        match follower.piece().await {
-            Ok(Some(piece)) => read.extend_from_slice(&piece),
-            ending => break ending,
-        }
-    };
-    assert!(ending.is_err(), "{} bytes were taken for all", read.len());
-    assert!(text().starts_with(&read));
-    let line = proxy.access_line(|line| line["cache"] == "hit").await;
-    assert_eq!((&line["reason"], &line["status"]), (&"origin_truncated".into(), &200.into()));
-    let next = proxy.get("/").await;
-    assert_eq!(next.get("cache-status"), Some("crestline; fwd=uri-miss; stored"));
-    assert!(next.body == other());
-    assert_eq!(origin.count(), 3);
+    for acts in [[Act::Halts, Act::Otherwise], [Act::Halts, Act::Private]] {
+        let (origin, gate) = acting(&acts);
+        let proxy = started(&origin).await;
+        let mut first = begun(&proxy).await;
+        let mut follower = begun(&proxy).await;
+        first.bytes(LENGTH / 16).await; // where they differ, and more
+        first.reset();
+        gate.add_permits(1);
+        let mut read = Vec::new();
+        let ending = loop {
+            match follower.piece().await {
+                Ok(Some(piece)) => read.extend_from_slice(&piece),
+                ending => break ending,
+            }
+        };
+        assert!(ending.is_err(), "{:?}: {} bytes were taken for all", acts[1], read.len());
+        assert!(text().starts_with(&read));
+        let line = proxy.access_line(|line| line["cache"] == "hit").await;
+        assert_eq!((&line["reason"], &line["status"]), (&"origin_truncated".into(), &200.into()));
+        let next = proxy.get("/").await;
+        assert!(next.get("cache-status").unwrap().starts_with("crestline; fwd="), "{acts:?}");
+        assert!(next.body == if acts[1] == Act::Otherwise { other() } else { text() });
+        assert_eq!(origin.count(), 3);
+    }
 }
 
 /// One that leaves amid what is kept is told from one that has all.

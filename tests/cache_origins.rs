@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use bytes::Bytes;
-use h2::{Reason, server::SendResponse};
+use h2::{Reason, RecvStream, server::SendResponse};
 use http::{HeaderMap, HeaderValue, Request};
 use tokio::{sync::Semaphore, time::Instant};
 
@@ -271,13 +271,15 @@ async fn fresh(client: &mut Client, path: &str, stale: &str) -> Answer {
 async fn a_stale_answer_is_renewed_beside_over_http2() {
     let broken = Arc::new(AtomicUsize::new(0));
     let origin = H2Origin::with({
-        move |request: Request<_>, mut respond: SendResponse<Bytes>| {
+        move |request: Request<RecvStream>, mut respond: SendResponse<Bytes>| {
             let broken = broken.clone();
             async move {
                 let control = ("cache-control", "max-age=9, stale-while-revalidate=900");
                 let stale = [STALE, control, ("etag", "\"a\"")];
                 let is_known = request.headers().contains_key("if-none-match");
+                let has_ended = request.body().is_end_stream();
                 match (is_known, request.uri().path()) {
+                    _ if !has_ended => respond.send_reset(Reason::PROTOCOL_ERROR), // with its fields
                     (false, _) => answer(respond, 200, &stale, "old"),
                     (true, "/same") => answer(respond, 304, &[FRESH, ("age", "0")], ""),
                     (true, "/open") => {

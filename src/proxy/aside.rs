@@ -104,6 +104,20 @@ pub(crate) async fn ask(
     Ok((session, status))
 }
 
+/// Ends an exchange: its connection is used again if all of the answer was read.
+pub(crate) async fn end(
+    connector: &Connector,
+    peer: &HttpPeer,
+    mut session: HttpSession,
+    idle: Duration,
+) {
+    if session.response_done() {
+        connector.release_http_session(session, peer, Some(idle)).await;
+    } else {
+        session.shutdown().await;
+    }
+}
+
 async fn send(
     session: &mut HttpSession,
     peer: &HttpPeer,
@@ -115,7 +129,7 @@ async fn send(
     session.set_write_timeout(Some(within));
     translate::frame(&mut head, session, peer)?;
     if body.is_empty() {
-        link::send::send(session, head).await?;
+        link::send(session, head).await?;
     } else {
         session.write_request_header(Box::new(head)).await?;
         session.write_request_body(body, false).await?;

@@ -51,7 +51,7 @@ use crate::{
         Visit,
         attempts::{Begun, Contact},
         backend::{Availability, InFlight, Member},
-        link::{config::Http, send::send},
+        link::{config::Http, send},
         load::Admission,
         outcome::{NO_HTTP2, Outcome},
     },

@@ -152,11 +152,10 @@ impl Copying {
         while let Some(piece) = session.read_response_body().await? {
             read += piece.len();
             if ANSWER_MAX < read {
-                session.shutdown().await;
-                return Ok(status);
+                break;
             }
         }
-        connector.release_http_session(session, &*peer, Some(upstream.timeouts().idle)).await;
+        aside::end(connector, &peer, session, upstream.timeouts().idle).await;
         Ok(status)
     }
 

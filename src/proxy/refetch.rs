@@ -178,11 +178,7 @@ impl Refetch {
                 }
             }
         }
-        if session.response_done() {
-            connector.release_http_session(session, &*peer, Some(timeouts.idle)).await;
-        } else {
-            session.shutdown().await;
-        }
+        aside::end(connector, &peer, session, timeouts.idle).await;
         Ok(status)
     }
 

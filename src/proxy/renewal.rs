@@ -130,11 +130,7 @@ impl Renewal {
         if status < 500 {
             self.keep(&mut session, &self.head.headers, began).await?;
         }
-        if session.response_done() {
-            connector.release_http_session(session, &*self.peer, Some(timeouts.idle)).await;
-        } else {
-            session.shutdown().await;
-        }
+        aside::end(connector, peer, session, timeouts.idle).await;
         Ok(status)
     }
 
@@ -181,5 +177,44 @@ impl Renewal {
             miss.write_body(piece, false).await?;
         }
         miss.finish().await.map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pingora_cache::key::CacheHashKey as _;
+    use pingora_http::ResponseHeader;
+
+    use super::*;
+
+    async fn keep(key: &CacheKey) -> Arc<Entry> {
+        let (now, header) = (SystemTime::now(), ResponseHeader::build(200, None).unwrap());
+        let meta = CacheMeta::new(now, now, 0, 0, header);
+        let trace = Span::inactive().handle();
+        let miss = cache::store().get_miss_handler(key, &meta, &trace).await.unwrap();
+        miss.finish().await.unwrap();
+        let reader = cache::store().find(u128::from_be_bytes(key.combined_bin())).unwrap();
+        reader.whole_entry().unwrap().clone()
+    }
+
+    /// Who found what another has replaced does not have it renewed once more.
+    #[tokio::test]
+    async fn a_turn_is_free_again_only_while_its_answer_is_kept() {
+        let mut key = CacheKey::new("http://turn.test/", "");
+        key.extensions.insert(Arc::new(Subject {
+            route: "turn".into(),
+            url: "http://turn.test/".into(),
+            length_max: 9,
+            wants_all: true,
+            asked: cache::store().now(),
+        }));
+        let entry = keep(&key).await;
+        let turn = || Turn { entry: entry.clone(), key: key.clone() };
+        assert!(entry.begin_renewal() && !entry.begin_renewal());
+        drop(turn());
+        assert!(entry.begin_renewal(), "it failed");
+        keep(&key).await;
+        drop(turn());
+        assert!(!entry.begin_renewal(), "it is renewed");
     }
 }

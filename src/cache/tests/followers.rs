@@ -24,6 +24,18 @@ async fn followed(
     (miss, follower, writers)
 }
 
+/// The one who fetches it beside, since nothing comes for so many seconds.
+async fn beside(
+    follower: &mut HitHandler,
+    writers: &mpsc::Receiver<Writer>,
+    seconds: u64,
+) -> Writer {
+    assert_eq!(follower.read_body().await.unwrap().unwrap(), "hello");
+    let next = time::timeout(Duration::from_secs(seconds), follower.read_body()).await;
+    assert!(next.is_err(), "nothing has come");
+    writers.try_recv().unwrap()
+}
+
 fn ten_bytes(tag: Option<&str>) -> ResponseHeader {
     let mut header = ResponseHeader::build(200, None).unwrap();
     header.append_header("content-length", "10").unwrap();
@@ -79,11 +91,7 @@ async fn what_differs_is_not_put_together() {
 async fn what_hardly_goes_on_is_fetched_beside() {
     let (store, key) = (leaked(), key("http://m/"));
     let (mut miss, mut follower, writers) = followed(store, &key).await;
-    assert_eq!(follower.read_body().await.unwrap().unwrap(), "hello");
-    let mut beside = tokio::select! {
-        _ = follower.read_body() => panic!("nothing has come"),
-        () = time::sleep(Duration::from_secs(3)) => writers.try_recv().unwrap(),
-    };
+    let mut beside = beside(&mut follower, &writers, 3).await;
     assert!(written(&mut beside, &["hellowo"]));
     push(&mut miss, "worl").await;
     assert!(written(&mut beside, &["rl"]));
@@ -125,9 +133,7 @@ async fn what_comes_at_a_good_pace_is_fetched_once() {
 async fn one_that_was_overtaken_goes_on_alone() {
     let (store, key) = (leaked(), key("http://o/"));
     let (mut miss, mut follower, writers) = followed(store, &key).await;
-    follower.read_body().await.unwrap();
-    let _ = time::timeout(Duration::from_secs(3), follower.read_body()).await;
-    assert!(written(&mut writers.try_recv().unwrap(), &["helloworld"]));
+    assert!(written(&mut beside(&mut follower, &writers, 3).await, &["helloworld"]));
     assert_eq!(rest(&mut follower).await, "world");
     drop(follower);
     push(&mut miss, "another text").await;
@@ -141,9 +147,7 @@ async fn one_that_was_overtaken_goes_on_alone() {
 async fn what_is_whole_is_not_coming_any_more() {
     let (store, key) = (leaked(), key("http://s/"));
     let (mut miss, mut follower, writers) = followed(store, &key).await;
-    follower.read_body().await.unwrap();
-    let _ = time::timeout(Duration::from_secs(3), follower.read_body()).await;
-    let mut late = writers.try_recv().unwrap();
+    let mut late = beside(&mut follower, &writers, 3).await;
     push(&mut miss, "world").await;
     drop(miss);
     assert!(late.begin(&ten_bytes(None), None) && written(&mut late, &["hello"]));
@@ -171,9 +175,7 @@ async fn what_is_coming_is_not_found_after_a_change() {
 async fn each_cause_has_its_own_turn() {
     let (store, key) = (leaked(), key("http://u/"));
     let (miss, mut follower, writers) = followed(store, &key).await;
-    follower.read_body().await.unwrap();
-    let _ = time::timeout(Duration::from_secs(9), follower.read_body()).await;
-    drop(writers.try_recv().unwrap());
+    drop(beside(&mut follower, &writers, 9).await);
     assert!(writers.try_recv().is_err(), "once is enough");
     drop(miss);
     let mut again = writers.try_recv().unwrap();
@@ -214,6 +216,15 @@ async fn what_nobody_follows_any_more_is_broken_off() {
     let (miss, follower, writers) = followed(store, &key).await;
     drop((follower, miss));
     assert!(writers.recv().is_err());
+
+    let (miss, follower, writers) = followed(store, &key).await;
+    drop(miss);
+    let again = writers.try_recv().unwrap();
+    let left = again.left();
+    drop(follower);
+    left.await;
+    assert!(!again.is_wanted());
+    drop(again);
     assert_eq!(found(store, &key).await, None);
     assert!(store.reserve(store.memory() / 4), "nothing stays reserved");
 }

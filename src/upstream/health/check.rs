@@ -19,7 +19,7 @@ use pingora_load_balancing::{Backend, health_check::HealthCheck};
 use crate::{
     tls::origin,
     upstream::{
-        link::{self, dial::Dial, send::send},
+        link::{self, dial::Dial, send},
         outcome,
         target::Target,
     },

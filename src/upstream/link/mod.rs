@@ -11,7 +11,7 @@
 
 pub mod config;
 pub mod dial;
-pub mod send;
+mod send;
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -28,6 +28,8 @@ use pingora_core::{
     upstreams::peer::HttpPeer,
     utils::tls::{CertKey, WrappedX509, parse_x509},
 };
+
+pub use send::send;
 
 use crate::{
     tls::origin::{Authorities, Client},
